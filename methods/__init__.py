@@ -1,0 +1,1 @@
+"""The downsamplers that come with tokbench, one file each."""

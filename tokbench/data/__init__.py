@@ -1,0 +1,1 @@
+"""Image sets: folders, archives and the embedded digits."""

@@ -1,0 +1,1 @@
+"""How one thing is measured: compute, time, accuracy."""
