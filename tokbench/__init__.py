@@ -1,3 +1,52 @@
-"""tokbench."""
+"""tokbench: what a way of dropping, merging or pooling tokens costs in accuracy, and gains in compute and time.
+
+The names below are public: methods outside this repository rely on them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokbench.backbone import DownsampledViT
+    from tokbench.downsampler import Claim, Context, Downsampler, Geometry, Paper
+    from tokbench.registry import create, register
+    from tokbench.schedule import Schedule
+    from tokbench.tokens import Tokens, group_sum
 
 __version__ = "0.1.0"
+__all__ = [
+    "Claim",
+    "Context",
+    "DownsampledViT",
+    "Downsampler",
+    "Geometry",
+    "Paper",
+    "Schedule",
+    "Tokens",
+    "create",
+    "group_sum",
+    "register",
+]
+
+_HOMES = {
+    "Claim": "downsampler",
+    "Context": "downsampler",
+    "DownsampledViT": "backbone",
+    "Downsampler": "downsampler",
+    "Geometry": "downsampler",
+    "Paper": "downsampler",
+    "Schedule": "schedule",
+    "Tokens": "tokens",
+    "create": "registry",
+    "group_sum": "tokens",
+    "register": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first wanted, so that `tokbench --help` does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tokbench' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"tokbench.{_HOMES[name]}"), name)

@@ -1,0 +1,94 @@
+"""How a method or a schedule with its parameters is written: `token_pooling(algorithm=kmeans,weighted=false)`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import pydantic
+
+from tokbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Call:
+    """A name with arguments, the values still as they were written."""
+
+    name: str
+    positional: tuple[str, ...]
+    named: dict[str, str]
+
+
+def split_list(text: str) -> list[str]:
+    """Split at commas, but not at those inside parentheses; empty items are left out."""
+    items = re.split(r",(?![^(]*\))", text)
+    return [item.strip() for item in items if item.strip()]
+
+
+def parse_call(text: str) -> Call:
+    """Read `name` or `name(value, parameter=value)`.
+
+    Raises:
+        UserError: The text has another form.
+    """
+    wrong = UserError(f"'{text}' is not of the form name or name(parameter=value,...)")
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise wrong from None
+    if isinstance(node, ast.Name):
+        return Call(node.id, (), {})
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        raise wrong
+
+    def written(value: ast.expr) -> str:
+        return str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value).replace(" ", "")
+
+    named = {keyword.arg: written(keyword.value) for keyword in node.keywords if keyword.arg}
+    if len(named) < len(node.keywords):
+        raise wrong
+    return Call(node.func.id, tuple(written(value) for value in node.args), named)
+
+
+def bind(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Check arguments against a function's annotated signature, convert them from text, and fill in the defaults.
+
+    Args:
+        function: A class or function whose parameters are all annotated.
+        given: Values by name, as text or as Python values.
+        what: What is being called, for the message: `method 'tome'`.
+
+    Raises:
+        UserError: A parameter is unknown, missing, or of a wrong type.
+    """
+    parameters = inspect.signature(function).parameters
+    target = function.__init__ if inspect.isclass(function) else function
+    hints = get_type_hints(target, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        known = f"its parameters are {', '.join(fields)}" if fields else "it has no parameters"
+        raise UserError(f"{what} has no parameter '{unknown[0]}'; {known}")
+    model = pydantic.create_model("Arguments", __config__={"arbitrary_types_allowed": True}, **fields)
+    try:
+        bound = model(**given)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{what}: {first_problem(error)}") from None
+    return {name: getattr(bound, name) for name in fields}
+
+
+def first_problem(error: pydantic.ValidationError) -> str:
+    """The first complaint of a validation, in one line: where, what is wrong, what was given."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    given = "" if problem["type"] in ("missing", "extra_forbidden") else f", got {problem['input']!r}"
+    return f"{where}: {message}{given}"

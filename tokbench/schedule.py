@@ -1,0 +1,230 @@
+"""At which depths a method acts, and how many patch tokens it leaves there."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated
+
+import pydantic
+
+from tokbench.downsampler import Downsampler
+from tokbench.errors import UserError, did_you_mean
+from tokbench.notation import bind, parse_call
+
+DEFAULT_DEPTHS = (3, 6, 9)
+
+
+def _numbers(written: object) -> object:
+    """`3-6-9` as (3, 6, 9); what is no text is left to pydantic."""
+    return written.split("-") if isinstance(written, str) else written
+
+
+Numbers = Annotated[tuple[int, ...], pydantic.BeforeValidator(_numbers)]
+
+
+class Schedule(ABC):
+    """When to act and how much to leave.
+
+    Attributes:
+        keep: The fraction of the present patch tokens that each reduction leaves; None where counts say it.
+    """
+
+    keep: float | None
+
+    @abstractmethod
+    def depths(self, blocks: int) -> tuple[int, ...]:
+        """The depths to act at, in rising order.
+
+        Args:
+            blocks: The model's number of blocks.
+
+        Raises:
+            UserError: The schedule does not fit a model of this depth.
+        """
+
+    @abstractmethod
+    def target(self, stage: int, n_patches: int) -> int:
+        """K, the patch tokens to leave at the given reduction (from 0) when `n_patches` are present."""
+
+    @staticmethod
+    def parse(text: str, keep: float | None = None) -> Schedule:
+        """Read a schedule: `stages(at=3-6-9)`, `every_block(r=13)`, `explicit(counts=138-97-68,at=3-6-9)`.
+
+        Args:
+            text: The schedule without its keep, as the table's column shows it.
+            keep: The fraction to keep, where the schedule takes one.
+
+        Raises:
+            UserError: The text, an argument or the keep is wrong.
+        """
+        call = parse_call(text)
+        if call.name not in _KINDS:
+            raise UserError(f"unknown schedule '{call.name}': {did_you_mean(call.name, list(_KINDS))}")
+        kind = _KINDS[call.name]
+        if call.positional:
+            raise UserError(f"schedule '{text}': name its arguments, as in stages(at=3-6-9)")
+        return kind(**bind(kind, {"keep": keep, **call.named}, f"schedule '{call.name}'"))
+
+    @staticmethod
+    def stages(keep: float, at: tuple[int, ...] = DEFAULT_DEPTHS) -> Schedule:
+        """Keep the same fraction at a few depths (EViT; Haurum et al. 2023)."""
+        return Stages(keep, at)
+
+    @staticmethod
+    def every_block(keep: float | None = None, r: int | None = None) -> Schedule:
+        """Act in every block: keep a fraction (Marin et al. 2021) or remove r tokens (ToMe)."""
+        return EveryBlock(keep, r)
+
+    @staticmethod
+    def explicit(counts: tuple[int, ...], at: tuple[int, ...] | None = None) -> Schedule:
+        """Leave the given counts, at the given depths or in every block (DiffRate)."""
+        return Explicit(None, counts, at)
+
+
+@dataclass(frozen=True)
+class Stages(Schedule):
+    """`stages(at=3-6-9)`: the same fraction at a few depths."""
+
+    keep: float | None
+    at: Numbers = DEFAULT_DEPTHS
+
+    def __post_init__(self) -> None:
+        """Check the fraction and the depths."""
+        _check_keep(self.keep, "stages")
+        _check_rising(self.at)
+
+    def depths(self, blocks: int) -> tuple[int, ...]:
+        """See `Schedule`."""
+        _check_depth(self.at[-1], blocks)
+        return self.at
+
+    def target(self, stage: int, n_patches: int) -> int:
+        """See `Schedule`."""
+        return kept(self.keep, n_patches)
+
+    def __str__(self) -> str:
+        return f"stages(at={_join(self.at)})"
+
+
+@dataclass(frozen=True)
+class EveryBlock(Schedule):
+    """`every_block` with a keep, or `every_block(r=13)`: act in every block."""
+
+    keep: float | None
+    r: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check that one of the two is given."""
+        if self.r is None:
+            _check_keep(self.keep, "every_block without r")
+        elif self.keep is not None:
+            raise UserError("every_block(r=...) removes a count, so it takes no keep: leave one of the two out")
+        elif self.r < 1:
+            raise UserError(f"every_block(r={self.r}): r is how many tokens to remove, at least 1")
+
+    def depths(self, blocks: int) -> tuple[int, ...]:
+        """See `Schedule`."""
+        return tuple(range(blocks))
+
+    def target(self, stage: int, n_patches: int) -> int:
+        """See `Schedule`."""
+        return kept(self.keep, n_patches) if self.r is None else max(1, n_patches - self.r)
+
+    def __str__(self) -> str:
+        return "every_block" if self.r is None else f"every_block(r={self.r})"
+
+
+@dataclass(frozen=True)
+class Explicit(Schedule):
+    """`explicit(counts=138-97-68,at=3-6-9)`: the given counts, at the given depths or in every block."""
+
+    keep: float | None
+    counts: Numbers
+    at: Numbers | None = None
+
+    def __post_init__(self) -> None:
+        """Check the counts against the depths."""
+        if self.keep is not None:
+            raise UserError("explicit(counts=...) names its counts, so it takes no keep: leave one of the two out")
+        if not self.counts or min(self.counts) < 1:
+            raise UserError("explicit(counts=...) wants at least one count, each at least 1")
+        if self.at is not None:
+            _check_rising(self.at)
+            if len(self.at) != len(self.counts):
+                raise UserError(f"explicit: {len(self.counts)} counts for {len(self.at)} depths; give as many of each")
+
+    def depths(self, blocks: int) -> tuple[int, ...]:
+        """See `Schedule`."""
+        if self.at is not None:
+            _check_depth(self.at[-1], blocks)
+            return self.at
+        if len(self.counts) != blocks:
+            raise UserError(
+                f"explicit: {len(self.counts)} counts for a model of {blocks} blocks; give one a block, or name at="
+            )
+        return tuple(range(blocks))
+
+    def target(self, stage: int, n_patches: int) -> int:
+        """See `Schedule`."""
+        return min(self.counts[stage], n_patches)
+
+    def __str__(self) -> str:
+        at = "" if self.at is None else f",at={_join(self.at)}"
+        return f"explicit(counts={_join(self.counts)}{at})"
+
+
+def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, grid: tuple[int, int]) -> tuple[int, ...]:
+    """The patch tokens left after each reduction, as the schedule and the method's `count` say.
+
+    Args:
+        schedule: When to act.
+        downsampler: The method.
+        blocks: The model's number of blocks.
+        grid: (h, w) of the image's patches.
+    """
+    counts = []
+    n = grid[0] * grid[1]
+    layout: tuple[int, int] | None = grid
+    for stage, depth in enumerate(schedule.depths(blocks)):
+        keep = schedule.target(stage, n)
+        if keep < n:
+            n, layout = downsampler.count(keep, n, depth, layout), downsampler.layout_after(keep, layout)
+        counts.append(n)
+    return tuple(counts)
+
+
+def kept(keep: float | None, n_patches: int) -> int:
+    """ceil(keep * N), in exact arithmetic: 0.1 * 30 is 3, not 4."""
+    if keep is None:
+        raise ValueError("this schedule has no keep")
+    return math.ceil(Fraction(str(keep)) * n_patches)
+
+
+def _check_keep(keep: float | None, kind: str) -> None:
+    if keep is None:
+        raise UserError(f"schedule '{kind}' wants a keep, as in --keep 0.7")
+    if not 0 < keep <= 1:
+        raise UserError(
+            f"keep {keep} is outside (0, 1]: it is the fraction of the patch tokens that a reduction leaves"
+        )
+
+
+def _check_rising(at: tuple[int, ...]) -> None:
+    if not at or at[0] < 0 or any(second <= first for first, second in itertools.pairwise(at)):
+        raise UserError(f"depths '{_join(at)}' are not rising block numbers from 0, as in 3-6-9")
+
+
+def _check_depth(last: int, blocks: int) -> None:
+    if last >= blocks:
+        raise UserError(f"depth {last} is outside the model: its {blocks} blocks are numbered 0 to {blocks - 1}")
+
+
+def _join(numbers: tuple[int, ...]) -> str:
+    return "-".join(map(str, numbers))
+
+
+_KINDS: dict[str, type[Schedule]] = {"stages": Stages, "every_block": EveryBlock, "explicit": Explicit}

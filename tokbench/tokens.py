@@ -1,0 +1,230 @@
+"""What flows between the blocks of a downsampled ViT: the tokens, and what each of them stands for.
+
+Every operation returns new `Tokens` and keeps three accounts right: `size` (how many image patches a token
+stands for), `owner` (which token each image patch is in now) and `layout` (the grid the tokens still lie on).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The sequence that a transformer block reads, with the accounts of its patch tokens.
+
+    B images, P prefix tokens (class, distillation, registers), N patch tokens, N0 patches of the image.
+
+    Attributes:
+        x: (B, P+N, D), prefix tokens first.
+        size: (B, N) float32, how many image patches each token stands for. Merging keeps the sum, dropping loses.
+        owner: (B, N0) int64, the patch token in [0, N) that each image patch is in, -1 where it was dropped.
+        grid: (h, w) of the image's patches, h*w = N0.
+        layout: (h, w) of the present patch tokens in row-major order while they lie on a grid, else None.
+        valid: (B, N) bool where the count differs from image to image (False is padding), else None.
+    """
+
+    x: Tensor
+    size: Tensor
+    owner: Tensor
+    grid: tuple[int, int]
+    layout: tuple[int, int] | None = None
+    valid: Tensor | None = None
+
+    @classmethod
+    def from_sequence(cls, x: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tokens:
+        """Start from a ViT's embedded sequence: every patch token stands for its own patch.
+
+        Args:
+            x: (B, P+N0, D), prefix tokens first.
+            grid: (h, w) of the patches.
+            prefix: P, the number of prefix tokens.
+
+        Raises:
+            ValueError: The sequence's length is not P + h*w.
+        """
+        n = x.shape[1] - prefix
+        if n != grid[0] * grid[1]:
+            raise ValueError(
+                f"a sequence of {x.shape[1]} tokens, {prefix} of them prefix, is no {grid[0]}x{grid[1]} grid"
+            )
+        batch = x.shape[0]
+        return cls(
+            x=x,
+            size=torch.ones(batch, n, device=x.device),
+            owner=torch.arange(n, device=x.device).expand(batch, n),
+            grid=grid,
+            layout=grid,
+        )
+
+    @property
+    def n_patches(self) -> int:
+        """N, the number of patch tokens (padding included)."""
+        return self.size.shape[1]
+
+    @property
+    def n_prefix(self) -> int:
+        """P, the number of prefix tokens."""
+        return self.x.shape[1] - self.size.shape[1]
+
+    @property
+    def prefix(self) -> Tensor:
+        """(B, P, D), a view."""
+        return self.x[:, : self.n_prefix]
+
+    @property
+    def patches(self) -> Tensor:
+        """(B, N, D), a view."""
+        return self.x[:, self.n_prefix :]
+
+    def select(self, index: Tensor, *, layout: tuple[int, int] | None = None) -> Tokens:
+        """Keep the patch tokens at `index`, in its order; drop the rest.
+
+        Args:
+            index: (B, K) int64, distinct in each row.
+            layout: (h, w) if the kept tokens lie on a grid, h*w = K.
+        """
+        kept = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        new_of_old = torch.full_like(self.size, -1, dtype=torch.int64).scatter(1, index, kept)
+        return Tokens(
+            x=torch.cat([self.prefix, _rows(self.patches, index)], dim=1),
+            size=self.size.gather(1, index),
+            owner=_compose(self.owner, new_of_old),
+            grid=self.grid,
+            layout=layout,
+            valid=None if self.valid is None else self.valid.gather(1, index),
+        )
+
+    def merge(
+        self,
+        owner: Tensor,
+        count: int,
+        weight: Tensor | None = None,
+        *,
+        layout: tuple[int, int] | None = None,
+    ) -> Tokens:
+        """Replace each group of patch tokens by its weighted mean.
+
+        Sums are taken in float32 at least, in an order that is the same on every run. A group with no member, or
+        with no weight, becomes a zero vector.
+
+        Args:
+            owner: (B, N) int64 in [-1, count), the group of each token; -1 drops it.
+            count: K, the number of groups.
+            weight: (B, N) non-negative weights of the mean; None takes `size`.
+            layout: (h, w) if the groups lie on a grid, h*w = K.
+        """
+        if self.valid is not None:
+            owner = owner.masked_fill(~self.valid, -1)
+        wide = torch.promote_types(self.x.dtype, torch.float32)
+        weight = (self.size if weight is None else weight).to(wide)
+        total = group_sum(weight[..., None], owner, count)
+        merged = group_sum(self.patches.to(wide) * weight[..., None], owner, count)
+        merged = merged / total.clamp_min(torch.finfo(wide).tiny)
+        valid = None
+        if self.valid is not None:
+            valid = group_sum(torch.ones_like(self.size)[..., None], owner, count)[..., 0] > 0
+        return Tokens(
+            x=torch.cat([self.prefix, merged.to(self.x.dtype)], dim=1),
+            size=group_sum(self.size[..., None], owner, count)[..., 0],
+            owner=_compose(self.owner, owner),
+            grid=self.grid,
+            layout=layout,
+            valid=valid,
+        )
+
+    def mix(self, matrix: Tensor, *, layout: tuple[int, int] | None = None) -> Tokens:
+        """Soft pooling: each new token is a combination of all patch tokens.
+
+        Sizes are mixed alike; a patch follows the largest entry of its token's column (dropped if none is positive).
+
+        Args:
+            matrix: (B, K, N), one row a new token.
+            layout: (h, w) if the new tokens lie on a grid, h*w = K.
+        """
+        if self.valid is not None:
+            matrix = matrix * self.valid[:, None]
+        largest, row = matrix.max(dim=1)
+        return Tokens(
+            x=torch.cat([self.prefix, matrix.to(self.x.dtype) @ self.patches], dim=1),
+            size=(matrix.to(self.size.dtype) @ self.size[..., None])[..., 0],
+            owner=_compose(self.owner, row.masked_fill(largest <= 0, -1)),
+            grid=self.grid,
+            layout=layout,
+        )
+
+    def append(self, patches: Tensor, size: Tensor, owner: Tensor) -> Tokens:
+        """Add E patch tokens behind the present ones.
+
+        Args:
+            patches: (B, E, D).
+            size: (B, E).
+            owner: (B, N0) int64 in [-1, E), the new token that each image patch moves to; -1 leaves it where it is.
+        """
+        n = self.n_patches
+        valid = self.valid
+        if valid is not None:
+            valid = torch.cat([valid, torch.ones_like(size, dtype=torch.bool)], dim=1)
+        return Tokens(
+            x=torch.cat([self.x, patches.to(self.x.dtype)], dim=1),
+            size=torch.cat([self.size, size.to(self.size.dtype)], dim=1),
+            owner=torch.where(owner >= 0, owner + n, self.owner),
+            grid=self.grid,
+            valid=valid,
+        )
+
+    def replace(self, *, patches: Tensor | None = None, size: Tensor | None = None) -> Tokens:
+        """The same tokens with other vectors or sizes, where a method computes these itself.
+
+        Args:
+            patches: (B, N, D), or None to keep the vectors.
+            size: (B, N), or None to keep the sizes.
+
+        Raises:
+            ValueError: The count of tokens would change.
+        """
+        for name, given in (("patches", patches), ("size", size)):
+            if given is not None and given.shape[:2] != self.size.shape:
+                raise ValueError(f"replace({name}=) wants {tuple(self.size.shape)} tokens, got {tuple(given.shape)}")
+        x = self.x if patches is None else torch.cat([self.prefix, patches.to(self.x.dtype)], dim=1)
+        return dataclasses.replace(self, x=x, size=self.size if size is None else size.to(self.size.dtype))
+
+
+def group_sum(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """Sum the vectors of each group.
+
+    The order of the additions is fixed on every device: a CPU's `index_add` runs in order, and CUDA's accumulating
+    `index_put` sorts first, where its `scatter_add` would race.
+
+    Args:
+        values: (B, N, D).
+        owner: (B, N) int64 in [-1, count); -1 belongs to no group.
+        count: K.
+
+    Returns:
+        (B, K, D).
+    """
+    batch, _, dim = values.shape
+    bins = count + 1  # the last one takes what belongs to no group
+    row = torch.where(owner < 0, count, owner) + torch.arange(batch, device=owner.device)[:, None] * bins
+    flat = values.reshape(-1, dim)
+    zeros = flat.new_zeros(batch * bins, dim)
+    if values.is_cuda:
+        summed = zeros.index_put((row.reshape(-1),), flat, accumulate=True)
+    else:
+        summed = zeros.index_add(0, row.reshape(-1), flat)
+    return summed.view(batch, bins, dim)[:, :count]
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """(B, N, D) at (B, K) -> (B, K, D)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _compose(owner: Tensor, new_of_old: Tensor) -> Tensor:
+    """Follow each image patch from its old token (B, N0) through `new_of_old` (B, N); -1 stays -1."""
+    return new_of_old.gather(1, owner.clamp_min(0)).masked_fill(owner < 0, -1)
