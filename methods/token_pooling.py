@@ -142,11 +142,10 @@ def fill_empty(owner: Tensor, distance: Tensor, count: int) -> Tensor:
     position = torch.arange(n, device=owner.device).expand_as(owner)
     first = torch.full((batch, count), n, device=owner.device).scatter_reduce(1, owner, position, "amin")
     empty = first == n
-    # Column n takes the writes that are not meant: there is no point n.
-    staying = torch.zeros(batch, n + 1, dtype=torch.bool, device=owner.device).scatter(1, first, True)[:, :n]
+    staying = first.gather(1, owner) == position
     farthest = distance.masked_fill(staying, -torch.inf).argsort(dim=1, descending=True, stable=True)
     turn = (empty.cumsum(dim=1) - 1).clamp_min(0)
-    moved = torch.where(empty, farthest.gather(1, turn), n)
+    moved = torch.where(empty, farthest.gather(1, turn), n)  # n: a column for the writes that are not meant
     cluster = torch.arange(count, device=owner.device).expand_as(moved)
     return torch.nn.functional.pad(owner, (0, 1)).scatter(1, moved, cluster)[:, :n]
 

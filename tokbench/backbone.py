@@ -135,7 +135,7 @@ class DownsampledViT(nn.Module):
         """The logits (B, classes) from the tokens that leave the last block."""
         vit = self.vit
         x = vit.norm(tokens.x)
-        if vit.global_pool == "avg" and tokens.n_patches < tokens.owner.shape[1]:
+        if vit.global_pool == "avg" and tokens.n_patches < tokens.grid[0] * tokens.grid[1]:
             return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, vit.pool_include_prefix))))  # type: ignore[no-any-return]
         return vit.forward_head(x)  # type: ignore[no-any-return]
 
@@ -148,7 +148,7 @@ class DownsampledViT(nn.Module):
         reader = depth + 1 if self.site == "before_block" else depth
         asked = method.needs if self._target(reader, tokens.n_patches) is not None else frozenset()
         # Sizes are all 1 until something was reduced.
-        reduced = tokens.n_patches < tokens.owner.shape[1]
+        reduced = tokens.n_patches < tokens.grid[0] * tokens.grid[1]
         bias = log_size_bias(tokens, proportional=method.proportional and reduced)
         if bias is None and not asked:
             return block.attn(x), None

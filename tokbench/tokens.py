@@ -64,12 +64,12 @@ class Tokens:
     @property
     def n_patches(self) -> int:
         """N, the number of patch tokens (padding included)."""
-        return self.size.shape[1]
+        return int(self.size.shape[1])  # a traced model's shapes are tensors
 
     @property
     def n_prefix(self) -> int:
         """P, the number of prefix tokens."""
-        return self.x.shape[1] - self.size.shape[1]
+        return int(self.x.shape[1] - self.size.shape[1])
 
     @property
     def prefix(self) -> Tensor:
