@@ -62,12 +62,18 @@ class Schedule(ABC):
             UserError: The text, an argument or the keep is wrong.
         """
         call = parse_call(text)
-        if call.name not in _KINDS:
-            raise UserError(f"unknown schedule '{call.name}': {did_you_mean(call.name, list(_KINDS))}")
-        kind = _KINDS[call.name]
+        if call.name not in KINDS:
+            raise UserError(f"unknown schedule '{call.name}': {did_you_mean(call.name, list(KINDS))}")
+        kind = KINDS[call.name]
         if call.positional:
             raise UserError(f"schedule '{text}': name its arguments, as in stages(at=3-6-9)")
         return kind(**bind(kind, {"keep": keep, **call.named}, f"schedule '{call.name}'"))
+
+    @staticmethod
+    def takes_keep(text: str) -> bool:
+        """Whether a schedule, as it is written, leaves a fraction rather than counts."""
+        call = parse_call(text)
+        return not (call.name == "explicit" or "r" in call.named)
 
     @staticmethod
     def stages(keep: float, at: tuple[int, ...] = DEFAULT_DEPTHS) -> Schedule:
@@ -227,4 +233,4 @@ def _join(numbers: tuple[int, ...]) -> str:
     return "-".join(map(str, numbers))
 
 
-_KINDS: dict[str, type[Schedule]] = {"stages": Stages, "every_block": EveryBlock, "explicit": Explicit}
+KINDS: dict[str, type[Schedule]] = {"stages": Stages, "every_block": EveryBlock, "explicit": Explicit}

@@ -1,1 +1,69 @@
-"""The command line."""
+"""The command line: one short module a command, for parsing and messages only.
+
+The commands import what they need when they run, so that `tokbench --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from tokbench.cli.compare import compare
+from tokbench.cli.listing import listing
+from tokbench.errors import UserError
+
+MISUSE = 2
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+app = typer.Typer(
+    help="How much accuracy does a way of dropping tokens keep, for how much less compute and time?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(compare)
+app.command(name="list")(listing)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tokbench {installed_version('tokbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """How much accuracy does a way of dropping tokens keep, for how much less compute and time?"""
+
+
+def main() -> None:
+    """Run a command; the user's mistakes are told in one line."""
+    # timm scripts a few functions at import, which new versions of torch complain of.
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
+    # click's class, or typer's own copy of it: that differs from version to version.
+    usage_error: Any = typer.BadParameter.__base__
+    command = get_command(app)
+    try:
+        code = command.main(prog_name="tokbench", standalone_mode=False)
+    except UserError as error:
+        code = _misuse(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("tokbench: stopped; what was measured is kept, and the same command goes on from there", err=True)
+        code = INTERRUPTED
+    except usage_error as error:
+        code = _misuse(error.format_message())
+    sys.exit(code or 0)
+
+
+def _misuse(message: str) -> int:
+    typer.echo(f"tokbench: {' '.join(message.split())}", err=True)
+    return MISUSE

@@ -67,7 +67,7 @@ def closed_form(model: DownsampledViT, ledger: Ledger) -> int:
     patch embedding and head; written with the weights' own sizes, so that other MLP ratios and SwiGLU fit too.
     """
     vit = model.vit
-    total = vit.patch_embed.proj.weight.numel() * vit.patch_embed.num_patches
+    total: int = vit.patch_embed.proj.weight.numel() * vit.patch_embed.num_patches
     for block, n_attention, n_mlp in zip(vit.blocks, ledger.attention, ledger.mlp, strict=True):
         attention = block.attn
         total += n_attention * (attention.qkv.weight.numel() + attention.proj.weight.numel())

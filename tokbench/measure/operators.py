@@ -17,17 +17,21 @@ from fvcore.nn.jit_handles import einsum_flop_jit, get_shape
 Handle = Callable[[list[Any], list[Any]], float]
 
 
+def _shape(value: Any) -> list[int]:
+    return list(get_shape(value) or ())
+
+
 def _size(value: Any) -> int:
-    return math.prod(get_shape(value) or [])
+    return math.prod(_shape(value))
 
 
 def _product(a: int) -> Handle:
     """A product of matrices, of which operand `a` is the left one: each output sums over its last dimension."""
-    return lambda inputs, outputs: _size(outputs[0]) * get_shape(inputs[a])[-1]
+    return lambda inputs, outputs: _size(outputs[0]) * _shape(inputs[a])[-1]
 
 
 def _convolution(inputs: list[Any], outputs: list[Any]) -> float:
-    weight = get_shape(inputs[1])
+    weight = _shape(inputs[1])
     transposed = inputs[6].toIValue()
     positions = _size(inputs[0]) if transposed else _size(outputs[0])
     return positions * math.prod(weight) / weight[0]
@@ -35,7 +39,7 @@ def _convolution(inputs: list[Any], outputs: list[Any]) -> float:
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> float:
     """Both products of fused attention, q·k and weights·v."""
-    query, key, value = (get_shape(tensor) for tensor in inputs[:3])
+    query, key, value = (_shape(tensor) for tensor in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 

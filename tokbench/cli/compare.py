@@ -1,0 +1,144 @@
+"""`tokbench compare`: measure a suite's cells and show the table."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from tokbench.errors import UserError
+
+if TYPE_CHECKING:
+    from tokbench.compare.prepare import Prepared
+
+
+def compare(
+    suite: Annotated[str | None, typer.Argument(help="A suite of tokbench.toml; default: the embedded one.")] = None,
+    models: Annotated[str | None, typer.Option(help="timm's ViTs, or digits_deit.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="name or name(parameter=value,...); 'all' takes every one.")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="Fractions of the patch tokens that a reduction leaves.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Such as stages(at=3-6-9), every_block(r=13), published.")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Depths: --at 3,6,9 is short for stages(at=3-6-9).")] = None,
+    site: Annotated[str | None, typer.Option(help="before_block, after_attention or after_block.")] = None,
+    data: Annotated[str | None, typer.Option(help="A folder by synset id, a .tar, a .parquet or hfds/NAME.")] = None,
+    weights: Annotated[str | None, typer.Option(help="A .safetensors or .pth for the model; else timm's hub.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Measure accuracy on so many images.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Of the timed batches.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode images.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Of the stochastic methods, as 0,1,2.")] = None,
+    only: Annotated[str | None, typer.Option(help="Of macs,latency,accuracy.")] = None,
+    plugins: Annotated[str | None, typer.Option(help="Files or folders with methods of your own.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results go; default: results/SUITE.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the cells and the estimated time, and stop.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was measured before.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON and nothing else.")] = False,
+) -> None:
+    """Measure compute, time and accuracy of methods in models. Lists are comma-separated.
+
+    Running the same command again does only what is missing.
+
+    Example: tokbench compare imagenet --data /data/val --models deit_small_patch16_224 --keep 0.9,0.7
+    """
+    from tokbench.compare.plan import plan as plan_cells
+    from tokbench.compare.prepare import prepare
+    from tokbench.compare.run import run
+    from tokbench.compare.table import write_plan, write_results
+    from tokbench.config import load_config
+    from tokbench.registry import discover
+    from tokbench.report.terminal import open_console, render
+    from tokbench.store import Store
+
+    settings = load_config(config)
+    name = suite or settings.default_suite
+    given = {
+        "models": _split(models),
+        "methods": _split(methods),
+        "keep": _split(keep),
+        "schedule": _schedule(schedule, at),
+        "site": site,
+        "data": data,
+        "weights": weights,
+        "limit": limit,
+        "device": device,
+        "dtype": dtype,
+        "batch_size": _split(batch_size),
+        "workers": workers,
+        "seeds": _split(seeds),
+        "only": _split(only),
+    }
+    chosen = settings.suite(name, {key: value for key, value in given.items() if value is not None})
+    known, broken = discover([*settings.plugin_paths, *(Path(path) for path in _split(plugins) or ())])
+    for one in broken:
+        typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
+    cells = plan_cells(chosen, settings, list(known))
+    prepared = prepare(cells, chosen)
+    if plan:
+        _show_plan(prepared, as_json)
+        return
+    store = Store(out or Path("results") / name, fresh=fresh)
+    write_plan(prepared, store)
+    with _progress(as_json) as progress:
+        unreadable = run(prepared, store, progress)
+    table = write_results(prepared, store)
+    for lost in unreadable:
+        typer.echo(f"tokbench: unreadable image {lost.name}: {lost.reason}", err=True)
+    if as_json:
+        typer.echo(table.to_json(orient="records", indent=2))
+    else:
+        render(table, open_console())
+        typer.echo(f"table.parquet, table.csv and the rest: {store.directory}")
+    if (table["status"] == "failed").any():
+        raise typer.Exit(1)
+
+
+def _split(text: str | None) -> list[str] | None:
+    from tokbench.notation import split_list
+
+    return None if text is None else split_list(text)
+
+
+def _schedule(schedule: str | None, at: str | None) -> str | None:
+    if at is None:
+        return schedule
+    if schedule is not None:
+        raise UserError("--at is short for --schedule 'stages(at=...)': give one of the two")
+    return f"stages(at={at.replace(',', '-')})"
+
+
+def _progress(silent: bool) -> Progress:
+    """A bar on the terminal that goes when the work is done; nothing where nobody watches."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=silent or not console.is_terminal)
+
+
+def _show_plan(prepared: Prepared, as_json: bool) -> None:
+    from tokbench.compare.estimate import estimate_seconds
+    from tokbench.compare.table import planned_rows
+    from tokbench.report.terminal import open_console
+
+    rows = planned_rows(prepared)
+    seconds = estimate_seconds(prepared)
+    if as_json:
+        typer.echo(json.dumps({"cells": rows, "estimated_seconds": round(seconds)}, indent=2))
+        return
+    shown = ("model", "method", "params", "schedule", "keep", "site", "seed", "batch_size", "skipped")
+    table = Table(*shown, box=None)
+    for row in rows:
+        table.add_row(*("" if row[name] is None else escape(str(row[name])) for name in shown))
+    console = open_console()
+    console.print(table)
+    console.print(f"{len(rows)} cells, about {timedelta(seconds=round(seconds))} on {prepared.device.type}")

@@ -1,0 +1,1 @@
+"""The order of work: plan, run, table."""

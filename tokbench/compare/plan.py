@@ -1,0 +1,118 @@
+"""What will be measured: the cells of a suite, each one row of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tokbench.config import Config, Suite
+from tokbench.downsampler import Downsampler, Site, parameters_text
+from tokbench.errors import UserError
+from tokbench.notation import parse_call, split_list
+from tokbench.registry import bind_parameters, create
+from tokbench.schedule import Schedule, Stages
+
+PLAIN = "none"
+PUBLISHED = "published"  # the schedule that stands for each method's own
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method as it is put into a model.
+
+    Attributes:
+        method: Its name, or `none` for the plain model.
+        params: All of its parameters, by name, in the order of their names.
+        schedule: As the table shows it, without the keep.
+        keep: The fraction that a reduction leaves, None where the schedule names counts.
+        site: Where in a block it acts; empty for the plain model.
+        stochastic: Whether it is measured over several seeds.
+        skipped: Why it is not measured; empty where it is.
+    """
+
+    method: str
+    params: tuple[tuple[str, Any], ...] = ()
+    schedule: str = ""
+    keep: float | None = 1.0
+    site: Site | str = ""
+    stochastic: bool = False
+    skipped: str = ""
+
+    @property
+    def params_text(self) -> str:
+        """`algorithm=kmeans,weighted=true`."""
+        return parameters_text(dict(self.params))
+
+    def build(self) -> tuple[Downsampler, Schedule]:
+        """The method and its schedule, made anew."""
+        return create(self.method, **dict(self.params)), Schedule.parse(self.schedule, self.keep)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table.
+
+    Attributes:
+        model: The model's name.
+        variant: The method in it.
+        batch_size: Of the timed batches.
+        seed: Of a stochastic method, else None.
+    """
+
+    model: str
+    variant: Variant
+    batch_size: int
+    seed: int | None
+
+
+def plan(suite: Suite, config: Config, known: list[str]) -> tuple[Cell, ...]:
+    """The cells of a suite: for each model the plain one, then method by method, keeps falling.
+
+    Args:
+        suite: What to compare.
+        config: Holds the methods' default parameters.
+        known: All methods there are, for the suite's `all`.
+
+    Raises:
+        UserError: A method, parameter, schedule or keep is wrong.
+    """
+    variants = [Variant(PLAIN), *_variants(suite, config, known)]
+    return tuple(
+        Cell(model, variant, batch_size, seed)
+        for model in dict.fromkeys(suite.models)
+        for variant in dict.fromkeys(variants)
+        for batch_size in dict.fromkeys(suite.batch_size)
+        for seed in (dict.fromkeys(suite.seeds) if variant.stochastic else (None,))
+    )
+
+
+def _variants(suite: Suite, config: Config, known: list[str]) -> Iterator[Variant]:
+    for text in suite.methods:
+        for written in known if text == "all" else split_list(text):
+            call = parse_call(written)
+            if call.positional:
+                raise UserError(f"method '{written}': name its parameters, as in {call.name}(parameter=value)")
+            if call.name == PLAIN:
+                continue
+            params = bind_parameters(call.name, {**config.methods.get(call.name, {}), **call.named})
+            method = create(call.name, **params)
+            for keep in sorted(set(suite.keep), reverse=True):
+                yield _variant(method, params, suite, keep)
+
+
+def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: float) -> Variant:
+    text = (method.schedule or str(Stages(keep))) if suite.schedule == PUBLISHED else suite.schedule
+    site = suite.site or method.site
+    if site not in method.sites:
+        raise UserError(f"method '{method.name}' cannot act {site}; its sites are {', '.join(method.sites)}")
+    schedule = Schedule.parse(text, keep if Schedule.takes_keep(text) else None)
+    return Variant(
+        method=method.name,
+        params=tuple(sorted(params.items())),
+        schedule=str(schedule),
+        keep=schedule.keep,
+        site=site,
+        stochastic=method.stochastic,
+        skipped="needs fine-tuned weights, which pretrained ones are not" if method.trained else "",
+    )

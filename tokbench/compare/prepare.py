@@ -1,0 +1,184 @@
+"""From a plan to what can be measured: models loaded, data opened, and for each row the keys of its measurements.
+
+A key is a hash of all that the measurement depends on, so what changed is measured again, by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokbench.backbone import DownsampledViT
+from tokbench.compare.plan import PLAIN, Cell, Variant
+from tokbench.config import EMBEDDED, Suite
+from tokbench.data.sets import ImageSet, open_images
+from tokbench.embedded.images import image_set
+from tokbench.errors import UserError
+from tokbench.measure.environment import device_name, resolve_device
+from tokbench.models import EMBEDDED_MODEL, Pretrained, check_name, load_model
+from tokbench.registry import method_class, source_digest
+from tokbench.store import identity
+
+# The parts of tokbench that a number can depend on.
+MEASURING = ("*.py", "compare/run.py", "data/*.py", "embedded/*.py", "measure/*.py")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table to come.
+
+    Attributes:
+        cell: What is measured.
+        keys: The key of each wanted measurement, by its kind; none where the cell is skipped.
+        attention_kernel: `fused`, `eager` or `fused+eager`.
+        params_m: Millions of parameters.
+        failed: Why the method cannot even be put into the model; empty where it can.
+    """
+
+    cell: Cell
+    keys: dict[str, str]
+    attention_kernel: str = ""
+    params_m: float | None = None
+    failed: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything that a run needs.
+
+    Attributes:
+        suite: The settings.
+        device: Where it runs.
+        models: By name.
+        images: None where no accuracy is measured and no data are named.
+        rows: In the plan's order.
+    """
+
+    suite: Suite
+    device: torch.device
+    models: dict[str, Pretrained]
+    images: ImageSet | None
+    rows: tuple[Row, ...]
+
+
+def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
+    """Load and check everything, so that the user's mistakes come out before the first measurement.
+
+    Args:
+        cells: The plan.
+        suite: Its settings.
+
+    Raises:
+        UserError: A model, its weights, the device or the data cannot be had, or do not fit together.
+    """
+    device = resolve_device(suite.device)
+    names = list(dict.fromkeys(suite.models))
+    for name in names:
+        check_name(name)
+    _check_fit(names, suite)
+    images = _open_data(suite)
+    models = {name: load_model(name, suite.weights) for name in names}
+    rows = []
+    built: dict[tuple[str, Variant], Row] = {}
+    for cell in cells:
+        place = (cell.model, cell.variant)
+        if place not in built:
+            built[place] = _try(cell, models[cell.model])
+        tried = built[place]
+        keys = {} if cell.variant.skipped else _keys(cell, suite, device, models[cell.model], images)
+        rows.append(Row(cell, keys, tried.attention_kernel, tried.params_m, tried.failed))
+    return Prepared(suite, device, models, images, tuple(rows))
+
+
+def put_together(cell: Cell, model: Pretrained) -> DownsampledViT:
+    """The cell's model with its method in it.
+
+    Raises:
+        UserError: Method, schedule and model do not fit together.
+        Exception: Whatever the method raises.
+    """
+    variant = cell.variant
+    if variant.method == PLAIN:
+        return DownsampledViT(model.vit).eval()
+    method, schedule = variant.build()
+    return DownsampledViT(model.vit, method, schedule, site=variant.site, seed=cell.seed or 0).eval()
+
+
+def _try(cell: Cell, model: Pretrained) -> Row:
+    try:
+        built = put_together(cell, model)
+    except UserError:
+        raise
+    # A method is somebody else's code: what it raises costs its own rows only.
+    except Exception as error:
+        return Row(cell, {}, failed=f"{type(error).__name__}: {error}".splitlines()[0])
+    params = sum(parameter.numel() for parameter in built.parameters())
+    return Row(cell, {}, built.attention_kernel, params / 1e6)
+
+
+def _keys(cell: Cell, suite: Suite, device: torch.device, model: Pretrained, images: ImageSet | None) -> dict[str, str]:
+    variant = cell.variant
+    plain = variant.method == PLAIN
+    data = images.identity if images else None
+    sees_data = not plain and method_class(variant.method).adaptive
+    base = {
+        "harness": _harness_digest(),
+        "versions": [version(name) for name in ("torch", "timm", "fvcore")],
+        "model": cell.model,
+        "weights": model.identity,
+        "variant": asdict(variant),
+        "source": None if plain else source_digest(method_class(variant.method)),
+        "data": data if sees_data else None,
+    }
+    place = {"device": device.type, "name": device_name(device), "dtype": suite.dtype}
+    timing = {"batch": cell.batch_size, "seconds": suite.seconds, "threads": torch.get_num_threads()}
+    answers = {"data": data, "batch": suite.accuracy_batch, "seed": cell.seed}
+    parts: dict[str, dict[str, Any]] = {
+        "macs": base,
+        "latency": {**base, **place, **timing},
+        "accuracy": {**base, **place, **answers},
+    }
+    return {kind: identity({"kind": kind, **parts[kind]}) for kind in suite.only}
+
+
+@cache
+def _harness_digest() -> str:
+    """A hash of the code that measures."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for pattern in MEASURING:
+        for file in sorted(root.glob(pattern)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _check_fit(names: list[str], suite: Suite) -> None:
+    if suite.weights is not None and len(names) > 1:
+        raise UserError(f"--weights is one model's, and {len(names)} models are named: run them one by one")
+    if "accuracy" not in suite.only:
+        return
+    if suite.data is None:
+        raise UserError(
+            "no data to measure accuracy on: name them with --data (a folder by synset id, a .tar, a .parquet), "
+            "or leave accuracy out with --only macs,latency"
+        )
+    strangers = [name for name in names if (name == EMBEDDED_MODEL) != (suite.data == EMBEDDED)]
+    if strangers:
+        raise UserError(
+            f"model '{strangers[0]}' cannot read these data: {EMBEDDED_MODEL} goes with --data {EMBEDDED}, "
+            "timm's models with ImageNet's"
+        )
+
+
+def _open_data(suite: Suite) -> ImageSet | None:
+    if suite.data is None:
+        return None
+    images = image_set() if suite.data == EMBEDDED else open_images(suite.data)
+    return images.head(suite.limit) if suite.limit else images

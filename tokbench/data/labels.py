@@ -1,0 +1,198 @@
+"""Which of the 1,000 ImageNet-1k classes an image belongs to, and which known image set a list of labels is.
+
+ImageNet ships in several layouts, and each says the class in another way: a folder by WordNet synset id, the id in the
+file's name, a folder by class number (ImageNet-V2), or a separate list (the official validation archive). Class
+indices are the positions in timm's sorted list of synsets, the order that its models predict in.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tokbench.data.errors import DataError
+
+SOLUTION = "LOC_val_solution.csv"
+"""Kaggle's list of the validation labels, `ImageId,PredictionString`."""
+
+_CLASSES = 1000
+_SYNSET = re.compile(r"n\d{8}")
+_SYNSET_IN_FILE = re.compile(r"(?:^|_)(n\d{8})(?=[_.])")
+_NUMBER = re.compile(r"[0-9]{1,3}")
+_OFFICIAL = re.compile(r"ILSVRC2012_val_\d{8}")
+_EVALUATION_SPLITS = {"val", "valid", "validation", "test"}
+
+
+class Kind(StrEnum):
+    """How a list of images says its labels."""
+
+    SYNSETS = "synsets"
+    NUMBERS = "numbers"
+    OFFICIAL = "official"
+
+
+def synset_index() -> dict[str, int]:
+    """Map each of the 1,000 synset ids to its class index."""
+    return {synset: index for index, synset in enumerate(_synsets("imagenet_synsets.txt"))}
+
+
+def labels_from_names(names: Sequence[str], places: Iterable[Path]) -> tuple[Kind, tuple[int, ...]]:
+    """Read each image's class from its name.
+
+    A synset id counts first, in the nearest folder that has one, then in the file's name; then the number of the
+    file's own folder; then the official validation name, whose class stands in `LOC_val_solution.csv`.
+
+    Args:
+        names: Paths relative to the root, with forward slashes.
+        places: Folders to look for `LOC_val_solution.csv` in; the first that has it counts.
+
+    Returns:
+        The way the names say their class, and the class indices in the order of `names`.
+
+    Raises:
+        DataError: A name says no class, or one that is not among the 1,000; the names do not all say it in the same
+            way; the list holds training and validation images; or the solution is missing.
+    """
+    _refuse_mixed_splits(names)
+    clues = [_clue(name) for name in names]
+    strangers = dict.fromkeys(
+        _shown(name) for name, clue in zip(names, clues, strict=True) if clue is None
+    )  # a dict keeps the order and drops the repetitions
+    if strangers:
+        raise DataError(
+            f"no class can be read from {_first(strangers)}: name each folder by its synset id (n01440764) or its "
+            "class number (0..999), or begin the file's name with the synset id"
+        )
+    known = [clue for clue in clues if clue is not None]
+    examples = {kind: name for name, (kind, _) in zip(names, known, strict=True)}
+    if len(examples) > 1:
+        raise DataError(
+            f"the images say their class in different ways ({_first(examples.values())}): give one of these "
+            "folders alone"
+        )
+    (kind,) = examples
+    texts = [text for _, text in known]
+    if kind is Kind.NUMBERS:
+        return kind, tuple(int(text) for text in texts)
+    if kind is Kind.OFFICIAL:
+        texts = _solved(texts, places)
+    return kind, _indices(texts)
+
+
+def labels_from_values(values: Sequence[Any], class_names: Sequence[str] | None, where: str) -> tuple[int, ...]:
+    """Turn a table's label column into class indices.
+
+    Args:
+        values: The column, one number a row.
+        class_names: The names the table gives its numbers, where it gives any. Synset ids are looked up; otherwise
+            there must be 1,000 of them, in ImageNet-1k's order.
+        where: The table, for messages.
+
+    Raises:
+        DataError: The numbers are not classes of ImageNet-1k.
+    """
+    if class_names and all(_SYNSET.fullmatch(name) for name in class_names):
+        index = dict(enumerate(_indices(class_names)))
+        values = [index.get(value) for value in values]
+    elif class_names and len(class_names) != _CLASSES:
+        raise DataError(
+            f"{where} has {len(class_names)} classes ({_first(class_names)}): give a set with ImageNet-1k's 1,000 "
+            "classes, or one that names its classes by synset id"
+        )
+    labels = tuple(value for value in values if isinstance(value, int) and 0 <= value < _CLASSES)
+    if len(labels) < len(values):
+        raise DataError(
+            f"{where} has rows whose label is not 0..999 (a test split has none): give the validation split"
+        )
+    return labels
+
+
+def recognise(kind: str, labels: Sequence[int]) -> tuple[str, tuple[int, ...] | None]:
+    """Name the image set that has these labels, and the classes its accuracy is defined over.
+
+    ImageNet-A and -R are recognised by their 200 classes, all of them and no other: a few of their folders are not
+    the set, and restrict no logits. ImageNet's validation set and ImageNet-V2 are recognised only when whole (50 and
+    10 images in each of the 1,000 classes): a figure from a part of them is not a figure on the set.
+
+    Returns:
+        The name ('imagenet', 'imagenet-v2', 'imagenet-a', 'imagenet-r', else `kind`), and the sorted class indices
+        that logits are restricted to, None for all.
+    """
+    counts = Counter(labels)
+    if kind == Kind.NUMBERS:
+        return ("imagenet-v2" if _whole(counts, 10) else str(kind)), None
+    index = synset_index()
+    for name in ("imagenet-a", "imagenet-r"):
+        classes = {index[synset] for synset in _synsets(f"{name.replace('-', '_')}_synsets.txt")}
+        if counts.keys() == classes:
+            return name, tuple(sorted(classes))
+    return ("imagenet" if _whole(counts, 50) else str(kind)), None
+
+
+def _whole(counts: Counter[int], images: int) -> bool:
+    return len(counts) == _CLASSES and set(counts.values()) == {images}
+
+
+def _synsets(file: str) -> list[str]:
+    return resources.files("timm.data").joinpath("_info", file).read_text(encoding="utf-8").split()
+
+
+def _clue(name: str) -> tuple[Kind, str] | None:
+    path = PurePosixPath(name)
+    for folder in reversed(path.parent.parts):
+        if _SYNSET.fullmatch(folder):
+            return Kind.SYNSETS, folder
+    if found := _SYNSET_IN_FILE.search(path.name):
+        return Kind.SYNSETS, found[1]
+    if _NUMBER.fullmatch(path.parent.name):
+        return Kind.NUMBERS, path.parent.name
+    if _OFFICIAL.fullmatch(path.stem):
+        return Kind.OFFICIAL, path.stem
+    return None
+
+
+def _indices(synsets: Sequence[str]) -> tuple[int, ...]:
+    index = synset_index()
+    unknown = dict.fromkeys(synset for synset in synsets if synset not in index)
+    if unknown:
+        raise DataError(
+            f"not among the 1,000 classes of ImageNet-1k: {_first(unknown)}; leave these images out or mend the id"
+        )
+    return tuple(index[synset] for synset in synsets)
+
+
+def _solved(image_ids: Sequence[str], places: Iterable[Path]) -> list[str]:
+    solution = next((file for place in places if (file := place / SOLUTION).is_file()), None)
+    if solution is None:
+        raise DataError(
+            f"the official validation images do not say their class in their names: put Kaggle's {SOLUTION} beside "
+            "them, or sort them into folders by synset id"
+        )
+    # PredictionString is "n01751748 111 109 330 334 ...": the class, then one box after another
+    with solution.open(newline="", encoding="utf-8", errors="replace") as lines:
+        answers = {row.get("ImageId"): (row.get("PredictionString") or "").split() for row in csv.DictReader(lines)}
+    missing = [image_id for image_id in image_ids if not answers.get(image_id)]
+    if missing:
+        raise DataError(f"{solution} has no line for {_first(missing)}: get the whole list from Kaggle")
+    return [answers[image_id][0] for image_id in image_ids]
+
+
+def _refuse_mixed_splits(names: Sequence[str]) -> None:
+    folders = {part for parent in {PurePosixPath(name).parent for name in names} for part in parent.parts}
+    evaluation = sorted(folders & _EVALUATION_SPLITS)
+    if "train" in folders and evaluation:
+        raise DataError(f"the images are both of 'train' and of '{evaluation[0]}': give the folder of one split")
+
+
+def _shown(name: str) -> str:
+    return PurePosixPath(name).parent.name or name
+
+
+def _first(names: Iterable[str], count: int = 3) -> str:
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(f"'{name}'" for name in names[:count]) + more

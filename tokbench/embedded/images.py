@@ -1,0 +1,47 @@
+"""The held-out canvases as an image set like any other, and how the small DeiT wants to see them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from tokbench.data.sets import ImageSet
+from tokbench.embedded.canvases import MEAN, SIDE, STD, Canvases, held_out
+
+DATA_CONFIG: dict[str, Any] = {
+    "input_size": (1, SIDE, SIDE),
+    "mean": (MEAN,),
+    "std": (STD,),
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+    "interpolation": "nearest",
+}
+"""What timm's `create_transform` needs: the canvases have the model's size, so nothing is resized or cut."""
+
+
+@dataclass(frozen=True, eq=False)
+class CanvasReader:
+    """Hands canvases out as greyscale pictures."""
+
+    canvases: Canvases
+
+    def read(self, index: int) -> Image.Image:
+        """The picture at a position."""
+        return Image.fromarray(self.canvases.images[index])
+
+
+def image_set() -> ImageSet:
+    """The 1,000 held-out canvases."""
+    canvases = held_out()
+    digest = hashlib.sha256(canvases.images.tobytes() + canvases.labels.tobytes())
+    return ImageSet(
+        name="digits",
+        names=tuple(f"{number:04d}" for number in range(len(canvases.labels))),
+        labels=tuple(canvases.labels.tolist()),
+        classes=None,
+        identity=digest.hexdigest(),
+        reader=CanvasReader(canvases),
+    )

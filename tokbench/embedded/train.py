@@ -1,0 +1,199 @@
+"""The recipe of the embedded suite's model: `python -m tokbench.embedded.train`.
+
+One command trains it from random weights on canvases made as it goes, writes the weights and says how well they read
+the held-out canvases. Canvases grow during training: a small one is a window of the full one, costs less, and teaches
+the digits before the clutter. The last stage trains on full canvases only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from safetensors.torch import save
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from tokbench.embedded.canvases import SIDE, augment, compose, digits, held_out, to_input
+from tokbench.embedded.model import GRID, PATCH, WEIGHTS, build
+from tokbench.stats import wilson
+
+STEPS = 9000
+MINUTES = 20
+"""What `STEPS` took on two cores of a 2023 server."""
+
+STAGES = ((16, 0.5), (24, 0.17), (SIDE, 0.33))
+"""Side of the canvases in pixels, and its share of the steps."""
+
+BATCH = 64
+WARM_UP = 300
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.05
+LABEL_SMOOTHING = 0.1
+DROP_PATH = 0.05
+
+_TRAINING_STREAMS = 1 << 32  # keeps training's clutter apart from that of any held-out seed
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: python -m tokbench.embedded.train --out /tmp/weights.safetensors --seed 1")
+def main(
+    out: Annotated[Path, typer.Option(help="Where to write the weights.")] = Path(WEIGHTS.name),
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the order and the clutter.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; fewer are faster and worse.")] = STEPS,
+) -> None:
+    """Train the embedded suite's model and report its accuracy on the held-out canvases."""
+    if not out.parent.is_dir():
+        typer.echo(f"error: {out.parent} is no folder; make it, or give another --out", err=True)
+        raise typer.Exit(2)
+    console = Console()
+    console.print(f"{steps} steps: about {math.ceil(MINUTES * steps / STEPS)} minutes on two cores.")
+    began = time.perf_counter()
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("training", total=steps)
+        vit = train(steps, seed, on_step=lambda: progress.advance(task))
+    write_weights(vit, out)
+    top1 = wilson(*evaluate(vit))
+    console.print(
+        f"Held-out top-1 {100 * top1.estimate:.1f} % (95 % interval {100 * top1.lo:.1f} to {100 * top1.hi:.1f}) "
+        f"after {(time.perf_counter() - began) / 60:.1f} minutes. Weights: {out}"
+    )
+
+
+def train(steps: int = STEPS, seed: int = 0, on_step: Callable[[], object] = lambda: None) -> VisionTransformer:
+    """Train the model from random weights.
+
+    The same seed, machine, library versions and thread count give the same weights.
+
+    Args:
+        steps: optimiser steps, of one batch each.
+        seed: of the weights, the digits' variation and the clutter.
+        on_step: called after each step.
+
+    Returns:
+        The trained model, in eval mode.
+    """
+    torch.manual_seed(seed)
+    vit = build(drop_path=DROP_PATH).train()
+    optimizer = _optimizer(vit)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, steps))
+    for images, labels, corner in itertools.islice(_stages(steps, seed), steps):
+        loss = F.cross_entropy(window_logits(vit, images, corner), labels, label_smoothing=LABEL_SMOOTHING)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(vit.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        on_step()
+    return vit.eval()
+
+
+def batches(side: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training batches without end: each pass shows a digit at most once, varied and in new clutter.
+
+    Args:
+        side: of the canvases, in pixels.
+        seed: of the order, the variation and the clutter.
+
+    Yields:
+        Normalised canvases (BATCH, 1, side, side) and labels (BATCH,).
+    """
+    rng = np.random.default_rng([seed, side])
+    real = digits("train")
+    count = len(real.labels)
+    for epoch in itertools.count():
+        order = rng.permutation(count)
+        shown = augment(real.images[order], rng)
+        canvases = compose(shown, real.images, seed=_TRAINING_STREAMS + seed, start=epoch * count, side=side)
+        inputs, labels = to_input(canvases), torch.from_numpy(real.labels[order])
+        for i in range(0, count - BATCH + 1, BATCH):
+            yield inputs[i : i + BATCH], labels[i : i + BATCH]
+
+
+def window_logits(vit: VisionTransformer, images: Tensor, corner: tuple[int, int]) -> Tensor:
+    """The model's logits for canvases that are a window of the full one.
+
+    Args:
+        vit: from `build`.
+        images: (B, 1, side, side), normalised.
+        corner: row and column of the window's first patch on the full canvas.
+
+    Returns:
+        (B, 10). For full canvases at (0, 0), what `vit(images)` returns.
+    """
+    side = images.shape[-1] // PATCH
+    row, column = corner
+    grid = vit.pos_embed[:, 1:].unflatten(1, (GRID, GRID))
+    positions = grid[:, row : row + side, column : column + side].flatten(1, 2)
+    patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2) + positions
+    prefix = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(images), -1, -1)
+    logits: Tensor = vit.forward_head(vit.norm(vit.blocks(torch.cat([prefix, patches], 1))))
+    return logits
+
+
+def evaluate(vit: VisionTransformer) -> tuple[int, int]:
+    """Count the held-out canvases that the model reads correctly: (correct, all)."""
+    canvases = held_out()
+    with torch.inference_mode():
+        top1 = vit(to_input(canvases.images)).argmax(1).numpy()
+    return int((top1 == canvases.labels).sum()), len(canvases.labels)
+
+
+def write_weights(vit: VisionTransformer, out: Path) -> None:
+    """Write the weights as safetensors: all of them or, where writing fails, nothing.
+
+    Raises:
+        OSError: if the file cannot be written; what stood there stays.
+    """
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(save(vit.state_dict()))
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _stages(steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
+    """The stages' batches, one after another, each batch with the corner of its window."""
+    rng = np.random.default_rng(seed)
+    ends = np.rint(np.cumsum([share for _, share in STAGES]) * steps).astype(int)
+    for (side, _), length in zip(STAGES, np.diff(ends, prepend=0), strict=True):
+        for images, labels in itertools.islice(batches(side, seed), int(length)):
+            row, column = rng.integers(0, GRID - side // PATCH + 1, 2)
+            yield images, labels, (int(row), int(column))
+
+
+def _optimizer(vit: VisionTransformer) -> torch.optim.Optimizer:
+    """AdamW that decays the linear layers' matrices only."""
+    matrices = [weight for weight in vit.parameters() if weight.ndim == 2]
+    others = [weight for weight in vit.parameters() if weight.ndim != 2]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
+        lr=LEARNING_RATE,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+def _learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to zero, as a fraction of the peak."""
+    warm_up = min(WARM_UP, steps // 10)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+
+
+if __name__ == "__main__":
+    app()

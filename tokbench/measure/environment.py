@@ -1,0 +1,69 @@
+"""What the numbers were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokbench.errors import UserError
+
+PACKAGES = ("tokbench", "torch", "torchvision", "timm", "fvcore", "numpy", "pandas", "pillow")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a setting means.
+
+    Args:
+        name: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if available else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"unknown device '{name}': auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= available:
+        found = f"{available} CUDA device(s)" if available else "no CUDA device"
+        raise UserError(f"device '{name}' was asked for and there is {found} here: use --device cpu")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Versions, device and settings, for `environment.json`."""
+    return {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "device": device.type,
+        "device_name": device_name(device),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "tf32": {"matmul": torch.get_float32_matmul_precision(), "cudnn": bool(torch.backends.cudnn.allow_tf32)},
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
+    }

@@ -1,0 +1,299 @@
+"""A finished comparison as a table for the terminal: one block a model, the plain model first.
+
+What is the same for every row of a block stands once in its title; what differs becomes a column. On a narrow
+console the columns of `DROPPED_FIRST` go, in that order, and long methods take several lines: nothing is cut.
+"""
+
+import math
+import os
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+# Where nobody says how wide a pipe or a file is: what a mail, a log and an issue still show unbroken.
+PIPED_WIDTH = 100
+
+# Least needed first; a setting without which the rows are still told apart counts as "setting". What stays
+# answers the question: how much faster, and how much less accurate.
+DROPPED_FIRST = ("setting", "peak", "img/s", "top-5", "method %", "latency", "saved", "GMACs")
+
+# Characters that a method's name keeps, folded if need be, before intervals go.
+LEAST_ROOM = 14
+
+# No measurement here deserves more decimals, however narrow its interval. Accuracies have one, however wide theirs:
+# images are paired, so a difference is surer than either side. What is counted has no interval but steps.
+MAX_DECIMALS = 3
+MIN_DECIMALS = {"top1": 1, "top5": 1, "delta": 1}
+STEPS = {"gmacs_saved": 0.1, "share": 0.1, "peak_mib": 1.0}
+
+PLAIN = "none"
+TIMES = "\N{MULTIPLICATION SIGN}"
+METHOD_SETTINGS = ("schedule", "site", "regime")
+SETTINGS = ("device", "dtype", "batch_size", "compiled", "attention_kernel", *METHOD_SETTINGS)
+IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
+NUMBERS = [
+    *("gmacs", "gmacs_method", "gmacs_saved", "latency_ms", "latency_ms_lo", "latency_ms_hi", "images_per_s"),
+    *("speedup", "speedup_lo", "speedup_hi", "peak_mib", "top1", "top5", "images", "top1_lo", "top1_hi"),
+    *("delta_top1", "delta_lo", "delta_hi"),
+]
+# A parameter's value may hold commas, so only what stands before a `name=` divides.
+PARAMETER = re.compile(r"[(,](?=\w+=)")
+HEADS = {"batch_size": "batch", "attention_kernel": "attention"}
+SIGNS = {"FASTER": ("▲", "green"), "SLOWER": ("▼", "red"), "SAME": ("=", "dim"), "AMBIGUOUS": ("?", "yellow")}
+
+Line = dict[Hashable, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `key` is its name in `DROPPED_FIRST`, `unit` stands under its head, `notes` behind its cells."""
+
+    key: str
+    head: str
+    unit: str
+    cells: Sequence[Text]
+    justify: JustifyMethod = "right"
+    notes: Sequence[str] = ()
+
+
+def open_console(file: IO[str] | None = None) -> Console:
+    """A console on `file` (standard output by default), where it is no terminal `PIPED_WIDTH` or COLUMNS wide."""
+    console = Console(file=file, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
+
+
+def render(table: pd.DataFrame, console: Console) -> None:
+    """Print a comparison: for each model a title, the table, its legend, and what has no result and why.
+
+    The seeds of a stochastic method become one line: top-1 is their mean ± their standard deviation, every
+    other number (an interval's ends included) the mean over the seeds that have it.
+
+    Args:
+        table: The rows of a comparison, with the columns of the design's row.
+        console: Where to print; its width decides how much is shown.
+
+    Raises:
+        KeyError: A column is missing, or a verdict is none of `tokbench.stats.Verdict`.
+    """
+    for number, (model, rows) in enumerate(table.groupby("model", sort=False, dropna=False)):
+        block = rows.assign(label=_labels(rows), keep=pd.to_numeric(rows["keep"]))
+        # A method's settings on the plain model's row say nothing about it.
+        block.loc[block["method"] == PLAIN, list(METHOD_SETTINGS)] = None
+        lines = _lines(block[block["status"] == "ok"])
+        console.print(*([""] if number else []), _title(str(model), lines), sep="\n")
+        if lines:
+            console.print("", _fitting(_columns(lines), console), "", _legend(lines), sep="\n")
+        if notes := _without_result(block):
+            console.print("", *notes, sep="\n")
+
+
+def _labels(rows: pd.DataFrame) -> list[str]:
+    """The methods, each with the parameters that not all of the block's rows of that method share."""
+    split = [PARAMETER.split(_word(params)) for params in rows["params"]]
+    pairs = [(_word(method), params) for method, params in zip(rows["method"], split, strict=True)]
+    shared = {method: set(params) for method, params in pairs}
+    for method, params in pairs:
+        shared[method] &= set(params)
+    own = [(method, ",".join(p for p in params if p not in shared[method])) for method, params in pairs]
+    return [f"{method}({params})" if params else method for method, params in own]
+
+
+def _lines(measured: pd.DataFrame) -> list[Line]:
+    """One line for all seeds of a cell: the plain model's first, then by method, keeps descending.
+
+    A line has the numbers of its rows and, as `NAME_half`, half the width of each one's interval.
+    """
+    numbers = {name: pd.to_numeric(measured[name]) for name in NUMBERS}
+    cells = measured.assign(**numbers, pareto=measured["pareto"].eq(True)).groupby(IDENTITY, sort=False, dropna=False)
+    folded = cells[NUMBERS].mean().rename(columns={"delta_top1": "delta"})
+    for name in ("latency_ms", "speedup", "top1", "delta"):
+        folded[f"{name}_half"] = (folded[f"{name}_hi"] - folded[f"{name}_lo"]) / 2
+    folded["images_per_s_half"] = folded["images_per_s"] * folded["latency_ms_half"] / folded["latency_ms"]
+    folded["top5_half"] = folded["top1_half"]
+    folded["gmacs_half"] = 10 ** (np.floor(np.log10(folded["gmacs"].max())) - 2)  # three digits of the largest
+    folded["share"] = 100 * folded["gmacs_method"] / folded["gmacs"]
+    folded["spread"], folded["seeds"] = cells["top1"].std(), cells["top1"].count()
+    folded["verdict"], folded["pareto"] = cells["verdict"].first(), cells["pareto"].any()
+    folded = folded.reset_index()
+    # The plain model against itself is 0 or 1 by definition; its speedup stays where a measured one shows the noise.
+    folded["other"] = folded["method"] != PLAIN
+    folded.loc[~folded["other"], ["share", "gmacs_saved", "delta"]] = math.nan
+    folded.loc[~folded["other"] & ~(folded["speedup_half"] > 0), "speedup"] = math.nan
+    folded["method_rank"], folded["label_rank"] = (pd.factorize(folded[n])[0] for n in ("method", "label"))
+    order = ["other", "method_rank", "label_rank", "keep"]
+    return folded.sort_values(order, ascending=[True, True, True, False], kind="stable").to_dict("records")
+
+
+def _word(value: Any) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    if pd.api.types.is_bool(value):  # of the column `compiled`
+        return "compiled" if value else "eager"
+    if isinstance(value, float):
+        return f"{value:g}"
+    # An error's text may bring line breaks and a terminal's control sequences.
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+
+
+def _known(lines: Iterable[Line], name: str) -> list[str]:
+    """The different values of a column in the order they come."""
+    return list(dict.fromkeys(word for line in lines if (word := _word(line[name]))))
+
+
+def _title(model: str, lines: Sequence[Line]) -> Text:
+    """The model and what all of its lines have in common."""
+    common = {name: words[0] for name in SETTINGS if len(words := _known(lines, name)) == 1}
+    where = " ".join(common.pop(name) for name in ("device", "dtype") if name in common)
+    images = [f"{float(most):,.0f} images" for most in _known(lines, "images")[:1]]
+    parts = [*images, where, *(f"{HEADS[name]} {word}" if name in HEADS else word for name, word in common.items())]
+    return Text.assemble((model, "bold"), *((f" · {part}", "dim") for part in parts if part not in ("", "eager")))
+
+
+def _legend(lines: Sequence[Line]) -> Text:
+    """What the signs mean that these lines use."""
+    used = {_word(line["verdict"]) for line in lines}
+    verdicts = ", ".join(f"{sign} {verdict.lower()}" for verdict, (sign, _) in SIGNS.items() if verdict in used)
+    seeds = " or ".join(sorted({_word(line["seeds"]) for line in lines if line["seeds"] > 1}))
+    notes = [
+        "★ Pareto-best: no other row is at once cheaper and more accurate" if any(x["pareto"] for x in lines) else "",
+        f"{verdicts}: against the plain model" if verdicts else "",
+        "[ ] 95 % interval" if any(x["speedup_half"] > 0 or x["delta_half"] > 0 for x in lines) else "",
+        f"± standard deviation over {seeds} seeds" if seeds else "",
+    ]
+    return Text("\n".join(filter(None, notes)), "dim")
+
+
+def _without_result(block: pd.DataFrame) -> list[Text]:
+    """`method keep — failed: reason`, seeds with one reason together."""
+    rows = block.to_dict("records")
+    varying = [name for name in SETTINGS if len(_known(rows, name)) > 1]
+    seeds: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        keep = "" if row["method"] == PLAIN else _word(row["keep"])
+        settings = [f"{HEADS[n]} {word}" if n in HEADS else word for n in varying if (word := _word(row[n]))]
+        key = (" ".join(filter(None, (row["label"], keep, *settings))), row["status"], _word(row["reason"]))
+        seeds.setdefault(key, []).append(_word(row["seed"]))
+    return [
+        Text.assemble(what, f" (seed {', '.join(which)})" if any(which) else "", " — ", (status, colour), f": {reason}")
+        for (what, status, reason), which in seeds.items()
+        if (colour := {"failed": "red", "skipped": "yellow"}.get(status))
+    ]
+
+
+def _columns(lines: Sequence[Line]) -> list[Column]:
+    """All columns that have anything to show."""
+    labels = [line["label"] for line in lines]
+    methods = ["" if label == above else label for above, label in zip(["", *labels], labels, strict=False)]
+    signs = [SIGNS[line["verdict"]] if _word(line["verdict"]) and line["speedup"] > 0 else ("",) for line in lines]
+    columns = [
+        Column("pareto", "", "", [Text("★" if line["pareto"] else "", "yellow") for line in lines]),
+        Column("method", "method", "", [Text(method) for method in methods], "left"),
+        *_settings(lines),
+        Column("keep", "keep", "", [Text(keep) for keep in _aligned([_word(line["keep"]) for line in lines])]),
+        Column("GMACs", "GMACs", "", _cells(lines, "gmacs")),
+        Column("saved", "saved", "%", _cells(lines, "gmacs_saved")),
+        Column("method %", "method", "%", _cells(lines, "share")),
+        Column("latency", "latency", "ms", _cells(lines, "latency_ms")),
+        Column("img/s", "img/s", "", _cells(lines, "images_per_s")),
+        Column("peak", "peak", "MiB", _cells(lines, "peak_mib")),
+        Column("verdict", "", "", [Text(*sign) for sign in signs]),
+        Column("speedup", "speedup", TIMES, _cells(lines, "speedup"), notes=_notes(lines, "speedup")),
+        Column("top-1", "top-1", "%", _cells(lines, "top1"), notes=_notes(lines, "top1")),
+        Column("top-5", "top-5", "%", _cells(lines, "top5")),
+        Column("delta", "Δ top-1", "points", _cells(lines, "delta"), notes=_notes(lines, "delta")),
+    ]
+    return [column for column in columns if any(cell.plain.strip() for cell in column.cells)]
+
+
+def _settings(lines: Sequence[Line]) -> list[Column]:
+    """The settings that differ; those without which all lines would still be told apart may be dropped."""
+    telling = varying = [name for name in SETTINGS if len(_known(lines, name)) > 1]
+    for name in reversed(varying):
+        rest = [other for other in telling if other != name]
+        if len({tuple(_word(line[key]) for key in ("label", "keep", *rest)) for line in lines}) == len(lines):
+            telling = rest
+    cells = {name: [Text(_word(line[name])) for line in lines] for name in varying}
+    keys = {name: name if name in telling else "setting" for name in varying}
+    return [Column(keys[name], HEADS.get(name, name), "", cells[name], "left") for name in varying]
+
+
+def _decimals(line: Line, name: str) -> int:
+    """Decimals up to the first digit in doubt; three significant digits where nothing says which that is."""
+    half = STEPS[name] if name in STEPS else line[f"{name}_half"]
+    doubt = half if half > 0 else abs(line[name]) / 100
+    decimals = math.ceil(-math.log10(doubt)) if doubt > 0 else 0
+    return min(MAX_DECIMALS, max(decimals, MIN_DECIMALS.get(name, decimals)))
+
+
+def _number(value: float, decimals: int) -> str:
+    # Negative decimals round to tens and hundreds; adding zero keeps "-0.0" away.
+    return "" if math.isnan(value) else f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"
+
+
+def _aligned(numbers: Sequence[str]) -> list[str]:
+    """Numbers of one width with their decimal points below each other."""
+    tails = [len(number) - len(number.partition(".")[0]) for number in numbers]
+    padded = [number + " " * (max(tails) - tail) for number, tail in zip(numbers, tails, strict=True)]
+    return [number.rjust(max(map(len, padded))) for number in padded]
+
+
+def _cells(lines: Sequence[Line], name: str) -> list[Text]:
+    """The numbers of a column, cut to the digits they deserve."""
+    return [Text(n) for n in _aligned([_number(line[name], _decimals(line, name)) for line in lines])]
+
+
+def _notes(lines: Sequence[Line], name: str) -> list[str]:
+    """What stands behind a comparison: its interval. What stands behind top-1: the spread over the seeds."""
+
+    def note(line: Line) -> str:
+        digits = _decimals(line, name)
+        if name == "top1":
+            return f" ±{_number(line['spread'], digits)}" if line["seeds"] > 1 else ""
+        lo, hi = (_number(line[f"{name}_{end}"], digits) for end in ("lo", "hi"))
+        return f" [{lo}, {hi}]" if lo and hi and not math.isnan(line[name]) else ""
+
+    notes = [note(line) for line in lines]
+    return [text.ljust(max(map(len, notes))) for text in notes]
+
+
+def _fitting(columns: Sequence[Column], console: Console) -> Table:
+    """The table with as many of the columns as the console has room for, and at the last without the notes."""
+    endless = console.options.update(max_width=10_000)
+    for dropped in range(len(DROPPED_FIRST) + 1):
+        kept = [column for column in columns if column.key not in DROPPED_FIRST[:dropped]]
+        for tall in (False, True):
+            table = _table(kept, tall)
+            if Measurement.get(console, endless, table).maximum <= console.width:
+                return table
+    folded = Measurement.get(console, endless, _table(kept, tall=True, room=LEAST_ROOM)).maximum
+    return table if folded <= console.width else _table([replace(column, notes=()) for column in kept], tall=True)
+
+
+def _table(columns: Sequence[Column], tall: bool, room: int | None = None) -> Table:
+    """The table of these columns; `tall` gives each parameter a line, `room` limits a method's name."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    rows = []
+    for column in columns:
+        head = Text.assemble((column.head, "bold"), (f"\n{column.unit}", "dim"))
+        if column.key == "method":  # Alone it may break, and that anywhere, so that it is always whole.
+            table.add_column(head, overflow="fold", max_width=room)
+            labels = [cell.plain for cell in column.cells]
+            rows.append([Text("\n ".join(PARAMETER.split(x)).removesuffix(")") if tall else x) for x in labels])
+        else:
+            table.add_column(head, justify="center" if column.notes else column.justify, no_wrap=True)
+            notes = column.notes or [""] * len(column.cells)
+            rows.append([Text.assemble(cell, (note, "dim")) for cell, note in zip(column.cells, notes, strict=True)])
+    for cells in zip(*rows, strict=True):
+        table.add_row(*cells)
+    return table

@@ -1,0 +1,113 @@
+"""A comparison's directory: the plan, the measurements as they come in, and the table.
+
+Every measurement is one line of `records.jsonl`, flushed to disk before the next begins, under the hash of all that it
+depends on. Running a comparison again does what has no line yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokbench.errors import UserError
+
+SCHEMA = 1
+
+PLAN = "plan.json"
+RECORDS = "records.jsonl"
+ENVIRONMENT = "environment.json"
+
+
+def identity(parts: Mapping[str, Any]) -> str:
+    """A hash of everything that a measurement depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+class Store:
+    """The measurements of one directory."""
+
+    def __init__(self, directory: Path, *, fresh: bool = False) -> None:
+        """Open a directory, and make it where it is missing.
+
+        Args:
+            directory: Where the comparison lives.
+            fresh: Forget what was measured before.
+
+        Raises:
+            UserError: The directory cannot be written, or was written by another version of the format.
+        """
+        self.directory = directory
+        self._path = directory / RECORDS
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                self._path.unlink(missing_ok=True)
+            with self._path.open("ab"):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"cannot write results to {directory} ({error.strerror}): choose another folder with --out DIR"
+            ) from None
+        self._records = self._load()
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """A measurement made before, or None."""
+        return self._records.get((kind, key))
+
+    def add(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
+        """Write a measurement; when this returns, it is on the disk."""
+        record = {"kind": kind, "key": key, "value": dict(value)}
+        line = json.dumps(record, allow_nan=False) + "\n"
+        with self._path.open("ab") as file:
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._records[kind, key] = record["value"]  # type: ignore[assignment]
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write one of the directory's JSON files, whole or not at all."""
+        text = json.dumps({"schema": SCHEMA, **content}, indent=2, default=str) + "\n"
+        write_atomically(self.directory / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _load(self) -> dict[tuple[str, str], dict[str, Any]]:
+        plan = self.directory / PLAN
+        if plan.is_file():
+            schema = json.loads(plan.read_text(encoding="utf-8")).get("schema")
+            if schema != SCHEMA:
+                raise UserError(
+                    f"{self.directory} has results of format {schema}, this tokbench writes {SCHEMA}: "
+                    "choose another folder with --out DIR, or measure anew with --fresh"
+                )
+        content = self._path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]
+        if len(complete) < len(content):
+            # The last writer was killed in the middle of a line.
+            write_atomically(self._path, lambda path: path.write_bytes(complete))
+        try:
+            records = [json.loads(line) for line in complete.splitlines()]
+            return {(record["kind"], record["key"]): record["value"] for record in records}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._path} is damaged ({error}): measure anew with --fresh") from None
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place and move it there, so that nobody ever sees half of it.
+
+    Args:
+        path: The file's place.
+        write: Writes the content to the path it is given.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        write(scratch)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
