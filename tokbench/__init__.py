@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokbench.backbone import DownsampledViT
     from tokbench.downsampler import Claim, Context, Downsampler, Geometry, Paper
+    from tokbench.matching import bipartite_matching
     from tokbench.registry import create, register
     from tokbench.schedule import Schedule
     from tokbench.tokens import Tokens, group_sum
@@ -25,6 +26,7 @@ __all__ = [
     "Paper",
     "Schedule",
     "Tokens",
+    "bipartite_matching",
     "create",
     "group_sum",
     "register",
@@ -39,6 +41,7 @@ _HOMES = {
     "Paper": "downsampler",
     "Schedule": "schedule",
     "Tokens": "tokens",
+    "bipartite_matching": "matching",
     "create": "registry",
     "group_sum": "tokens",
     "register": "registry",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,7 @@ EMBEDDED = "embedded"  # the data that come with tokbench
 
 Measurement = Literal["macs", "latency", "accuracy"]
 Dtype = Literal["fp32", "bf16", "fp16"]
-Keep = pydantic.confloat(gt=0, le=1)
+Keep = Annotated[float, Field(gt=0, le=1)]
 
 
 class Suite(BaseModel):
@@ -28,9 +28,12 @@ class Suite(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
-    models: tuple[str, ...]
-    methods: tuple[str, ...] = Field(description="name or name(parameter=value,...); 'all' takes every method")
-    keep: tuple[Keep, ...] = (0.7,)  # type: ignore[valid-type]
+    models: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[str, ...] = Field(
+        min_length=1,
+        description="name or name(parameter=value,...); 'all' takes every method",
+    )
+    keep: tuple[Keep, ...] = Field((0.7,), min_length=1)
     schedule: str = Field("stages(at=3-6-9)", description="or 'published': each method's own")
     site: Site | None = Field(None, description="overrides the methods' own")
     data: str | None = Field(None, description="'embedded', a folder, a .tar, a .parquet or hfds/NAME")
@@ -38,11 +41,11 @@ class Suite(BaseModel):
     limit: int | None = Field(None, ge=1, description="measure accuracy on so many images, evenly spaced")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     dtype: Dtype = "fp32"
-    batch_size: tuple[pydantic.PositiveInt, ...] = Field((32,), description="of the timed batches")
+    batch_size: tuple[pydantic.PositiveInt, ...] = Field((32,), min_length=1, description="of the timed batches")
     accuracy_batch: pydantic.PositiveInt = Field(50, description="images a batch when accuracy is measured")
     workers: pydantic.NonNegativeInt = Field(0, description="processes that decode images")
-    seeds: tuple[int, ...] = Field((0, 1, 2), description="of the stochastic methods")
-    only: tuple[Measurement, ...] = ("macs", "latency", "accuracy")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of the stochastic methods")
+    only: tuple[Measurement, ...] = Field(("macs", "latency", "accuracy"), min_length=1)
     seconds: pydantic.PositiveFloat = Field(1.0, description="of timing for a row; at least ten rounds are taken")
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -65,16 +64,26 @@ def check_name(name: str) -> None:
         UserError: With the nearest name.
     """
     if name != EMBEDDED_MODEL and not timm.is_model(name):
-        raise UserError(f"unknown model '{name}': {did_you_mean(name, [EMBEDDED_MODEL, *timm.list_models()])}")
+        raise UserError(f"unknown model '{name}': {did_you_mean(name, list(model_names()))}")
+
+
+def model_names() -> tuple[str, ...]:
+    """The embedded model and timm's plain ViTs; of the latter `load_model` still refuses those built otherwise."""
+    return (
+        EMBEDDED_MODEL,
+        *timm.list_models(module="deit"),
+        *timm.list_models("vit_*", module="vision_transformer"),
+    )
 
 
 def _load_timm(name: str, weights: Path | None) -> VisionTransformer:
     check_name(name)
+    vit = timm.create_model(name, pretrained=False)
+    check_supported(vit)
     if weights is not None:
-        vit = timm.create_model(name, pretrained=False)
-        check_supported(vit)
         _fill(vit, read_weights(weights), weights)
         return vit
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's business
     try:
         return timm.create_model(name, pretrained=True)
     # The hub's libraries raise whatever their network stack does; without weights there is nothing to measure.
@@ -102,7 +111,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+    # An unpickler that is given something else raises whatever its bytes lead it to.
+    except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{path} cannot be read as weights ({reason}): give a .safetensors, or a .pth of tensors"

@@ -70,12 +70,6 @@ class Schedule(ABC):
         return kind(**bind(kind, {"keep": keep, **call.named}, f"schedule '{call.name}'"))
 
     @staticmethod
-    def takes_keep(text: str) -> bool:
-        """Whether a schedule, as it is written, leaves a fraction rather than counts."""
-        call = parse_call(text)
-        return not (call.name == "explicit" or "r" in call.named)
-
-    @staticmethod
     def stages(keep: float, at: tuple[int, ...] = DEFAULT_DEPTHS) -> Schedule:
         """Keep the same fraction at a few depths (EViT; Haurum et al. 2023)."""
         return Stages(keep, at)
@@ -201,6 +195,12 @@ def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, gr
             n, layout = downsampler.count(keep, n, depth, layout), downsampler.layout_after(keep, layout)
         counts.append(n)
     return tuple(counts)
+
+
+def takes_keep(text: str) -> bool:
+    """Whether a schedule, as it is written, leaves a fraction rather than counts."""
+    call = parse_call(text)
+    return not (call.name == "explicit" or "r" in call.named)
 
 
 def kept(keep: float | None, n_patches: int) -> int:

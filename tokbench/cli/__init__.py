@@ -5,6 +5,7 @@ The commands import what they need when they run, so that `tokbench --help` does
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from importlib.metadata import version as installed_version
@@ -21,8 +22,6 @@ MISUSE = 2
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
 app = typer.Typer(
-    help="How much accuracy does a way of dropping tokens keep, for how much less compute and time?",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -37,11 +36,14 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """How much accuracy does a way of dropping tokens keep, for how much less compute and time?"""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
@@ -49,6 +51,9 @@ def main() -> None:
     # timm scripts a few functions at import, which new versions of torch complain of.
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a pipe that takes ASCII only shall get its table
     # click's class, or typer's own copy of it: that differs from version to version.
     usage_error: Any = typer.BadParameter.__base__
     command = get_command(app)

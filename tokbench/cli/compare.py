@@ -60,6 +60,7 @@ def compare(
     from tokbench.config import load_config
     from tokbench.registry import discover
     from tokbench.report.terminal import open_console, render
+    from tokbench.schedule import takes_keep
     from tokbench.store import Store
 
     settings = load_config(config)
@@ -81,10 +82,12 @@ def compare(
         "only": _split(only),
     }
     chosen = settings.suite(name, {key: value for key, value in given.items() if value is not None})
+    if keep is not None and not takes_keep(chosen.schedule):
+        raise UserError(f"schedule '{chosen.schedule}' names its counts: leave --keep out")
     known, broken = discover([*settings.plugin_paths, *(Path(path) for path in _split(plugins) or ())])
     for one in broken:
         typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
-    cells = plan_cells(chosen, settings, list(known))
+    cells = plan_cells(chosen, settings, list(known), broken=bool(broken))
     prepared = prepare(cells, chosen)
     if plan:
         _show_plan(prepared, as_json)

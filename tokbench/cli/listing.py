@@ -76,13 +76,9 @@ def _methods(paths: list[Path]) -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    """The ViTs of timm's that can be downsampled, by the files that define them, and the embedded one."""
-    import timm
+    from tokbench.models import model_names
 
-    from tokbench.models import EMBEDDED_MODEL
-
-    names = timm.list_models(module="deit") + timm.list_models("vit_*", module="vision_transformer")
-    return [{"name": name} for name in (EMBEDDED_MODEL, *names)]
+    return [{"name": name} for name in model_names()]
 
 
 def _schedules() -> list[dict[str, Any]]:

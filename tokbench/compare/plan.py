@@ -8,10 +8,10 @@ from typing import Any
 
 from tokbench.config import Config, Suite
 from tokbench.downsampler import Downsampler, Site, parameters_text
-from tokbench.errors import UserError
+from tokbench.errors import UserError, did_you_mean
 from tokbench.notation import parse_call, split_list
 from tokbench.registry import bind_parameters, create
-from tokbench.schedule import Schedule, Stages
+from tokbench.schedule import Schedule, Stages, takes_keep
 
 PLAIN = "none"
 PUBLISHED = "published"  # the schedule that stands for each method's own
@@ -66,17 +66,21 @@ class Cell:
     seed: int | None
 
 
-def plan(suite: Suite, config: Config, known: list[str]) -> tuple[Cell, ...]:
+def plan(suite: Suite, config: Config, known: list[str], *, broken: bool = False) -> tuple[Cell, ...]:
     """The cells of a suite: for each model the plain one, then method by method, keeps falling.
 
     Args:
         suite: What to compare.
         config: Holds the methods' default parameters.
         known: All methods there are, for the suite's `all`.
+        broken: Whether plugins failed to import, so that a method unknown now may be one of theirs.
 
     Raises:
         UserError: A method, parameter, schedule or keep is wrong.
     """
+    stranger = min(set(config.methods) - set(known), default=None)
+    if stranger is not None and not broken:
+        raise UserError(f"tokbench.toml: [methods.{stranger}] is no method: {did_you_mean(stranger, known)}")
     variants = [Variant(PLAIN), *_variants(suite, config, known)]
     return tuple(
         Cell(model, variant, batch_size, seed)
@@ -106,7 +110,7 @@ def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: fl
     site = suite.site or method.site
     if site not in method.sites:
         raise UserError(f"method '{method.name}' cannot act {site}; its sites are {', '.join(method.sites)}")
-    schedule = Schedule.parse(text, keep if Schedule.takes_keep(text) else None)
+    schedule = Schedule.parse(text, keep if takes_keep(text) else None)
     return Variant(
         method=method.name,
         params=tuple(sorted(params.items())),

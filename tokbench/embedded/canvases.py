@@ -1,8 +1,8 @@
 """Handwritten digits in clutter: the embedded suite's images.
 
 Each canvas shows one real digit (scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits", 1,797
-samples of 8×8 pixels) at a random place, among fragments of other digits and low-contrast noise: a minority
-of the patches says what the label is, and a method that drops tokens has something to get right or wrong.
+samples of 8×8 pixels) at a random place, among faint fragments of other digits and low-contrast noise: 16 of the 64
+patches say what the label is, and a method that drops tokens has something to get right or wrong.
 
 A canvas is integer arithmetic on the words of one counter-based stream keyed by (seed, index). So it is the same on
 every machine and every numpy version, and canvas i does not depend on how many others are made.
