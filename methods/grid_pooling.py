@@ -1,8 +1,8 @@
 """Grid pooling: lay a coarser grid over the tokens and take the mean or the maximum of each of its cells.
 
-Of the grids h'×w' with h' <= h, w' <= w and h'·w' <= K the one with the most cells is taken, and of those the one
-nearest to the tokens' own shape. Token (i, j) belongs to cell (⌊i·h'/h⌋, ⌊j·w'/w⌋), so every token is in one cell.
-The structured baseline of the papers (Marin et al. 2021; Rao et al. 2021; Xu et al. 2022).
+Of the grids h'×w' with h' <= h, w' <= w and h'·w' <= K the one with the most cells is taken, of those the one nearest
+to the tokens' own shape, of those the one with fewer rows. Token (i, j) belongs to cell (⌊i·h'/h⌋, ⌊j·w'/w⌋), so every
+token is in one cell. The structured baseline of the papers (Marin et al. 2021; Rao et al. 2021; Xu et al. 2022).
 """
 
 from typing import Literal

@@ -62,7 +62,8 @@ class TokenPooling(Downsampler):
         self.needs = frozenset({"received"}) if weighted or init == "scores" else frozenset()
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
-        weight = context.received if self.weighted else torch.ones_like(tokens.size)
+        # A token that nobody looks at still is somewhere: it weighs next to nothing, but not nothing.
+        weight = context.received.clamp_min(1e-12) if self.weighted else torch.ones_like(tokens.size)
         with torch.no_grad():
             f = tokens.patches.to(torch.promote_types(tokens.x.dtype, torch.float32))
             f = f - f.mean(dim=1, keepdim=True)  # distances stay; the rounding error of computing them shrinks
@@ -87,7 +88,7 @@ def kmeans(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[T
     centres = rows(f, start)
     for _ in range(iterations):
         distance, owner = squared_distances(f, centres).min(dim=2)
-        owner = fill_empty(owner, distance, count)
+        owner = fill_empty(owner, weight * distance, count)
         mass = group_sum(weight[..., None], owner, count)
         centres = group_sum(weight[..., None] * f, owner, count) / mass
     return owner, centres
@@ -128,14 +129,14 @@ def farthest_first(f: Tensor, count: int) -> Tensor:
     return torch.cat(chosen, dim=1)
 
 
-def fill_empty(owner: Tensor, distance: Tensor, count: int) -> Tensor:
-    """Give each empty cluster a point of its own: those farthest from their centres, which lowers the objective most.
+def fill_empty(owner: Tensor, loss: Tensor, count: int) -> Tensor:
+    """Give each empty cluster a point of its own: those that lose most where they are.
 
     The first point of every cluster stays, so that no cluster is emptied to fill another.
 
     Args:
         owner: (B, N) in [0, K).
-        distance: (B, N), each point's to its centre.
+        loss: (B, N), each point's share of the objective.
         count: K <= N.
     """
     batch, n = owner.shape
@@ -143,9 +144,9 @@ def fill_empty(owner: Tensor, distance: Tensor, count: int) -> Tensor:
     first = torch.full((batch, count), n, device=owner.device).scatter_reduce(1, owner, position, "amin")
     empty = first == n
     staying = first.gather(1, owner) == position
-    farthest = distance.masked_fill(staying, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    worst = loss.masked_fill(staying, -torch.inf).argsort(dim=1, descending=True, stable=True)
     turn = (empty.cumsum(dim=1) - 1).clamp_min(0)
-    moved = torch.where(empty, farthest.gather(1, turn), n)  # n: a column for the writes that are not meant
+    moved = torch.where(empty, worst.gather(1, turn), n)  # n: a column for the writes that are not meant
     cluster = torch.arange(count, device=owner.device).expand_as(moved)
     return torch.nn.functional.pad(owner, (0, 1)).scatter(1, moved, cluster)[:, :n]
 

@@ -80,12 +80,13 @@ class AttentionProbe(nn.Module):
         super().__init__()
         self.needs = needs
 
-    def forward(self, heads: Heads, n_prefix: int) -> dict[str, Tensor]:
+    def forward(self, heads: Heads, n_prefix: int, valid: Tensor | None = None) -> dict[str, Tensor]:
         """Compute the fields.
 
         Args:
             heads: The block's attention.
             n_prefix: P.
+            valid: (B, N) where the batch is padded, else None.
 
         Returns:
             The declared fields by name, in the shapes of `Context`.
@@ -104,7 +105,10 @@ class AttentionProbe(nn.Module):
         if "cls_attention" in self.needs:
             fields["cls_attention"] = _rows(heads, queries=1)[:, :, 0, n_prefix:].mean(dim=1, dtype=wide)
         if "received" in self.needs:
-            fields["received"] = _rows(heads, queries=heads.q.shape[2])[..., n_prefix:].sum(dim=(1, 2), dtype=wide)
+            rows = _rows(heads, queries=heads.q.shape[2])[..., n_prefix:]
+            if valid is not None:  # padding asks nothing
+                rows = rows * F.pad(valid, (n_prefix, 0), value=True)[:, None, :, None]
+            fields["received"] = rows.sum(dim=(1, 2), dtype=wide)
         return fields
 
 

@@ -15,6 +15,7 @@ from tokbench.attention import AttentionProbe, Heads, attend, log_size_bias
 from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError, Geometry
 from tokbench.errors import UserError
 from tokbench.noise import uniform
+from tokbench.reduction import check_result, reduced, trim
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
 
@@ -37,6 +38,8 @@ class DownsampledViT(nn.Module):
         downsampler: The method, or None for the plain model.
         schedule: When it acts; None with no downsampler.
         site: Where in a block it acts.
+        depths: Where in the model it acts.
+        counts: The patch tokens planned after each reduction.
         seed: Keys `context.noise` together with the image's id and the depth.
     """
 
@@ -73,13 +76,14 @@ class DownsampledViT(nn.Module):
         self.seed = seed
         self.site = site or (downsampler.site if downsampler else "after_attention")
         self.depths: tuple[int, ...] = ()
+        self.counts: tuple[int, ...] = ()
         if downsampler is not None and schedule is not None:
             self.depths = schedule.depths(len(vit.blocks))
             self._check_method(downsampler)
             grid = vit.patch_embed.grid_size
-            counts = planned_counts(schedule, downsampler, len(vit.blocks), grid)
+            self.counts = planned_counts(schedule, downsampler, len(vit.blocks), grid)
             heads = vit.blocks[0].attn.num_heads
-            downsampler.setup(Geometry(vit.embed_dim, heads, self.depths, grid, counts))
+            downsampler.setup(Geometry(vit.embed_dim, heads, self.depths, grid, self.counts))
             weight = vit.patch_embed.proj.weight
             downsampler.to(weight.device, weight.dtype)
             self.probe = AttentionProbe(downsampler.needs)
@@ -88,9 +92,15 @@ class DownsampledViT(nn.Module):
     @property
     def attention_kernel(self) -> str:
         """`fused`, `eager`, or `fused+eager` where only the blocks that a method acts in had to leave fusion."""
-        fused = {bool(block.attn.fused_attn) for block in self.vit.blocks}
+        opened: set[int] = set()
         if self.downsampler is not None and "attention" in self.downsampler.needs:
-            fused.add(False)
+            present = (self.vit.patch_embed.num_patches, *self.counts)  # before each reduction
+            opened = {
+                depth - (self.site == "before_block")
+                for depth, n in zip(self.depths, present, strict=False)
+                if self._target(depth, n) is not None
+            }
+        fused = {bool(block.attn.fused_attn) and depth not in opened for depth, block in enumerate(self.vit.blocks)}
         return "+".join(name for name, used in (("fused", True), ("eager", False)) if used in fused)
 
     def forward(self, images: Tensor, image_ids: Tensor | None = None, observe: Observer | None = None) -> Tensor:
@@ -135,7 +145,7 @@ class DownsampledViT(nn.Module):
         """The logits (B, classes) from the tokens that leave the last block."""
         vit = self.vit
         x = vit.norm(tokens.x)
-        if vit.global_pool == "avg" and tokens.n_patches < tokens.grid[0] * tokens.grid[1]:
+        if vit.global_pool == "avg" and reduced(tokens):
             return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, vit.pool_include_prefix))))  # type: ignore[no-any-return]
         return vit.forward_head(x)  # type: ignore[no-any-return]
 
@@ -147,9 +157,7 @@ class DownsampledViT(nn.Module):
             return block.attn(x), None
         reader = depth + 1 if self.site == "before_block" else depth
         asked = method.needs if self._target(reader, tokens.n_patches) is not None else frozenset()
-        # Sizes are all 1 until something was reduced.
-        reduced = tokens.n_patches < tokens.grid[0] * tokens.grid[1]
-        bias = log_size_bias(tokens, proportional=method.proportional and reduced)
+        bias = log_size_bias(tokens, proportional=method.proportional and reduced(tokens))
         if bias is None and not asked:
             return block.attn(x), None
         update, heads = attend(block.attn, x, bias, matrix="attention" in asked)
@@ -159,7 +167,13 @@ class DownsampledViT(nn.Module):
         """K at this depth, or None where the method does not act or would have nothing to do."""
         if self.schedule is None or depth not in self.depths:
             return None
-        keep = self.schedule.target(self.depths.index(depth), n_patches)
+        stage = self.depths.index(depth)
+        if self.downsampler is not None and self.downsampler.adaptive:
+            # N is the batch's longest image; the plan is the same for an image in any company.
+            planned = self.counts[stage - 1] if stage else self.vit.patch_embed.num_patches
+            keep = self.schedule.target(stage, planned)
+            return min(keep, n_patches) if keep < planned else None
+        keep = self.schedule.target(stage, n_patches)
         return keep if keep < n_patches else None
 
     def _reduce(self, site: str, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> Tokens:
@@ -173,11 +187,11 @@ class DownsampledViT(nn.Module):
             depths=self.depths,
             stage=self.depths.index(depth),
             noise=lambda: uniform(self.seed, image_ids, depth, n),
-            **(self.probe(heads, tokens.n_prefix) if heads is not None else {}),
+            **(self.probe(heads, tokens.n_prefix, tokens.valid) if heads is not None else {}),
         )
         result = method(tokens, keep, context)
-        _check_result(method, tokens, result, method.count(keep, n, depth, tokens.layout), depth)
-        return result if result.valid is None else _trim(result)
+        check_result(method, tokens, result, method.count(keep, n, depth, tokens.layout), depth)
+        return trim(result)
 
     def _check_method(self, method: Downsampler) -> None:
         name = method.name or type(method).__name__
@@ -233,35 +247,3 @@ def _average(tokens: Tokens, x: Tensor, include_prefix: bool) -> Tensor:
         x = x[:, tokens.n_prefix :]
     weight = (weight / weight.sum(dim=1, keepdim=True)).to(x.dtype)
     return (weight[:, None] @ x)[:, 0]
-
-
-def _check_result(method: Downsampler, before: Tokens, after: Tokens, count: int, depth: int) -> None:
-    """Hold a reduction against the contract, by shapes alone: a look at values would stall a GPU."""
-
-    def fail(what: str) -> NoReturn:
-        raise DownsamplerError(f"{method.name or type(method).__name__} at depth {depth}: {what}")
-
-    if not isinstance(after, Tokens):
-        fail(f"forward returned {type(after).__name__}, not Tokens")
-    batch, _, dim = before.x.shape
-    n = after.n_patches
-    if after.x.shape != (batch, before.n_prefix + n, dim) or after.owner.shape != before.owner.shape:
-        expected = (batch, before.n_prefix + n, dim)
-        fail(f"x is {tuple(after.x.shape)} with size {tuple(after.size.shape)}; expected x {expected}")
-    if after.x.dtype != before.x.dtype:
-        fail(f"x became {after.x.dtype}, it was {before.x.dtype}")
-    if not method.adaptive and n != count:
-        fail(f"{n} patch tokens came out, count() says {count}")
-    if n >= before.n_patches and n != count:
-        fail(f"{n} patch tokens came out of {before.n_patches}: nothing was removed")
-
-
-def _trim(tokens: Tokens) -> Tokens:
-    """Cut the batch to its longest image, padding last; without padding there is no mask."""
-    assert tokens.valid is not None
-    counts = tokens.valid.sum(dim=1)
-    longest = int(counts.max())
-    if longest < tokens.n_patches:
-        order = tokens.valid.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-        tokens = tokens.select(order[:, :longest])
-    return dataclasses.replace(tokens, valid=None) if bool((counts == longest).all()) else tokens

@@ -28,6 +28,7 @@ def uniform(seed: int, image_ids: Tensor, depth: int, n: int) -> Tensor:
     Returns:
         (B, N) float32, multiples of 2^-24.
     """
+    seed = (seed + 2**63) % 2**64 - 2**63  # as a signed 64-bit integer
     state = _mix(torch.full_like(image_ids, seed))
     state = _mix(state ^ image_ids)
     state = _mix(state ^ depth)

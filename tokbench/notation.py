@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pydantic
 
@@ -25,7 +24,13 @@ class Call:
 
 def split_list(text: str) -> list[str]:
     """Split at commas, but not at those inside parentheses; empty items are left out."""
-    items = re.split(r",(?![^(]*\))", text)
+    items, depth = [""], 0
+    for character in text:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth <= 0:
+            items.append("")
+        else:
+            items[-1] += character
     return [item.strip() for item in items if item.strip()]
 
 
@@ -35,7 +40,7 @@ def parse_call(text: str) -> Call:
     Raises:
         UserError: The text has another form.
     """
-    wrong = UserError(f"'{text}' is not of the form name or name(parameter=value,...)")
+    wrong = UserError(f"{text!r} is not of the form name or name(parameter=value,...)")
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
@@ -77,12 +82,18 @@ def bind(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> d
     if unknown:
         known = f"its parameters are {', '.join(fields)}" if fields else "it has no parameters"
         raise UserError(f"{what} has no parameter '{unknown[0]}'; {known}")
+    given = {name: _none(value) if type(None) in get_args(fields[name][0]) else value for name, value in given.items()}
     model = pydantic.create_model("Arguments", __config__={"arbitrary_types_allowed": True}, **fields)
     try:
         bound = model(**given)
     except pydantic.ValidationError as error:
         raise UserError(f"{what}: {first_problem(error)}") from None
     return {name: getattr(bound, name) for name in fields}
+
+
+def _none(value: Any) -> Any:
+    """`none` as it is written where a parameter may be None."""
+    return None if isinstance(value, str) and value.lower() == "none" else value
 
 
 def first_problem(error: pydantic.ValidationError) -> str:

@@ -49,11 +49,14 @@ def register(name: str) -> Callable[[T], T]:
     Raises:
         NameTakenError: Another file has registered the name.
         TypeError: The class is no Downsampler.
+        ValueError: The name is no identifier.
     """
 
     def decorate(cls: T) -> T:
         if not (inspect.isclass(cls) and issubclass(cls, Downsampler)):
             raise TypeError(f"@register({name!r}) is for subclasses of tokbench.Downsampler, not {cls!r}")
+        if not name.isidentifier():
+            raise ValueError(f"a method is called like a Python name, and {name!r} is none")
         taken = _classes.get(name)
         # The same class again is a module that was imported anew, as notebooks do.
         if taken is not None and (source_file(taken), taken.__qualname__) != (
@@ -117,7 +120,7 @@ def load_file(path: Path) -> ModuleType:
     real = path.resolve()
     for module in list(sys.modules.values()):
         origin = getattr(module, "__file__", None)
-        if origin and Path(origin).resolve() == real:
+        if origin and Path(origin).name == real.name and Path(origin).resolve() == real:
             return module
     name = f"tokbench_plugin_{real.stem}_{hashlib.sha256(str(real).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, real)

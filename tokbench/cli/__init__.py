@@ -62,10 +62,11 @@ def main() -> None:
     except UserError as error:
         code = _misuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("tokbench: stopped; what was measured is kept, and the same command goes on from there", err=True)
         code = INTERRUPTED
     except usage_error as error:
         code = _misuse(error.format_message())
+    if code == INTERRUPTED:
+        typer.echo("tokbench: stopped; what was measured is kept, and the same command goes on from there", err=True)
     sys.exit(code or 0)
 
 

@@ -55,7 +55,7 @@ def compare(
     """
     from tokbench.compare.plan import plan as plan_cells
     from tokbench.compare.prepare import prepare
-    from tokbench.compare.run import run
+    from tokbench.compare.run import run, unreadable
     from tokbench.compare.table import write_plan, write_results
     from tokbench.config import load_config
     from tokbench.registry import discover
@@ -95,9 +95,9 @@ def compare(
     store = Store(out or Path("results") / name, fresh=fresh)
     write_plan(prepared, store)
     with _progress(as_json) as progress:
-        unreadable = run(prepared, store, progress)
+        run(prepared, store, progress)
     table = write_results(prepared, store)
-    for lost in unreadable:
+    for lost in unreadable(prepared, store):
         typer.echo(f"tokbench: unreadable image {lost.name}: {lost.reason}", err=True)
     if as_json:
         typer.echo(table.to_json(orient="records", indent=2))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 import torch
 from rich.progress import Progress
+from timm.data.config import resolve_data_config
 from torch import Tensor
 
 from tokbench.compare.prepare import Prepared, Row, put_together
@@ -24,10 +25,12 @@ from tokbench.store import Store
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARD = 8  # batches that are decoded, shown to every method and forgotten; what a kill can cost
 
-FAILED = "failed"  # the kind of record that says why a measurement is missing
+# Kinds of records beside the measurements' own: why one is missing, and why an image could not be read.
+FAILED = "failed"
+UNREADABLE = "unreadable"
 
 
-def run(prepared: Prepared, store: Store, progress: Progress) -> tuple[Unreadable, ...]:
+def run(prepared: Prepared, store: Store, progress: Progress) -> None:
     """Measure everything that is missing.
 
     Args:
@@ -35,22 +38,31 @@ def run(prepared: Prepared, store: Store, progress: Progress) -> tuple[Unreadabl
         store: Where it goes.
         progress: Shows how far it is.
 
-    Returns:
-        The images that could not be read, as far as they were looked at in this run.
-
     Raises:
         UserError: More than 1 % of the images cannot be read.
     """
-    unreadable: dict[str, Unreadable] = {}
+    rows = [row for row in prepared.rows if row.keys and not row.failed]
+    place = (prepared.device, DTYPES[prepared.suite.dtype])
     for name, model in prepared.models.items():
-        rows = [row for row in prepared.rows if row.cell.model == name and row.keys and not row.failed]
-        model.vit.to(prepared.device, DTYPES[prepared.suite.dtype])
-        _count(rows, model, prepared, store, progress)
-        _time(rows, model, prepared, store, progress)
-        for lost in _classify(rows, model, prepared, store, progress):
-            unreadable[lost.name] = lost
+        own = [row for row in rows if row.cell.model == name]
+        model.vit.to(*place)
+        _count(own, model, prepared, store, progress)
+        _time(own, model, prepared, store, progress)
         model.vit.to("cpu")
-    return tuple(unreadable.values())
+    for names in _seeing_alike(prepared.models):
+        for name in names:
+            prepared.models[name].vit.to(*place)
+        _classify([row for row in rows if row.cell.model in names], prepared, store, progress)
+        for name in names:
+            prepared.models[name].vit.to("cpu")
+
+
+def unreadable(prepared: Prepared, store: Store) -> list[Unreadable]:
+    """The images that could not be decoded, in this run or those before it."""
+    if prepared.images is None:
+        return []
+    found = {name: store.get(UNREADABLE, f"{prepared.images.identity}/{name}") for name in prepared.images.names}
+    return [Unreadable(name, record["reason"]) for name, record in found.items() if record]
 
 
 def shard_key(key: str, start: int) -> str:
@@ -119,45 +131,47 @@ def _time(rows: list[Row], model: Pretrained, prepared: Prepared, store: Store, 
         _attempt("latency", key, store, time)
 
 
-def _classify(
-    rows: list[Row], model: Pretrained, prepared: Prepared, store: Store, progress: Progress
-) -> Iterator[Unreadable]:
-    """Decode each image once and show it to every method that has not seen it."""
-    images = prepared.images
+def _seeing_alike(models: dict[str, Pretrained]) -> list[list[str]]:
+    """The models' names, grouped by their preprocessing: a group can share its decoded images."""
+    groups: dict[str, list[str]] = {}
+    for name, model in models.items():
+        groups.setdefault(str(resolve_data_config({}, model=model.vit)), []).append(name)
+    return list(groups.values())
+
+
+def _classify(rows: list[Row], prepared: Prepared, store: Store, progress: Progress) -> None:
+    """Decode each image once and show it to every model and method that has not seen it."""
+    images, models = prepared.images, prepared.models
     wanted = {row.keys["accuracy"]: row for row in rows if "accuracy" in row.keys}
     if images is None or not wanted:
         return
     batch = prepared.suite.accuracy_batch
     spans = shards(len(images), batch)
     todo = [[key for key in wanted if store.get("accuracy", shard_key(key, span.start)) is None] for span in spans]
-    first = next((number for number, keys in enumerate(todo) if keys), len(spans))
-    if first == len(spans):
+    first = next((number for number, keys in enumerate(todo) if keys), None)
+    if first is None:
         return
-    built = {key: put_together(wanted[key].cell, model) for key in {key for keys in todo for key in keys}}
+    built = {key: put_together(row.cell, models[row.cell.model]) for key, row in wanted.items()}
     ids = image_ids(images.names)
-    lost: list[Unreadable] = []
-    decoded = batches(
-        images,
-        evaluation_transform(model.vit),
-        batch_size=batch,
-        workers=prepared.suite.workers,
-        start=spans[first].start,
-    )
+    transform = evaluation_transform(models[rows[0].cell.model].vit)
+    decoded = batches(images, transform, batch_size=batch, workers=prepared.suite.workers, start=spans[first].start)
     task = progress.add_task("accuracy", total=sum(len(keys) for keys in todo))
     for span, keys in zip(spans[first:], todo[first:], strict=True):
         stretch = list(islice(decoded, SHARD))
-        lost += (image for _, unread in stretch for image in unread)
-        check_unreadable(lost, len(images))
+        for lost in (image for _, images_lost in stretch for image in images_lost):
+            store.add(UNREADABLE, f"{images.identity}/{lost.name}", {"reason": lost.reason})
+        check_unreadable(unreadable(prepared, store), len(images))
         seen = [part for part, _ in stretch]
-        for key in [key for key in keys if key in built]:
+        for key in keys:
+            progress.advance(task)
+            if key not in built:
+                continue
 
             def classify(key: str = key, span: range = span, seen: list[Batch] = seen) -> dict[str, Any]:
                 return {"outcomes": evaluate(built[key], seen, ids, span, images.classes)}
 
             if not _attempt("accuracy", shard_key(key, span.start), store, classify):
                 del built[key]
-            progress.advance(task)
-    yield from lost
 
 
 def _sample(model: Pretrained, prepared: Prepared, count: int) -> Tensor:

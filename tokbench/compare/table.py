@@ -71,7 +71,7 @@ def read_table(directory: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     for name, kind in COLUMNS.items():
         if kind == "string":
-            table[name] = table[name].fillna("")
+            table[name] = table[name].astype("string").fillna("")
     table["pareto"] = _pareto(table)
     return table.astype(COLUMNS)
 

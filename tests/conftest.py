@@ -1,0 +1,48 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small tensors only: more threads would cost more than they give, and change the order of sums."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shake() -> Callable[..., nn.Module]:
+    """Move every parameter away from its initial value, which is 0, 1 or 1e-6 for many and would hide an omission."""
+
+    def shaken(model: nn.Module, std: float = 0.05, seed: int = 0) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=std)
+        return model.eval()
+
+    return shaken
+
+
+@pytest.fixture(scope="session")
+def tiny_vit(shake: Callable[..., nn.Module]) -> Callable[..., VisionTransformer]:
+    """Make a ViT of 4 blocks and 16 patches with random parameters, the same for the same arguments."""
+
+    def make(std: float = 0.2, **changes: Any) -> VisionTransformer:
+        settings: dict[str, Any] = {
+            "img_size": 32,
+            "patch_size": 8,
+            "embed_dim": 32,
+            "depth": 4,
+            "num_heads": 2,
+            "num_classes": 10,
+        }
+        torch.manual_seed(0)
+        return shake(VisionTransformer(**{**settings, **changes}), std)  # type: ignore[return-value]
+
+    return make

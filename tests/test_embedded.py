@@ -1,0 +1,172 @@
+"""The embedded suite's canvases, model and recipe."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+from tokbench.embedded import canvases, train
+from tokbench.embedded.canvases import SIDE, compose, digits, held_out, to_input
+from tokbench.embedded.model import WEIGHTS, build, load
+
+CHECKSUM = "50e7846064960901bb674dc8becc646d6e9be9d10c8d06bb547c99000afb6166"
+
+
+def pixels(images: np.ndarray) -> set[bytes]:
+    return {image.tobytes() for image in images}
+
+
+def test_the_split_is_by_sample_disjoint_and_complete():
+    training, held = digits("train"), digits("held_out")
+    assert (len(training.labels), len(held.labels)) == (797, 1000)
+    assert not pixels(training.images) & pixels(held.images)
+    assert pixels(training.images) | pixels(held.images) == pixels(load_digits().images.astype(np.uint8))
+
+
+def test_every_class_is_in_both_parts():
+    for part in ("train", "held_out"):
+        assert np.bincount(digits(part).labels, minlength=10).min() >= 50
+
+
+def test_held_out_canvases_are_bytes_with_one_label_each():
+    shown = held_out()
+    assert shown.images.shape == (1000, SIDE, SIDE)
+    assert shown.images.dtype == np.uint8
+    assert shown.labels.shape == (1000,)
+    assert shown.labels.dtype == np.int64
+    np.testing.assert_array_equal(shown.labels, digits("held_out").labels)
+
+
+def test_canvases_are_the_same_everywhere():
+    """The accuracies that users compare hang on these very bytes."""
+    assert hashlib.sha256(held_out().images.tobytes()).hexdigest() == CHECKSUM
+
+
+def test_a_seed_gives_its_own_canvases_every_time():
+    np.testing.assert_array_equal(held_out(seed=3).images, held_out(seed=3).images)
+    assert (held_out(seed=3).images != held_out(seed=4).images).any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("count", [1, 7, 999])
+def test_a_canvas_does_not_depend_on_how_many_are_made(count):
+    np.testing.assert_array_equal(held_out(count=count).images, held_out().images[:count])
+
+
+def test_a_canvas_does_not_depend_on_where_its_batch_starts():
+    shown, clutter = digits("held_out").images[:20], digits("train").images
+    whole = compose(shown, clutter, seed=5)
+    np.testing.assert_array_equal(compose(shown[8:], clutter, seed=5, start=8), whole[8:])
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_more_canvases_than_held_out_digits_are_refused(count):
+    with pytest.raises(ValueError, match="between 1 and 1000"):
+        held_out(count=count)
+
+
+def test_each_digit_stands_whole_on_patch_borders():
+    """Its ink is there at full strength and nothing but noise is added to it."""
+    shown, clutter = digits("held_out").images[:50], digits("train").images
+    for digit, canvas in zip(shown, compose(shown, clutter, seed=0), strict=True):
+        ink = np.kron(digit, np.ones((2, 2), int)) * 12
+        windows = np.lib.stride_tricks.sliding_window_view(canvas.astype(int), (16, 16))[::4, ::4]
+        noise = windows - ink
+        assert ((noise >= 0) & (noise < 48)).all(axis=(2, 3)).any()
+
+
+def test_input_is_normalised():
+    x = to_input(held_out().images)
+    assert x.shape == (1000, 1, SIDE, SIDE)
+    assert x.dtype == torch.float32
+    assert abs(x.mean()) < 0.05
+    assert abs(x.std() - 1) < 0.05
+
+
+def test_augmented_digits_stay_digits():
+    real = digits("train").images
+    varied = canvases.augment(real, np.random.default_rng(0))
+    assert varied.shape == real.shape
+    assert varied.dtype == np.uint8
+    assert varied.max() <= 16
+    assert np.corrcoef(varied.ravel(), real.ravel())[0, 1] > 0.7
+    assert (varied != real).any(axis=(1, 2)).all()
+
+
+def test_the_model_is_a_small_deit():
+    vit = load()
+    assert len(vit.blocks) == 12
+    assert vit.patch_embed.num_patches <= 64
+    assert vit.num_prefix_tokens == 1
+    assert vit.global_pool == "token"
+    assert vit.embed_dim // vit.blocks[0].attn.num_heads >= 16
+    assert not vit.training
+    assert {weight.dtype for weight in vit.state_dict().values()} == {torch.float32}
+
+
+def test_the_shipped_file_is_small():
+    assert WEIGHTS.stat().st_size <= 4 * 1024**2
+
+
+def test_the_shipped_model_reads_the_held_out_canvases():
+    correct, images = train.evaluate(load())
+    assert images == 1000
+    assert correct >= 950
+
+
+def test_a_full_window_is_the_plain_model():
+    vit, x = load(), to_input(held_out(count=3).images)
+    with torch.no_grad():
+        torch.testing.assert_close(train.window_logits(vit, x, (0, 0)), vit(x))
+
+
+def test_a_window_keeps_its_positions():
+    vit, x = load(), to_input(held_out(count=3).images)[:, :, :16, :16]
+    with torch.no_grad():
+        assert not torch.allclose(train.window_logits(vit, x, (0, 0)), train.window_logits(vit, x, (4, 4)))
+
+
+def test_training_learns_and_repeats():
+    state = train.train(steps=6, seed=1).state_dict()
+    again = train.train(steps=6, seed=1).state_dict()
+    assert all(torch.equal(state[name], again[name]) for name in state)
+    assert any(not torch.equal(state[name], other) for name, other in build().state_dict().items())
+
+
+def test_training_goes_through_every_stage():
+    sides = [images.shape[-1] for images, _, _ in train._stages(100, seed=0)]
+    assert len(sides) == 100
+    assert sides == sorted(sides)
+    assert sides[-1] == SIDE
+
+
+def test_the_command_writes_the_weights_and_says_how_good_they_are(tmp_path):
+    out = tmp_path / "weights.safetensors"
+    result = CliRunner().invoke(train.app, ["--out", str(out), "--steps", "2"])
+    assert result.exit_code == 0, result.output
+    assert "minute" in result.output.splitlines()[0]
+    assert "Held-out top-1" in result.output
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_is_not_there_is_told_before_training(tmp_path):
+    result = CliRunner().invoke(train.app, ["--out", str(tmp_path / "absent" / "weights.safetensors")])
+    assert result.exit_code == 2
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    out = tmp_path / "weights.safetensors"
+    out.write_bytes(b"before")
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        train.write_weights(build(), out)
+    assert out.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [out]

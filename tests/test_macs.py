@@ -1,0 +1,151 @@
+"""Compute is counted as it runs, and never silently."""
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
+from tokbench.measure.ledger import keep_ledger
+from tokbench.measure.macs import CountError, count_macs
+
+IMAGE = torch.zeros(1, 3, 224, 224)
+
+
+def vit(name: str, **settings: object) -> torch.nn.Module:
+    return timm.create_model(name, pretrained=False, **settings).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [("deit_tiny_patch16_224", 1.2537), ("deit_small_patch16_224", 4.5989), ("deit_base_patch16_224", 17.5638)],
+)
+@pytest.mark.parametrize("fused", [True, False])
+def test_plain_deits_have_the_reference_macs_whatever_the_kernel(name: str, gmacs: float, fused: bool) -> None:
+    model = vit(name)
+    for block in model.blocks:
+        block.attn.fused_attn = fused
+    macs = count_macs(DownsampledViT(model), IMAGE)
+    assert macs.total / 1e9 == pytest.approx(gmacs, abs=5e-5)
+    assert macs.method == 0
+
+
+@pytest.mark.parametrize(
+    ("site", "gmacs"), [("before_block", 2.895), ("after_attention", 2.997), ("after_block", 3.148)]
+)
+def test_pruning_by_class_token_has_the_reference_macs_at_each_site(site: str, gmacs: float) -> None:
+    method = create("score_pruning", score="cls")
+    macs = count_macs(DownsampledViT(vit("deit_small_patch16_224"), method, Schedule.stages(0.7), site=site), IMAGE)
+    assert (macs.total - macs.method) / 1e9 == pytest.approx(gmacs, abs=5e-4)
+    assert macs.ledger.leaving == (196,) * 3 + (138,) * 3 + (97,) * 3 + (68,) * 3
+
+
+def test_the_class_tokens_row_costs_one_row_and_column_sums_a_second_product() -> None:
+    model = vit("deit_small_patch16_224")
+    row = count_macs(DownsampledViT(model, create("score_pruning", score="cls"), Schedule.stages(0.7)), IMAGE).method
+    sums = count_macs(DownsampledViT(model, create("score_pruning"), Schedule.stages(0.7)), IMAGE).method
+    lengths = (197, 139, 98)
+    assert row == sum(n * 384 + 6 * (n - 1) for n in lengths)
+    assert sums == sum(n * n * 384 + 6 * n * (n - 1) for n in lengths)
+
+
+def test_clustering_is_not_free() -> None:
+    n, k, dim, iterations = 196, 98, 384, 5
+    model = vit("deit_small_patch16_224")
+    method = create("token_pooling", algorithm="kmeans", weighted=False, init="farthest", iterations=iterations)
+    counted = count_macs(DownsampledViT(model, method, Schedule.explicit((k,), at=(3,))), IMAGE).method
+    products = iterations * n * k * dim + n * n * dim
+    assert counted == pytest.approx(products, rel=0.05)
+    assert counted > products
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("deit_small_distilled_patch16_224", {}),
+        ("deit3_small_patch16_224", {}),
+        ("vit_small_patch14_reg4_dinov2", {"img_size": 224}),
+        ("vit_small_patch14_dinov2", {"img_size": 224}),
+        ("vit_tiny_patch16_224", {"global_pool": "avg"}),
+        ("vit_giant_patch14_dinov2", {"img_size": 28, "depth": 2}),  # SwiGLU
+    ],
+)
+def test_trace_and_closed_form_agree_on_other_vits(name: str, settings: dict[str, object]) -> None:
+    model = vit(name, **settings)
+    image = torch.zeros(1, 3, *model.patch_embed.img_size)
+    method = create("random_selection")
+    count_macs(DownsampledViT(model, method, Schedule.stages(0.5, at=(1,))), image)  # raises where they do not
+
+
+class Spelled(Downsampler):
+    """Drops tokens after work that an operator counter might not know."""
+
+    def __init__(self, work: str) -> None:
+        super().__init__()
+        self.work = work
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        patches = tokens.patches
+        index = torch.arange(keep).expand(len(patches), keep)
+        used: Tensor
+        if self.work == "cdist":
+            used = torch.cdist(patches, patches[:, :keep])
+        elif self.work == "baddbmm":
+            used = torch.baddbmm(torch.zeros(1), patches, patches[:, :keep].mT)
+        elif self.work == "einsum":
+            used = torch.einsum("bnd,bkd->bnk", patches, patches[:, :keep])
+        elif self.work == "broadcast":
+            used = (patches[:, :, None] - patches[:, None, :keep]).square().sum(dim=3)
+        else:
+            used = torch.special.bessel_j0(patches)
+        return tokens.replace(patches=patches + 0 * used.sum()).select(index)
+
+
+@pytest.mark.parametrize("work", ["cdist", "baddbmm", "einsum", "broadcast"])
+def test_a_distance_costs_the_same_however_it_is_spelled(work: str) -> None:
+    n, k, dim = 196, 98, 192
+    model = DownsampledViT(vit("deit_tiny_patch16_224"), Spelled(work), Schedule.explicit((k,), at=(3,)))
+    assert count_macs(model, IMAGE).method == pytest.approx(n * k * dim, rel=0.01)
+
+
+def test_an_operator_on_no_list_is_refused_by_name() -> None:
+    model = DownsampledViT(vit("deit_tiny_patch16_224"), Spelled("bessel"), Schedule.stages(0.5))
+    with pytest.raises(CountError, match="special_bessel_j0"):
+        count_macs(model, IMAGE)
+
+
+def test_a_backbone_that_does_other_work_than_the_closed_form_is_refused() -> None:
+    class Doubled(torch.nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 0 * super().forward(x)
+
+    model = vit("deit_tiny_patch16_224")
+    old = model.blocks[0].attn.proj
+    model.blocks[0].attn.proj = Doubled(old.in_features, old.out_features)
+    with pytest.raises(CountError, match="closed form"):
+        count_macs(DownsampledViT(model), IMAGE)
+
+
+def test_the_ledger_is_kept_at_the_modules_that_read_the_tokens() -> None:
+    model = DownsampledViT(vit("deit_tiny_patch16_224"), create("random_selection"), Schedule.stages(0.5))
+    ledger = keep_ledger(model, IMAGE)
+    assert ledger.attention == (197,) * 4 + (99,) * 3 + (50,) * 3 + (26,) * 2
+    assert ledger.mlp == (197,) * 3 + (99,) * 3 + (50,) * 3 + (26,) * 3
+    assert ledger.leaving == (196,) * 3 + (98,) * 3 + (49,) * 3 + (25,) * 3
+
+
+def test_masking_instead_of_removing_shows_in_the_macs() -> None:
+    class Masks(Downsampler):
+        """Zeroes what it should remove."""
+
+        def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
+            return n_patches
+
+        def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+            mask = (torch.arange(tokens.n_patches) < keep)[:, None]
+            return tokens.replace(patches=tokens.patches * mask)
+
+    plain = vit("deit_tiny_patch16_224")
+    masked = count_macs(DownsampledViT(plain, Masks(), Schedule.stages(0.5)), IMAGE)
+    assert masked.total == count_macs(DownsampledViT(plain), IMAGE).total
+    assert set(masked.ledger.leaving) == {196}

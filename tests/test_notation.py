@@ -1,0 +1,242 @@
+"""How methods and schedules are written, and what a user is told who writes them wrongly."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokbench.downsampler import parameters_text
+from tokbench.errors import UserError, did_you_mean
+from tokbench.notation import Call, bind, parse_call, split_list
+
+
+def method(
+    algorithm: Literal["kmeans", "kmedoids"] = "kmedoids",
+    weighted: bool = True,
+    iterations: int = 5,
+    ratio: float = 0.5,
+    label: str = "x",
+    limit: int | None = None,
+) -> None:
+    """Something with parameters of every kind that methods have."""
+
+
+def complaint(function, *arguments):
+    """The message, which is one line."""
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    message = str(caught.value)
+    assert message
+    assert len(message.splitlines()) == 1
+    return message
+
+
+# Lists
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("", []),
+        (" , ,", []),
+        ("a", ["a"]),
+        ("a,b", ["a", "b"]),
+        (" a , b,", ["a", "b"]),
+        ("a(x=1,y=2),b", ["a(x=1,y=2)", "b"]),
+        ("a,b(x=1,y=2)", ["a", "b(x=1,y=2)"]),
+        ("a(x=1,y=2),b(z=3,w=4),c", ["a(x=1,y=2)", "b(z=3,w=4)", "c"]),
+        ("a(),b", ["a()", "b"]),
+        ("a(x=(1,2)),b", ["a(x=(1,2))", "b"]),
+        ("a(x=(1,2),y=3),b", ["a(x=(1,2),y=3)", "b"]),
+        ("a(y=3,x=(1,2)),b", ["a(y=3,x=(1,2))", "b"]),
+        ("a(u=1,v=f(2),w=3),b", ["a(u=1,v=f(2),w=3)", "b"]),
+    ],
+)
+def test_commas_split_a_list_but_not_inside_parentheses(text, items):
+    assert split_list(text) == items
+
+
+CALLS = st.recursive(
+    st.sampled_from(["a", "bc", "d1"]),
+    lambda inner: st.tuples(st.sampled_from(["f", "g"]), st.lists(inner, max_size=3)).map(
+        lambda call: f"{call[0]}({','.join(call[1])})"
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(CALLS, max_size=4))
+def test_a_joined_list_comes_apart_again(items):
+    assert split_list(",".join(items)) == items
+
+
+# Calls
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ("tome", Call("tome", (), {})),
+        ("  tome ", Call("tome", (), {})),
+        ("tome()", Call("tome", (), {})),
+        ("tome( r = 13 )", Call("tome", (), {"r": "13"})),
+        ("m(a=kmeans,b=false,c=0.5)", Call("m", (), {"a": "kmeans", "b": "false", "c": "0.5"})),
+        ("stages(at=3-6-9)", Call("stages", (), {"at": "3-6-9"})),
+        ("m(a='kmeans', b=\"x y\")", Call("m", (), {"a": "kmeans", "b": "x y"})),
+        ("m(a=-1,b=1e-3)", Call("m", (), {"a": "-1", "b": "0.001"})),
+        ("budget(0.7)", Call("budget", ("0.7",), {})),
+        ("f(3-6,x=2)", Call("f", ("3-6",), {"x": "2"})),
+    ],
+)
+def test_a_call_is_read_with_its_values_as_written(text, call):
+    assert parse_call(text) == call
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "3",
+        "a b",
+        "a(",
+        "a)",
+        "a(x=)",
+        "a.b",
+        "a.b(x=1)",
+        "a(x=1,x=2)",
+        "a(**x)",
+        "a()()",
+        "a;b",
+        "a(\n",
+        "a\nb",
+    ],
+)
+def test_what_is_no_call_is_refused_in_one_line(text):
+    assert "name(parameter=value" in complaint(parse_call, text)
+
+
+# Binding
+
+
+def test_defaults_fill_what_is_not_given():
+    assert bind(method, {}, "method 'm'") == {
+        "algorithm": "kmedoids",
+        "weighted": True,
+        "iterations": 5,
+        "ratio": 0.5,
+        "label": "x",
+        "limit": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "given_value", "value"),
+    [
+        ("weighted", "true", True),
+        ("weighted", "false", False),
+        ("weighted", "True", True),
+        ("weighted", False, False),
+        ("iterations", "3", 3),
+        ("iterations", 3, 3),
+        ("ratio", "0.25", 0.25),
+        ("ratio", "1", 1.0),
+        ("ratio", 1, 1.0),
+        ("label", "3x", "3x"),
+        ("algorithm", "kmeans", "kmeans"),
+        ("limit", "7", 7),
+        ("limit", None, None),
+    ],
+)
+def test_text_becomes_what_the_signature_says(name, given_value, value):
+    bound = bind(method, {name: given_value}, "method 'm'")[name]
+    assert bound == value
+    assert type(bound) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weighted", "maybe"),
+        ("iterations", "three"),
+        ("iterations", "2.5"),
+        ("iterations", "two\nlines"),
+        ("ratio", "half"),
+        ("algorithm", "ward"),
+        ("algorithm", ["kmeans"]),
+        ("limit", "all"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named_in_one_line(name, value):
+    message = complaint(bind, method, {name: value}, "method 'm'")
+    assert message.startswith("method 'm': ")
+    assert name in message
+    assert repr(value) in message
+
+
+def test_a_wrong_choice_is_answered_with_the_choices():
+    message = complaint(bind, method, {"algorithm": "ward"}, "method 'm'")
+    assert "'kmeans'" in message
+    assert "'kmedoids'" in message
+
+
+def test_an_unknown_parameter_is_answered_with_the_known_ones():
+    message = complaint(bind, method, {"weigthed": "true"}, "method 'm'")
+    assert "'weigthed'" in message
+    assert all(name in message for name in ("algorithm", "weighted", "iterations", "ratio"))
+
+
+def test_a_parameter_of_something_without_parameters_is_refused():
+    def plain() -> None: ...
+
+    assert "no parameters" in complaint(bind, plain, {"x": "1"}, "method 'm'")
+
+
+def test_a_missing_parameter_is_named():
+    def strict(size: int) -> None: ...
+
+    assert "size" in complaint(bind, strict, {}, "method 'm'")
+
+
+def test_a_class_is_bound_by_its_constructor():
+    class Thing:
+        def __init__(self, path: Path, n: int = 1) -> None: ...
+
+    assert bind(Thing, {"path": "a/b"}, "thing") == {"path": Path("a/b"), "n": 1}
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["kmeans", "kmedoids"]),
+    st.booleans(),
+    st.integers(-10, 10),
+    st.floats(-10, 10, allow_nan=False),
+    st.integers(-5, 5),
+)
+def test_what_the_table_shows_can_be_written_again(algorithm, weighted, iterations, ratio, limit):
+    bound = bind(
+        method,
+        {"algorithm": algorithm, "weighted": weighted, "iterations": iterations, "ratio": ratio, "limit": limit},
+        "method 'm'",
+    )
+    call = parse_call(f"m({parameters_text(bound)})")
+    assert bind(method, call.named, "method 'm'") == bound
+
+
+def test_a_parameter_that_is_none_can_be_written_too():
+    call = parse_call(f"m({parameters_text({'limit': None})})")
+    assert bind(method, call.named, "method 'm'")["limit"] is None
+
+
+def test_the_table_shows_parameters_sorted():
+    assert parameters_text({"weighted": True, "algorithm": "kmeans"}) == "algorithm=kmeans,weighted=true"
+    assert parameters_text({}) == ""
+
+
+def test_a_near_name_is_proposed_and_a_far_one_answered_with_all():
+    assert did_you_mean("tomee", ["tome", "evit"]) == "did you mean 'tome'?"
+    assert did_you_mean("zzz", ["tome", "evit"]) == "known: evit, tome"
+    assert did_you_mean("zzz", []) == "known: none"

@@ -1,0 +1,304 @@
+"""Where methods come from: names, plugin files, and what is told of those that fail."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tokbench import Context, Downsampler, Tokens, create, register, registry
+from tokbench.errors import UserError
+
+METHOD = """
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("{name}")
+class {cls}(Downsampler):
+    def __init__(self, ratio: float = 0.5, loud: bool = False) -> None:
+        super().__init__()
+        if ratio < 0:
+            raise ValueError("ratio=%s: at least 0" % ratio)
+        self.ratio, self.loud = ratio, loud
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        return tokens
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean_registry() -> Iterator[None]:
+    """Whatever a test registers or imports is gone after it; the built-in methods stay."""
+    registry.discover()
+    classes, modules = dict(registry._classes), set(sys.modules)
+    yield
+    registry._classes.clear()
+    registry._classes.update(classes)
+    for name in set(sys.modules) - modules:
+        if name.startswith("tokbench_plugin_"):
+            del sys.modules[name]
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a plugin file: a method of that name, with more code behind it."""
+
+    def write(file: str, name: str | None = None, more: str = "") -> Path:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text((METHOD.format(name=name, cls="Method") if name else "") + more)
+        return path
+
+    return write
+
+
+def complaint(function, *arguments, **named):
+    """The message, which is one line."""
+    with pytest.raises(UserError) as caught:
+        function(*arguments, **named)
+    message = str(caught.value)
+    assert message
+    assert len(message.splitlines()) == 1
+    return message
+
+
+# Built-in methods
+
+
+def test_every_file_of_the_package_is_found_and_none_is_broken():
+    classes, broken = registry.discover()
+    assert broken == ()
+    assert list(classes) == sorted(classes)
+    assert {"token_pooling", "grid_pooling", "score_pruning", "random_selection", "importance_sampling"} <= set(classes)
+    for name, cls in classes.items():
+        assert cls.name == name
+        assert issubclass(cls, Downsampler)
+        assert Path(registry.source_file(cls)).is_file()
+
+
+def test_create_makes_a_method_with_its_parameters():
+    method = create("token_pooling", algorithm="kmeans", weighted="false", iterations="3")
+    assert (method.name, method.algorithm, method.weighted, method.iterations) == ("token_pooling", "kmeans", False, 3)
+    assert create("token_pooling").iterations == 5
+
+
+def test_all_parameters_are_bound_for_the_record():
+    assert registry.bind_parameters("score_pruning", {}) == {"score": "received"}
+    assert registry.bind_parameters("random_selection", {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "told"),
+    [
+        ("token_poolin", {}, "did you mean 'token_pooling'?"),
+        ("qqq", {}, "token_pooling"),
+        ("token_pooling", {"algorithm": "ward"}, "algorithm"),
+        ("token_pooling", {"iterations": "many"}, "iterations"),
+        ("token_pooling", {"iterations": 0}, "iterations=0: at least 1"),
+        ("token_pooling", {"speed": 1}, "'speed'"),
+        ("random_selection", {"score": "cls"}, "it has no parameters"),
+    ],
+)
+def test_a_wrong_name_or_parameter_is_told_in_one_line(name, params, told):
+    message = complaint(create, name, **params)
+    assert told in message
+    assert f"'{name}'" in message
+
+
+# Registering
+
+
+def test_only_downsamplers_can_be_registered():
+    with pytest.raises(TypeError, match="is for subclasses of"):
+        register("thing")(int)
+    with pytest.raises(TypeError, match="is for subclasses of"):
+        register("thing")(lambda tokens: tokens)
+    assert "thing" not in registry._classes
+
+
+def test_the_same_class_may_be_registered_again_and_another_not():
+    def define():
+        @register("mine")
+        class Mine(Downsampler):
+            def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+                return tokens
+
+        return Mine
+
+    define()
+    latest = define()
+    assert registry.method_class("mine") is latest
+
+    class Other(latest):
+        pass
+
+    complaint(register("mine"), Other)
+    assert registry.method_class("mine") is latest
+
+
+# Plugin files
+
+
+def test_a_file_and_a_folder_are_loaded_by_path(write: Write):
+    alone = write("alone.py", "alone")
+    write("folder/one.py", "one")
+    write("folder/two.py", "two")
+    classes, broken = registry.discover([alone, alone.parent / "folder"])
+    assert {"alone", "one", "two", "token_pooling"} <= set(classes)
+    assert broken == ()
+    assert create("one", ratio="0.25").ratio == 0.25
+    assert registry.source_file(classes["one"]) == str((alone.parent / "folder" / "one.py").resolve())
+
+
+def test_private_files_and_other_files_are_skipped(write: Write, tmp_path: Path):
+    write("_private.py", "private", more="raise RuntimeError")
+    write("notes.txt", more="no Python")
+    write("deeper/inside.py", "inside")
+    write("fine.py", "fine")
+    classes, broken = registry.discover([tmp_path])
+    assert broken == ()
+    assert "fine" in classes
+    assert not {"private", "inside"} & set(classes)
+
+
+def test_a_file_named_twice_is_loaded_once(write: Write, tmp_path: Path):
+    file = write(
+        "real/counted.py", "counted", more="import builtins\nbuiltins.loads = getattr(builtins, 'loads', 0) + 1\n"
+    )
+    link = tmp_path / "link.py"
+    link.symlink_to(file)
+    folder = tmp_path / "folder"
+    folder.symlink_to(file.parent, target_is_directory=True)
+    import builtins
+
+    try:
+        for _ in range(2):
+            classes, broken = registry.discover([file, link, file.parent, folder, file.parent / ".." / "real"])
+            assert "counted" in classes
+            assert broken == ()
+        assert builtins.loads == 1
+    finally:
+        del builtins.loads
+
+
+def test_two_files_of_one_file_name_are_two_plugins(write: Write):
+    paths = [write("a/method.py", "first"), write("b/method.py", "second")]
+    classes, broken = registry.discover(paths)
+    assert {"first", "second"} <= set(classes)
+    assert broken == ()
+
+
+def test_a_path_that_does_not_exist_is_the_users_mistake(tmp_path: Path):
+    assert "nowhere.py" in complaint(registry.discover, [tmp_path / "nowhere.py"])
+
+
+# Broken files
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+        ("def f(:", "SyntaxError"),
+        ("raise RuntimeError('first line\\nsecond line')", "RuntimeError: first line"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
+        ("raise ValueError", "ValueError"),
+    ],
+)
+def test_a_broken_file_costs_only_its_own_methods(write: Write, tmp_path: Path, code: str, reason: str):
+    write("a_fine.py", "fine_before")
+    bad = write("b_bad.py", "half_done", more=code) if "def f(" not in code else write("b_bad.py", more=code)
+    write("c_fine.py", "fine_after")
+    for _ in range(2):  # asked again, the answer is the same
+        classes, broken = registry.discover([tmp_path])
+        assert {"fine_before", "fine_after", "token_pooling"} <= set(classes)
+        assert "half_done" not in classes
+        (only,) = broken
+        assert Path(only.source) == bad
+        assert only.reason.startswith(reason)
+        assert len(only.reason.splitlines()) == 1
+        assert "half_done" not in registry._classes
+    assert not [name for name in sys.modules if "b_bad" in name]
+
+
+def test_a_mended_file_is_loaded(write: Write):
+    file = write("mending.py", "mending", more="raise RuntimeError")
+    assert registry.discover([file])[1]
+    write("mending.py", "mending")
+    classes, broken = registry.discover([file])
+    assert "mending" in classes
+    assert broken == ()
+
+
+def test_a_broken_entry_point_is_told_of_and_a_good_one_loaded(write: Write, tmp_path: Path, monkeypatch):
+    write("site/good_plugin_of_a_test.py", "from_entry_point")
+    write("site/bad_plugin_of_a_test.py", "lost", more="raise RuntimeError('no')")
+    info = tmp_path / "site" / "plugin_of_a_test-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-of-a-test\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[tokbench.methods]\ngood = good_plugin_of_a_test\nbad = bad_plugin_of_a_test\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    try:
+        classes, broken = registry.discover()
+        assert "from_entry_point" in classes
+        assert "lost" not in classes
+        assert [(one.source, one.reason) for one in broken] == [("bad = bad_plugin_of_a_test", "RuntimeError: no")]
+    finally:
+        sys.modules.pop("good_plugin_of_a_test", None)
+
+
+def test_an_unknown_method_may_be_one_that_was_lost(write: Write, tmp_path: Path, monkeypatch):
+    write("site/bad_plugin_of_a_test.py", "lost", more="raise RuntimeError('no\\nreason')")
+    info = tmp_path / "site" / "plugin_of_a_test-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-of-a-test\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tokbench.methods]\nbad = bad_plugin_of_a_test\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert "bad_plugin_of_a_test did not import: RuntimeError: no" in complaint(create, "lost")
+
+
+# Names taken twice
+
+
+def test_a_name_taken_twice_names_both_files(write: Write):
+    first, second = write("first.py", "shared"), write("second.py", "shared")
+    with pytest.raises(registry.NameTakenError) as caught:
+        registry.discover([first, second])
+    message = str(caught.value)
+    assert "'shared'" in message
+    assert str(first.resolve()) in message
+    assert str(second.resolve()) in message
+    assert len(message.splitlines()) == 1
+    assert registry.source_file(registry._classes["shared"]) == str(first.resolve())
+
+
+def test_a_built_in_name_is_taken_too(write: Write):
+    mine = write("mine.py", "token_pooling")
+    with pytest.raises(registry.NameTakenError) as caught:
+        registry.discover([mine])
+    assert str(mine.resolve()) in str(caught.value)
+    assert "token_pooling.py" in str(caught.value)
+    assert registry.method_class("token_pooling").__name__ == "TokenPooling"
+
+
+# What a row remembers of the source
+
+
+def test_the_digest_changes_with_the_file(write: Write):
+    file = write("digested.py", "digested")
+    classes, _ = registry.discover([file])
+    before = registry.source_digest(classes["digested"])
+    assert registry.source_digest(classes["digested"]) == before
+    file.write_text(file.read_text() + "\n# changed\n")
+    assert registry.source_digest(classes["digested"]) != before
+    assert before != registry.source_digest(classes["token_pooling"])
+
+
+def test_the_constructors_value_error_is_the_users_mistake(write: Write):
+    registry.discover([write("strict.py", "strict")])
+    assert complaint(create, "strict", ratio=-1) == "method 'strict': ratio=-1.0: at least 0"

@@ -1,0 +1,349 @@
+"""Token Pooling against plain loops of its formulas, scikit-learn's K-Means, and its own objective."""
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from tokbench import Context, Tokens, create
+from tokbench.errors import UserError
+
+QUICK = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def pool(points: Tensor, weight: Tensor, keep: int, **params: Any) -> Tokens:
+    """One image's points (N, D), in their own precision, with the attention (N) they receive."""
+    n, dim = points.shape
+    x = torch.cat([points.new_zeros(1, dim), points])[None]
+    context = Context(depth=0, depths=(0,), stage=0, noise=torch.zeros(1, n), received=weight[None])
+    return create("token_pooling", **params)(Tokens.from_sequence(x, (1, n)), keep, context)
+
+
+def cloud(n: int, dim: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(n, dim, generator=generator, dtype=dtype)
+    return points, torch.rand(n, generator=generator, dtype=dtype) + 0.05
+
+
+def objective(points: Tensor, weight: Tensor, centres: Tensor) -> float:
+    """l = sum_i w_i min_j |f_i - c_j|^2."""
+    return float(((points[:, None] - centres).square().sum(dim=2).min(dim=1).values * weight).sum())
+
+
+# The formulas as loops over lists of floats
+
+
+def gap(a: list[float], b: list[float]) -> float:
+    return math.fsum((s - t) ** 2 for s, t in zip(a, b, strict=True))
+
+
+def nearest(point: list[float], centres: list[list[float]]) -> int:
+    return min(range(len(centres)), key=lambda k: gap(point, centres[k]))
+
+
+def mean_of(points: list[list[float]], weight: list[float], members: list[int]) -> list[float]:
+    mass = math.fsum(weight[i] for i in members)
+    return [math.fsum(weight[i] * points[i][d] for i in members) / mass for d in range(len(points[0]))]
+
+
+def starts(points: list[list[float]], received: list[float], keep: int, init: str) -> list[int]:
+    every = range(len(points))
+    if init == "scores":
+        return sorted(every, key=lambda i: -received[i])[:keep]
+    middle = mean_of(points, [1.0] * len(points), list(every))
+    chosen = [min(every, key=lambda i: gap(points[i], middle))]
+    while len(chosen) < keep:
+        left = [i for i in every if i not in chosen]
+        chosen.append(max(left, key=lambda i: min(gap(points[i], points[j]) for j in chosen)))
+    return chosen
+
+
+def lloyd(points, weight, start, iterations) -> tuple[list[int], list[list[float]], bool]:
+    """Clusters, their means, and whether no cluster was ever left empty."""
+    centres = [points[i] for i in start]
+    for _ in range(iterations):
+        owner = [nearest(point, centres) for point in points]
+        groups = [[i for i, k in enumerate(owner) if k == cluster] for cluster in range(len(start))]
+        if not all(groups):
+            return owner, centres, False
+        centres = [mean_of(points, weight, group) for group in groups]
+    return owner, centres, True
+
+
+def medoids_of(points, weight, start, iterations) -> tuple[list[int], list[int]]:
+    """Clusters and the indices of their medoids."""
+
+    def assign(medoids):
+        return [
+            medoids.index(i) if i in medoids else nearest(point, [points[j] for j in medoids])
+            for i, point in enumerate(points)
+        ]
+
+    medoids = list(start)
+    for _ in range(iterations):
+        owner = assign(medoids)
+        for k in range(len(medoids)):
+            group = [i for i, cluster in enumerate(owner) if cluster == k]
+            medoids[k] = min(
+                group, key=lambda j, group=group: math.fsum(weight[i] * gap(points[i], points[j]) for i in group)
+            )
+    return assign(medoids), medoids
+
+
+@pytest.mark.parametrize("output", ["mean", "medoid"])
+@pytest.mark.parametrize("init", ["scores", "farthest"])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
+def test_the_tokens_are_those_of_the_formulas(algorithm: str, weighted: bool, init: str, output: str):
+    compared = 0
+    for seed in range(24):
+        n, keep, iterations = 7 + seed % 5, 2 + seed % 4, 1 + seed % 3
+        f, received = cloud(n, 3, seed)
+        points, scores = f.tolist(), received.tolist()
+        weight = scores if weighted else [1.0] * n
+        start = starts(points, scores, keep, init)
+        if algorithm == "kmeans":
+            owner, centres, full = lloyd(points, weight, start, iterations)
+            if not full:
+                continue
+        else:
+            owner, medoids = medoids_of(points, weight, start, iterations)
+        groups = [[i for i, k in enumerate(owner) if k == cluster] for cluster in range(keep)]
+        after = pool(
+            f, received, keep, algorithm=algorithm, weighted=weighted, init=init, output=output, iterations=iterations
+        )
+        assert after.owner[0].tolist() == owner
+        assert after.size[0].tolist() == [len(group) for group in groups]
+        for k, group in enumerate(groups):
+            vector = after.patches[0, k].tolist()
+            if output == "mean":
+                assert vector == pytest.approx(mean_of(points, weight, group), abs=1e-12)
+            elif algorithm == "kmedoids":
+                assert vector == points[medoids[k]]
+            else:  # one of those nearest the centre: in an unweighted pair both are
+                least = min(gap(points[i], centres[k]) for i in group)
+                assert points.index(vector) in group
+                assert gap(vector, centres[k]) == pytest.approx(least, abs=1e-12)
+        compared += 1
+    assert compared >= 20  # a cluster that empties is seldom, and tested below
+
+
+def test_received_attention_is_asked_for_only_where_it_is_used():
+    for weighted in (True, False):
+        for init in ("scores", "farthest"):
+            needs = create("token_pooling", weighted=weighted, init=init).needs
+            assert needs == (frozenset() if not weighted and init == "farthest" else {"received"})
+
+
+# The objective
+
+
+@st.composite
+def crowded(draw) -> tuple[Tensor, Tensor, int]:
+    """Points on a coarse lattice: duplicates and ties everywhere. Their coordinates and weights are small integers."""
+    n, dim = draw(st.integers(2, 12)), draw(st.integers(1, 2))
+    side = draw(st.integers(0, 4))
+    coordinate = st.integers(0, side)
+    points = draw(st.lists(st.lists(coordinate, min_size=dim, max_size=dim), min_size=n, max_size=n))
+    weight = draw(st.lists(st.integers(1, 4), min_size=n, max_size=n))
+    return torch.tensor(points).double(), torch.tensor(weight).double(), draw(st.integers(1, n - 1))
+
+
+ALGORITHMS = pytest.mark.parametrize(("algorithm", "output"), [("kmeans", "mean"), ("kmedoids", "medoid")])
+
+
+@ALGORITHMS
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("init", ["scores", "farthest"])
+@QUICK
+@given(case=crowded())
+def test_the_objective_never_rises_and_no_token_is_empty(algorithm: str, output: str, weighted: bool, init: str, case):
+    points, received, keep = case
+    weight = received if weighted else torch.ones_like(received)
+    reached = [math.inf]
+    for iterations in range(1, 9):
+        after = pool(
+            points,
+            received,
+            keep,
+            algorithm=algorithm,
+            output=output,
+            weighted=weighted,
+            init=init,
+            iterations=iterations,
+        )
+        assert after.patches.isfinite().all()
+        assert after.size.min() >= 1
+        assert sorted(set(after.owner[0].tolist())) == list(range(keep))
+        assert after.size.sum() == len(points)
+        reached.append(objective(points, weight, after.patches[0]))
+        assert reached[-1] <= reached[-2] + 1e-12 * len(points) * 100  # the squares are at most 32, the weights 4
+
+
+@ALGORITHMS
+def test_it_is_no_worse_than_its_start_and_mostly_better(algorithm: str, output: str):
+    better = 0
+    for seed in range(12):
+        f, received = cloud(40, 4, seed)
+        before = objective(f, received, f[received.topk(15).indices])
+        after = objective(f, received, pool(f, received, 15, algorithm=algorithm, output=output).patches[0])
+        assert after <= before * (1 + 1e-12)
+        better += after < before * 0.999
+    assert better >= 10
+
+
+@ALGORITHMS
+@pytest.mark.parametrize("init", ["scores", "farthest"])
+@pytest.mark.parametrize("keep", [1, 2, 7, 15])
+def test_tokens_that_are_all_alike_are_shared_out(algorithm: str, output: str, init: str, keep: int):
+    after = pool(torch.ones(16, 3), torch.ones(16), keep, algorithm=algorithm, output=output, init=init)
+    assert after.size.min() >= 1
+    assert after.size.sum() == 16
+    assert torch.equal(after.patches, torch.ones(1, keep, 3))
+
+
+@pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
+@pytest.mark.parametrize("output", ["mean", "medoid"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_tokens_that_nobody_looks_at_make_no_nan(algorithm: str, output: str, weighted: bool):
+    f, _ = cloud(12, 3, 0, torch.float32)
+    received = torch.tensor([0.0] * 10 + [1.0, 2.0])  # attention underflows to zero
+    after = pool(f, received, 6, algorithm=algorithm, output=output, weighted=weighted)
+    assert after.patches.isfinite().all()
+    assert after.size.min() >= 1
+    again = pool(f, received * 0, 6, algorithm=algorithm, output=output, weighted=weighted)
+    assert again.patches.isfinite().all()
+    assert again.size.min() >= 1
+
+
+@pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
+def test_a_token_that_nobody_looks_at_does_not_disturb_the_others(algorithm: str):
+    # The outlier is a start, and so a cluster of no weight, whose mean the formula leaves open.
+    f = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [50.0]])
+    received = torch.tensor([3.0, 2.0, 1.0, 1.0, 1.0, 0.0])
+    after = pool(f, received, 3, algorithm=algorithm, init="farthest")
+    groups = {tuple((after.owner[0] == k).nonzero().flatten().tolist()) for k in range(3)}
+    assert groups == {(0, 1, 2), (3, 4), (5,)}
+
+
+@pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
+def test_a_cluster_without_weight_stays_among_its_tokens(algorithm: str):
+    f = torch.tensor([[0.0], [0.1], [0.2], [9.0], [9.2]])
+    received = torch.tensor([3.0, 2.0, 1.0, 0.0, 0.0])
+    after = pool(f, received, 2, algorithm=algorithm, init="farthest")
+    for k in range(2):
+        mine = f[after.owner[0] == k]
+        assert mine.min() <= after.patches[0, k, 0] <= mine.max()
+
+
+# K-Means against scikit-learn
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_kmeans_is_scikit_learns(weighted: bool):
+    compared = 0
+    for seed in range(12):
+        n, keep, iterations = 30 + seed, 4 + seed % 7, 1 + seed % 5
+        f, received = cloud(n, 5, 100 + seed)
+        weight = received if weighted else torch.ones_like(received)
+        start = received.topk(keep).indices
+        if not lloyd(f.tolist(), weight.tolist(), start.tolist(), iterations)[2]:
+            continue  # scikit-learn fills an empty cluster in its own way
+        peer = KMeans(keep, init=f[start].numpy(), n_init=1, algorithm="lloyd", tol=0, max_iter=iterations)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            peer.fit(f.numpy(), sample_weight=weight.numpy())
+        after = pool(f, received, keep, algorithm="kmeans", weighted=weighted, iterations=iterations)
+        assert torch.allclose(after.patches[0], torch.from_numpy(peer.cluster_centers_), rtol=1e-9, atol=1e-9)
+        compared += 1
+    assert compared >= 10
+
+
+# K-Medoids
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_at_a_fixed_point_no_swap_inside_a_cluster_is_better(seed: int):
+    f, received = cloud(30, 3, 200 + seed)
+    settled = pool(f, received, 6, output="medoid", iterations=60)
+    further = pool(f, received, 6, output="medoid", iterations=61)
+    assert torch.equal(settled.patches, further.patches)
+    points, weight, owner = f.tolist(), received.tolist(), settled.owner[0].tolist()
+    medoids = settled.patches[0].tolist()
+    for k, medoid in enumerate(medoids):
+        group = [i for i, cluster in enumerate(owner) if cluster == k]
+        assert points.index(medoid) in group
+        cost = math.fsum(weight[i] * gap(points[i], medoid) for i in group)
+        assert all(math.fsum(weight[i] * gap(points[i], points[j]) for i in group) >= cost * (1 - 1e-12) for j in group)
+        assert all(nearest(points[i], medoids) == k for i in group)
+
+
+def test_medoids_are_tokens_of_the_image():
+    f, received = cloud(25, 3, 5, torch.float32)
+    for algorithm in ("kmeans", "kmedoids"):
+        after = pool(f, received, 8, algorithm=algorithm, output="medoid")
+        for k, vector in enumerate(after.patches[0]):
+            (index,) = (f == vector).all(dim=1).nonzero().flatten().tolist()
+            assert after.owner[0, index] == k
+
+
+def test_summing_over_all_tokens_instead_of_the_cluster_raises_the_objective_above_its_start():
+    """The update of the public benchmark (Haurum et al. 2023): argmin over i in C_k of w_i * sum over ALL j of d_ij."""
+
+    def update_of_the_benchmark(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> Tensor:
+        distance = (f[:, None] - f).square().sum(dim=2).sqrt()
+        medoids = start.clone()
+        for _ in range(iterations):
+            owner = distance[:, medoids].argmin(dim=1)
+            for k in range(len(medoids)):
+                group = (owner == k).nonzero().flatten()
+                medoids[k] = group[(weight[group] * distance[group].sum(dim=1)).argmin()]
+        return medoids
+
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        middles = torch.randn(10, 32, generator=generator, dtype=torch.float64)
+        f = middles[torch.arange(196) % 10] + 0.3 * torch.randn(196, 32, generator=generator, dtype=torch.float64)
+        received = torch.rand(196, generator=generator, dtype=torch.float64) + 0.05
+        for keep in (49, 98):
+            start = received.topk(keep).indices
+            before = objective(f, received, f[start])
+            theirs = objective(f, received, f[update_of_the_benchmark(f, received, start, 3)])
+            ours = objective(f, received, pool(f, received, keep, output="medoid", iterations=3).patches[0])
+            assert theirs > before
+            assert ours <= before
+
+
+# What comes out
+
+
+@pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
+def test_the_mean_has_a_gradient_to_each_of_its_tokens_by_weight(algorithm: str):
+    f, received = cloud(12, 3, 3)
+    f.requires_grad_()
+    after = pool(f, received, 4, algorithm=algorithm)
+    for k in range(4):
+        (gradient,) = torch.autograd.grad(after.patches[0, k, 0], f, retain_graph=True)
+        mine = (after.owner[0] == k).double() * received
+        assert torch.allclose(gradient[:, 0], mine / mine.sum())
+        assert (gradient[:, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
+def test_a_common_offset_changes_no_cluster(algorithm: str):
+    # In float32 the squares of 1000 have a step of 0.06, which is the size of the distances here.
+    f, received = cloud(40, 8, 9, torch.float32)
+    f = (f * 64).round() / 64  # so that adding the offset is exact
+    near, far = (pool(f * 0.25 + offset, received, 10, algorithm=algorithm) for offset in (0, 1024))
+    assert torch.equal(near.owner, far.owner)
+
+
+def test_no_iteration_is_refused():
+    with pytest.raises(UserError, match="iterations=0: at least 1"):
+        create("token_pooling", iterations=0)
