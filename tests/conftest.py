@@ -1,12 +1,16 @@
 """Fixtures that several test files share."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+from tokbench.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +50,20 @@ def tiny_vit(shake: Callable[..., nn.Module]) -> Callable[..., VisionTransformer
         return shake(VisionTransformer(**{**settings, **changes}), std)  # type: ignore[return-value]
 
     return make
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in an empty folder; gives its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def ran(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capfd.readouterr()
+        return int(exit_.value.code or 0), printed.out, printed.err
+
+    return ran

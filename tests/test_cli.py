@@ -14,27 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tokbench.cli import main
-
 TOKBENCH = [sys.executable, "-m", "tokbench"]
 QUICK = ["compare", "--limit", "200", "--keep", "0.5", "--seeds", "0,1", "--methods", "grid_pooling,random_selection"]
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an empty folder; gives its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def ran(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capfd.readouterr()
-        return int(exit_.value.code or 0), printed.out, printed.err
-
-    return ran
 
 
 def test_a_comparison_makes_a_table_of_every_cell(run: Run, tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def compare(
     for one in broken:
         typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
     cells = plan_cells(chosen, settings, list(known), broken=bool(broken))
-    prepared = prepare(cells, chosen)
+    with _progress(as_json) as progress:
+        progress.add_task("loading models and data", total=None)
+        prepared = prepare(cells, chosen)
     if plan:
         _show_plan(prepared, as_json)
         return
