@@ -1,4 +1,4 @@
-"""Batches: what is in them, whatever workers or damaged files there are, and timm's own accuracy with them."""
+"""Batches: what is in them, whatever workers or damaged files there are."""
 
 import multiprocessing
 import pickle
@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,13 +24,10 @@ from made_images import (
     write_tar,
 )
 from PIL import Image
-from safetensors.torch import load_file
 from torchvision.transforms.functional import pil_to_tensor
 
-from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable, evaluation_transform
+from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable
 from tokbench.data.sets import DataError, ImageSet, open_images
-
-REAL = Path(__file__).parents[1].parent / "shared" / "real"
 
 
 def pixels(image: Image.Image) -> torch.Tensor:
@@ -177,21 +173,3 @@ def test_more_than_one_percent_unreadable_is_refused() -> None:
     check_unreadable([], 0)
     with pytest.raises(DataError, match=r"5 of 499 images .* more than 1 %: 0\.png \(not an image\); 1\.png"):
         check_unreadable(lost, 499)
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real photographs (../shared/real) are not here")
-def test_deit_tiny_classifies_as_timm_does() -> None:
-    """The expected figures are timm's own, from its own loader."""
-    vit = timm.create_model("deit_tiny_patch16_224").eval()
-    weights = load_file(REAL / "deit_tiny_patch16_224.fp16.safetensors")
-    vit.load_state_dict({name: value.float() for name, value in weights.items()})
-    images = open_images(REAL / "val")
-    assert (len(images), len(set(images.labels)), images.name) == (500, 303, "synsets")
-    top1 = top5 = 0
-    with torch.inference_mode():
-        for batch, lost in batches(images, evaluation_transform(vit), batch_size=50, workers=2):
-            assert lost == ()
-            hits = vit(batch.images).topk(5).indices == batch.labels[:, None]
-            top1 += int(hits[:, 0].sum())
-            top5 += int(hits.any(dim=1).sum())
-    assert (top1, top5) == (433, 491)
