@@ -47,7 +47,7 @@ def test_it_runs_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tokbench", "compare", "--limit", "50", "--keep", "0.5"]
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
     ran = subprocess.run(
-        [*command, "--only", "macs,accuracy"],
+        [*command, "--only", "macs,accuracy", "--json"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
