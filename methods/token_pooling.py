@@ -18,9 +18,19 @@ so its objective can rise above that of its own start.
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from tokbench import Context, Downsampler, Paper, Tokens, group_sum, register
+from tokbench import (
+    Context,
+    Downsampler,
+    Paper,
+    Tokens,
+    farthest_first,
+    gather_rows,
+    kmeans,
+    kmedoids,
+    nearest_members,
+    register,
+)
 
 
 @register("token_pooling")
@@ -68,101 +78,10 @@ class TokenPooling(Downsampler):
             f = tokens.patches.to(torch.promote_types(tokens.x.dtype, torch.float32))
             f = f - f.mean(dim=1, keepdim=True)  # distances stay; the rounding error of computing them shrinks
             start = context.received.topk(keep).indices if self.init == "scores" else farthest_first(f, keep)
-            if self.algorithm == "kmeans":
-                owner, centres = kmeans(f, weight, start, self.iterations)
-            else:
-                owner, medoids = kmedoids(f, weight, start, self.iterations)
-            if self.algorithm == "kmeans" and self.output == "medoid":
-                medoids = members(owner, keep, squared_distances(centres, f)).argmin(dim=2)
+            cluster = kmeans if self.algorithm == "kmeans" else kmedoids
+            owner, centres = cluster(f, weight, start, self.iterations)
         pooled = tokens.merge(owner, keep, weight)
-        return pooled if self.output == "mean" else pooled.replace(patches=rows(tokens.patches, medoids))
-
-
-def kmeans(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Cluster points (B, N, D) of weight (B, N) by Lloyd's algorithm from the points at `start` (B, K).
-
-    Returns:
-        (B, N) the cluster of each point, none empty, and (B, K, D) the clusters' weighted means.
-    """
-    count = start.shape[1]
-    centres = rows(f, start)
-    for _ in range(iterations):
-        distance, owner = squared_distances(f, centres).min(dim=2)
-        owner = fill_empty(owner, weight * distance, count)
-        mass = group_sum(weight[..., None], owner, count)
-        centres = group_sum(weight[..., None] * f, owner, count) / mass
-    return owner, centres
-
-
-def kmedoids(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Cluster points (B, N, D) of weight (B, N) around points of their own, from those at `start` (B, K).
-
-    Returns:
-        (B, N) the cluster of each point and (B, K) the index of each cluster's medoid.
-    """
-    count = start.shape[1]
-    distance = squared_distances(f, f)
-    distance.diagonal(dim1=1, dim2=2).zero_()
-
-    def assign(medoids: Tensor) -> Tensor:
-        nearest = rows(distance, medoids).argmin(dim=1)
-        # A medoid stays in its own cluster even where another has the same vector, so that none comes out empty.
-        return nearest.scatter(1, medoids, torch.arange(count, device=f.device).expand_as(medoids))
-
-    medoids = start
-    for _ in range(iterations):
-        owner = assign(medoids)
-        together = owner[:, :, None] == owner[:, None, :]
-        cost = (distance * together) @ weight[..., None].to(f.dtype)
-        medoids = members(owner, count, cost.mT).argmin(dim=2)
-    return assign(medoids), medoids
-
-
-def farthest_first(f: Tensor, count: int) -> Tensor:
-    """(B, K) indices: the point of (B, N, D) nearest the mean, then each time the one farthest from those chosen."""
-    distance = squared_distances(f, f)
-    chosen = [f.square().sum(dim=2).argmin(dim=1, keepdim=True)]
-    gap = torch.full_like(distance[:, 0], torch.inf)
-    for _ in range(count - 1):
-        gap = torch.minimum(gap, rows(distance, chosen[-1])[:, 0]).scatter(1, chosen[-1], -1.0)
-        chosen.append(gap.argmax(dim=1, keepdim=True))
-    return torch.cat(chosen, dim=1)
-
-
-def fill_empty(owner: Tensor, loss: Tensor, count: int) -> Tensor:
-    """Give each empty cluster a point of its own: those that lose most where they are.
-
-    The first point of every cluster stays, so that no cluster is emptied to fill another.
-
-    Args:
-        owner: (B, N) in [0, K).
-        loss: (B, N), each point's share of the objective.
-        count: K <= N.
-    """
-    batch, n = owner.shape
-    position = torch.arange(n, device=owner.device).expand_as(owner)
-    first = torch.full((batch, count), n, device=owner.device).scatter_reduce(1, owner, position, "amin")
-    empty = first == n
-    staying = first.gather(1, owner) == position
-    worst = loss.masked_fill(staying, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    turn = (empty.cumsum(dim=1) - 1).clamp_min(0)
-    moved = torch.where(empty, worst.gather(1, turn), n)  # n: a column for the writes that are not meant
-    cluster = torch.arange(count, device=owner.device).expand_as(moved)
-    return torch.nn.functional.pad(owner, (0, 1)).scatter(1, moved, cluster)[:, :n]
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """(B, N, D) and (B, K, D) -> (B, N, K)."""
-    norms = a.square().sum(dim=2)[:, :, None] + b.square().sum(dim=2)[:, None]
-    return (norms - 2 * (a @ b.mT)).clamp_min(0)
-
-
-def members(owner: Tensor, count: int, values: Tensor) -> Tensor:
-    """Values (B, 1 or K, N) laid out as (B, K, N), infinite where the point is not in the cluster."""
-    cluster = torch.arange(count, device=owner.device)[:, None]
-    return torch.where(owner[:, None] == cluster, values, torch.inf)
-
-
-def rows(values: Tensor, index: Tensor) -> Tensor:
-    """(B, N, D) at (B, K) -> (B, K, D)."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
+        if self.output == "mean":
+            return pooled
+        medoids = nearest_members(f, owner, centres)
+        return pooled.replace(patches=gather_rows(tokens.patches, medoids))

@@ -1,0 +1,77 @@
+"""Adaptive Token Sampling: read tokens off the distribution of significance (Fayyaz et al. 2022, arXiv 2111.15667).
+
+A token's significance and its cumulative distribution, over the tokens in rising order of S, are
+
+    S_i = a_i |v_i| / Σ_j a_j |v_j|,    c_i = Σ_{j: S_j <= S_i} S_j,
+
+with a the class token's attention (mean over heads, which scales all S alike) and v the values of all heads together.
+Each of the points (2k - 1) / 2K, k = 1..K, takes the token whose c is nearest; a token taken often is kept once. So K
+bounds the count, and an image whose significance sits in few tokens keeps fewer. They stay in their order.
+
+The paper leaves out rows of the attention matrix, A_S V, before the projection; selecting rows after the attention
+gives the same tokens, at the cost of the rows left out. The order in which the distribution is summed is that of the
+authors' code, which lays the points evenly from the least c to 1, takes at least 8 of them, and takes as many as there
+were tokens at first in every block from the fourth on. Here K is what the schedule leaves of its own earlier K, not of
+the tokens that are there, whose number depends on the other images of the batch.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from tokbench import Context, Downsampler, Geometry, Paper, Tokens, register
+
+
+@register("ats")
+class AdaptiveTokenSampling(Downsampler):
+    """Sample tokens by significance, as many as the image needs and at most K."""
+
+    needs = frozenset({"cls_attention", "values"})
+    adaptive = True
+    paper = Paper("Adaptive Token Sampling for Efficient Vision Transformers", "ECCV", 2022, "2111.15667")
+
+    def __init__(self) -> None:
+        """Sample; there is nothing to choose."""
+        super().__init__()
+        self.points: dict[int, int] = {}
+
+    def setup(self, geometry: Geometry) -> None:
+        self.points = dict(zip(geometry.depths, geometry.counts, strict=True))
+
+    def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
+        """The most that come out."""
+        return min(self.points.get(depth, keep), n_patches)
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        with torch.no_grad():
+            values = context.values.to(torch.promote_types(tokens.x.dtype, torch.float32))
+            score = context.cls_attention * torch.linalg.vector_norm(values, dim=(1, 3))
+            valid = torch.ones_like(score, dtype=torch.bool) if tokens.valid is None else tokens.valid
+            kept = sampled(score, valid, self.points.get(context.depth, keep))
+        most = self.count(keep, tokens.n_patches, context.depth, tokens.layout)
+        # Images that keep fewer are filled up with tokens marked as padding, which own nothing.
+        index = kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        after, valid = tokens.select(index), kept.gather(1, index)
+        padding = ~valid.gather(1, after.owner.clamp_min(0))
+        return dataclasses.replace(after, owner=after.owner.masked_fill(padding, -1), valid=valid)
+
+
+def sampled(score: Tensor, valid: Tensor, points: int) -> Tensor:
+    """Which tokens the sampling points take, (B, N) bool.
+
+    Args:
+        score: (B, N), not negative, of any scale.
+        valid: (B, N) bool; padding is never taken.
+        points: K.
+    """
+    ascending, order = score.masked_fill(~valid, -1).sort(dim=1, stable=True)  # padding first
+    cdf = ascending.clamp_min(0).cumsum(dim=1)
+    cdf = cdf / cdf[:, -1:].clamp_min(torch.finfo(cdf.dtype).tiny)
+    steps = torch.arange(points, device=cdf.device, dtype=cdf.dtype)
+    point = ((2 * steps + 1) / (2 * points)).repeat(cdf.shape[0], 1)
+    above = torch.searchsorted(cdf, point).clamp_max(int(cdf.shape[1]) - 1)
+    below = torch.maximum(above - 1, (~valid).sum(dim=1, keepdim=True))
+    nearer = point - cdf.gather(1, below) <= cdf.gather(1, above) - point
+    taken = torch.zeros_like(order).scatter(1, torch.where(nearer, below, above), 1)
+    return torch.zeros_like(order).scatter(1, order, taken) > 0

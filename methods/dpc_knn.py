@@ -1,0 +1,82 @@
+"""DPC-KNN: cluster around tokens that are dense and far from denser ones (Zeng et al. 2022, arXiv 2204.08680).
+
+Density peaks by nearest neighbours (Du et al. 2016), with d_ij = |x_i - x_j| / √D:
+
+    ρ_i = exp(-mean of d_ij² over the k nearest neighbours j of i)
+    δ_i = min of d_ij over the denser j, and max of d_ij over all j for the densest token
+
+The K tokens of the greatest ρ_i δ_i are the centres, every token joins its nearest centre (a centre itself), and a
+cluster becomes the mean of its tokens. TCFormer learns the weights of that mean; without training they are equal.
+Its next attention reads the tokens from before the clustering, so that a cluster counts for as much as its tokens; the
+host's reads the clusters alone, and proportional attention gives them that weight.
+
+Ours: k is N-1 at most, and a token is not its own neighbour. Of tokens of equal density the earlier counts as denser,
+where the public code breaks ties by adding unseeded noise, so that the same image may be clustered in two ways. ρδ is
+compared by its logarithm, since ρ underflows where activations are large.
+"""
+
+import torch
+from torch import Tensor
+
+from tokbench import Context, Downsampler, Paper, Tokens, register
+
+
+@register("dpc_knn")
+class DPCKNN(Downsampler):
+    """Cluster the tokens around their density peaks."""
+
+    site = "before_block"
+    proportional = True
+    paper = Paper(
+        "Not All Tokens Are Equal: Human-centric Visual Analysis via Token Clustering Transformer",
+        "CVPR",
+        2022,
+        "2204.08680",
+    )
+
+    def __init__(self, neighbours: int = 5) -> None:
+        """Choose how locally density is taken.
+
+        Args:
+            neighbours: k, over how many nearest neighbours; at most N-1 are taken.
+
+        Raises:
+            ValueError: No neighbour.
+        """
+        super().__init__()
+        if neighbours < 1:
+            raise ValueError(f"neighbours={neighbours}: at least 1")
+        self.neighbours = neighbours
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        with torch.no_grad():
+            x = tokens.patches.to(torch.promote_types(tokens.x.dtype, torch.float32))
+            squared = squared_distances(x) / x.shape[2]
+            centres = peaks(squared, min(self.neighbours, tokens.n_patches - 1), keep)
+            to_centre = squared.gather(1, centres[..., None].expand(-1, -1, tokens.n_patches))
+            own = torch.arange(keep, device=x.device).expand_as(centres)
+            # A centre stays in its own cluster even where another has the same vector, so that none comes out empty.
+            owner = to_centre.argmin(dim=1).scatter(1, centres, own)
+        return tokens.merge(owner, keep, torch.ones_like(tokens.size))
+
+
+def peaks(squared: Tensor, k: int, count: int) -> Tensor:
+    """The density peaks of points whose squared distances are (B, N, N): (B, K) indices, rising."""
+    others = squared.clone()
+    others.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    log_density = -others.topk(k, dim=2, largest=False).values.mean(dim=2)
+    rank = log_density.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    denser = rank[:, None] < rank[:, :, None]
+    nearest = squared.masked_fill(~denser, torch.inf).amin(dim=2)
+    delta = torch.where(rank == 0, squared.amax(dim=2), nearest).sqrt()
+    score = log_density + delta.log()
+    return score.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    """(B, N, D) -> (B, N, N), each of a point to itself exactly 0."""
+    x = x - x.mean(dim=1, keepdim=True)  # distances stay; the rounding error of computing them shrinks
+    norms = x.square().sum(dim=2)
+    squared = (norms[:, :, None] + norms[:, None] - 2 * (x @ x.mT)).clamp_min(0)
+    squared.diagonal(dim1=1, dim2=2).zero_()
+    return squared

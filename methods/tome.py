@@ -1,0 +1,57 @@
+"""Token Merging: merge the r pairs of most similar tokens into one each (Bolya et al. 2023, arXiv 2210.09461).
+
+The tokens of the sequence are split alternately into A (even positions) and B (odd), each a in A finds its most
+similar b in B, and the r most similar of these pairs are merged:
+
+    similarity: cosine of k̄_i = mean_h K[h, i], this block's keys
+    merged:     x_b ← Σ s_i x_i / Σ s_i over b and those that chose it, s_b ← Σ s_i, the size
+    attention:  softmax(q·k / √d + log s), "proportional", in all blocks that follow
+
+Prefix tokens are merged with none, but count in the positions: behind one class token, patches 1, 3, 5... are A. What
+results stands as the unmerged tokens of A, then B. As published, at most half of the patch tokens go at once.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tokbench import Context, Downsampler, Paper, Tokens, bipartite_matching, register
+
+
+@register("tome")
+class ToMe(Downsampler):
+    """Merge pairs of similar tokens."""
+
+    needs = frozenset({"keys"})
+    schedule = "every_block(r=13)"
+    paper = Paper("Token Merging: Your ViT But Faster", "ICLR", 2023, "2210.09461")
+
+    def __init__(self, proportional: bool = True) -> None:
+        """Choose the attention.
+
+        Args:
+            proportional: Whether later attention counts a token by its size; the paper leaves it out for MAE models
+                off the shelf.
+        """
+        super().__init__()
+        self.proportional = proportional
+
+    def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
+        return max(keep, n_patches - n_patches // 2)
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        n = tokens.n_patches
+        count = self.count(keep, n, context.depth, tokens.layout)
+        position = torch.arange(n, device=tokens.x.device)
+        first = tokens.n_prefix % 2  # the patch at the first even position of the sequence
+        a, b = position[first::2], position[1 - first :: 2]
+        with torch.no_grad():
+            similarity = cosine(context.keys[:, a], context.keys[:, b])
+            owner = bipartite_matching(similarity, a, b, n, n - count)
+        return tokens.merge(owner, count)
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """(B, S, D) and (B, T, D) -> (B, S, T), in float32 at least."""
+    wide = torch.promote_types(a.dtype, torch.float32)
+    return F.normalize(a.to(wide), dim=2) @ F.normalize(b.to(wide), dim=2).mT

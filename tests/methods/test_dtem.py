@@ -1,0 +1,130 @@
+"""DTEM against plain loops."""
+
+import math
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
+from tokbench.errors import UserError
+from tokbench.measure.macs import count_macs
+
+DIM = 6
+
+
+def noisy(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def made(seed: int = 0, stages: int = 2) -> Downsampler:
+    torch.manual_seed(seed)
+    method = create("dtem", channels=3)
+    method.setup(Geometry(DIM, 2, tuple(range(1, 1 + stages)), (3, 3), (5, 3)[:stages]))
+    return method.eval()
+
+
+def at(stage: int) -> Context:
+    return Context(depth=1 + stage, depths=(1, 2), stage=stage, noise=torch.empty(0))
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+
+def groups(z: list[list[float]], keep: int) -> list[list[int]]:
+    """The tokens that become one, in the order they stand in afterwards."""
+    sources, targets = range(1, len(z), 2), range(0, len(z), 2)
+    best = {i: max(targets, key=lambda j: cosine(z[i], z[j])) for i in sources}
+    ranked = sorted(sources, key=lambda i: -cosine(z[i], z[best[i]]))
+    merged = ranked[: len(z) - max(keep, len(targets))]
+    left = [[i] for i in sources if i not in merged]
+    return left + [[j] + [i for i in merged if best[i] == j] for j in targets]
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("n", [2, 3, 8, 9])
+def test_the_most_alike_embeddings_are_merged(n: int, stage: int):
+    for seed in range(4):
+        method = made(seed).double()
+        weight = method.embeddings[stage].weight.tolist()
+        bias = method.embeddings[stage].bias.tolist()
+        size = torch.randint(1, 5, (2, n), generator=torch.Generator().manual_seed(seed)).float()
+        tokens = Tokens.from_sequence(noisy(2, 1 + n, DIM, seed=seed).double(), (1, n)).replace(size=size)
+        for keep in range(1, n):
+            after = method(tokens, keep, at(stage))
+            assert after.n_patches == method.count(keep, n, stage, None) == max(keep, math.ceil(n / 2))
+            assert after.size.sum(dim=1).tolist() == size.sum(dim=1).tolist()
+            for b in range(2):
+                x = tokens.patches[b].tolist()
+                z = [
+                    [
+                        sum(w * v for w, v in zip(row, token, strict=True)) + c
+                        for row, c in zip(weight, bias, strict=True)
+                    ]
+                    for token in x
+                ]
+                for k, group in enumerate(groups(z, keep)):
+                    total = sum(size[b, i].item() for i in group)
+                    wanted = [sum(size[b, i].item() * x[i][c] for i in group) / total for c in range(DIM)]
+                    assert after.patches[b, k].tolist() == pytest.approx(wanted)
+                    assert after.size[b, k] == total
+                    assert [i for i in range(n) if after.owner[b, i] == k] == sorted(group)
+
+
+def test_training_merges_the_same_and_reaches_every_weight():
+    method = made()
+    tokens = Tokens.from_sequence(noisy(3, 10, DIM, seed=1), (3, 3))
+    measured = method(tokens, 5, at(0)).x
+    method.train()
+    outputs = [method(tokens, 5, at(stage)) for stage in (0, 1)]
+    assert torch.allclose(outputs[0].x, measured, atol=1e-6)
+    sum(output.patches.square().sum() for output in outputs).backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad.abs().sum() > 1e-6, name
+
+
+def test_the_embedding_sends_no_gradient_to_the_backbone():
+    method, x = made().train(), noisy(2, 10, DIM, seed=2)
+    gradients = []
+    for mode in (method.train(), method.eval()):
+        leaf = x.clone().requires_grad_()
+        mode(Tokens.from_sequence(leaf, (3, 3)), 5, at(0)).patches.square().sum().backward()
+        gradients.append(leaf.grad)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
+
+
+def test_weights_survive_a_round_trip():
+    method, other = made(seed=1), made(seed=2)
+    tokens = Tokens.from_sequence(noisy(4, 10, DIM, seed=3), (3, 3))
+    assert not torch.equal(method(tokens, 6, at(0)).owner, other(tokens, 6, at(0)).owner)
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(method(tokens, 6, at(0)).owner, other(tokens, 6, at(0)).owner)
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    method, x = made(), noisy(5, 10, DIM, seed=6)
+    together = method(Tokens.from_sequence(x, (3, 3)), 6, at(0))
+    for b in range(5):
+        alone = method(Tokens.from_sequence(x[b : b + 1], (3, 3)), 6, at(0))
+        assert torch.equal(alone.owner[0], together.owner[b])
+
+
+def test_the_published_compute():
+    # arXiv 2412.10569: the abstract's 37.2 % saved on DeiT-S; table 1's 2.35 gmacs, which count some element-wise work.
+    vit = timm.create_model("deit_small_patch16_224", pretrained=False).eval()
+    plain = 4_598_882_304
+
+    def gmacs(schedule: Schedule) -> float:
+        return count_macs(DownsampledViT(vit, create("dtem"), schedule).eval(), torch.zeros(1, 3, 224, 224)).total / 1e9
+
+    published = create("dtem").schedule
+    assert published is not None
+    assert round(100 * (1 - gmacs(Schedule.parse(published)) / plain * 1e9), 1) == 37.2
+    assert gmacs(Schedule.every_block(r=16)) == pytest.approx(2.35, rel=0.015)
+
+
+def test_senseless_parameters_are_refused():
+    with pytest.raises(UserError, match="channels"):
+        create("dtem", channels=0)

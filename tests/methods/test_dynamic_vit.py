@@ -1,0 +1,131 @@
+"""DynamicViT against plain loops, and what the harness does with a method that wants training."""
+
+import math
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
+from tokbench.compare.plan import plan
+from tokbench.config import load_config
+from tokbench.measure.macs import count_macs
+
+DIM = 8
+TRAINED = ["dynamic_vit", "patch_merger", "token_learner", "sinkhorn", "sit", "dtem", "ltmp", "convolution"]
+
+
+def noisy(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def made(counts: tuple[int, ...], seed: int = 0) -> Downsampler:
+    torch.manual_seed(seed)
+    method = create("dynamic_vit")
+    method.setup(Geometry(DIM, 2, tuple(range(1, 1 + len(counts))), (3, 3), counts))
+    for parameter in method.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return method.eval()
+
+
+def at(stage: int) -> Context:
+    return Context(depth=1 + stage, depths=(1, 2), stage=stage, noise=torch.empty(0))
+
+
+def gelu(value: float) -> float:
+    return 0.5 * value * (1 + math.erf(value / math.sqrt(2)))
+
+
+def linear(weights: dict[str, list], name: str, x: list[float]) -> list[float]:
+    return [
+        sum(w * v for w, v in zip(row, x, strict=True)) + bias
+        for row, bias in zip(weights[f"{name}.weight"], weights[f"{name}.bias"], strict=True)
+    ]
+
+
+def probabilities(weights: dict[str, list], x: list[list[float]]) -> list[float]:
+    """π_i[0] for each token of one image."""
+    z = []
+    for token in x:
+        mean = sum(token) / DIM
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in token) / DIM + 1e-5)
+        gain, shift = weights["inner.0.weight"], weights["inner.0.bias"]
+        normed = [(v - mean) / deviation * g + b for v, g, b in zip(token, gain, shift, strict=True)]
+        z.append([gelu(v) for v in linear(weights, "inner.1", normed)])
+    everywhere = [sum(row[c] for row in z) / len(z) for c in range(DIM // 2, DIM)]
+    result = []
+    for row in z:
+        hidden = [gelu(v) for v in linear(weights, "outer.0", row[: DIM // 2] + everywhere)]
+        hidden = [gelu(v) for v in linear(weights, "outer.2", hidden)]
+        stay, go = linear(weights, "outer.4", hidden)
+        result.append(1 / (1 + math.exp(go - stay)))
+    return result
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_it_keeps_what_the_formula_finds_likeliest(stage: int):
+    for seed in range(5):
+        method = made((5, 3), seed).double()
+        prefix = f"predictors.{stage}."
+        weights = {
+            name[len(prefix) :]: value.tolist()
+            for name, value in method.state_dict().items()
+            if name.startswith(prefix)
+        }
+        x = noisy(3, 10, DIM, seed=seed).double()
+        tokens = Tokens.from_sequence(x, (3, 3))
+        for keep in (1, 4, 8):
+            after = method(tokens, keep, at(stage))
+            assert after.n_patches == keep
+            for b in range(3):
+                score = probabilities(weights, tokens.patches[b].tolist())
+                best = sorted(sorted(range(9), key=lambda i: -score[i])[:keep])
+                assert torch.equal(after.patches[b], tokens.patches[b, best])
+
+
+def test_training_keeps_the_same_values_and_reaches_every_weight():
+    method = made((5, 3))
+    tokens = Tokens.from_sequence(noisy(3, 10, DIM, seed=1), (3, 3))
+    measured = method(tokens, 5, at(0)).x
+    method.train()
+    outputs = [method(tokens, 5, at(stage)) for stage in (0, 1)]
+    assert torch.allclose(outputs[0].x, measured, atol=1e-6)
+    sum(output.patches.square().sum() for output in outputs).backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_weights_survive_a_round_trip():
+    method, other = made((5, 3), seed=1), made((5, 3), seed=2)
+    tokens = Tokens.from_sequence(noisy(4, 10, DIM, seed=3), (3, 3))
+    assert not torch.equal(method(tokens, 4, at(0)).owner, other(tokens, 4, at(0)).owner)
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(method(tokens, 4, at(0)).owner, other(tokens, 4, at(0)).owner)
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    method, x = made((5, 3)), noisy(5, 10, DIM, seed=6)
+    together = method(Tokens.from_sequence(x, (3, 3)), 4, at(0))
+    for b in range(5):
+        alone = method(Tokens.from_sequence(x[b : b + 1], (3, 3)), 4, at(0))
+        assert torch.equal(alone.owner[0], together.owner[b])
+
+
+def test_the_published_size_and_compute():
+    # DeiT-S has 22.05 million parameters; arXiv 2106.02034, table 1. Its gmacs may or may not hold the predictors'.
+    vit = timm.create_model("deit_small_patch16_224", pretrained=False).eval()
+    for keep, gmacs in ((0.9, 4.0), (0.7, 2.9)):
+        model = DownsampledViT(vit, create("dynamic_vit"), Schedule.stages(keep)).eval()
+        assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1) == 22.8
+        macs = count_macs(model, torch.zeros(1, 3, 224, 224))
+        assert (macs.total - macs.method) / 1e9 <= gmacs <= macs.total / 1e9
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_without_fine_tuning_it_is_skipped_with_the_reason(name: str):
+    config = load_config()
+    cells = plan(config.suite("embedded", {"methods": [name], "keep": [0.5]}), config, [])
+    assert [cell.variant.method for cell in cells] == ["none", name]
+    assert not cells[0].variant.skipped
+    assert "fine-tuned" in cells[1].variant.skipped

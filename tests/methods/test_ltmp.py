@@ -1,0 +1,151 @@
+"""LTMP against plain loops."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
+from tokbench.compare.plan import plan
+from tokbench.config import load_config
+
+WIDTH = 3
+
+
+def noisy(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def made(theta_m: float = 0.9, theta_p: float = 0.0) -> Downsampler:
+    method = create("ltmp")
+    method.setup(Geometry(4, 2, (1, 2), (3, 3), (5, 3)))
+    with torch.no_grad():
+        method.merge_thresholds[1] = theta_m
+        method.prune_thresholds[1] = theta_p
+    return method.double().eval()
+
+
+def told(batch: int, n: int, seed: int, prefix: int = 1, valid: Tensor | None = None) -> Context:
+    """A context of the second reduction; no attention is paid to padding."""
+    logits = noisy(batch, 2, prefix + n, prefix + n, seed=seed)
+    if valid is not None:
+        logits[..., prefix:] = logits[..., prefix:].masked_fill(~valid[:, None, None], -torch.inf)
+    keys = noisy(batch, n, WIDTH, seed=seed + 1)
+    return Context(depth=2, depths=(1, 2), stage=1, noise=torch.empty(0), attention=logits.softmax(dim=-1), keys=keys)
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+
+def groups(attention: list, keys: list, prefix: int, theta_m: float, theta_p: float) -> list[list[int]]:
+    """The tokens that become one, for an image without padding."""
+    n, heads = len(keys), len(attention)
+    s = [
+        sum(head[q][prefix + i] for head in attention for q in range(prefix + n)) / heads / (prefix + n)
+        for i in range(n)
+    ]
+    into = {}
+    for i in range(1, n, 2):
+        best = max(range(0, n, 2), key=lambda j: cosine(keys[i], keys[j]))
+        if cosine(keys[i], keys[best]) > theta_m:
+            into[i] = best
+    ranked = sorted((i for i in range(n) if i not in into), key=lambda i: -s[i])
+    staying = sorted([ranked[0]] + [i for i in ranked[1:] if s[i] >= theta_p])
+    return [[i] + [source for source, target in into.items() if target == i] for i in staying]
+
+
+@pytest.mark.parametrize(("theta_m", "theta_p"), [(0.9, 0.0), (0.5, 0.09), (-1.0, 0.0), (1.0, 0.11), (0.3, 1.0)])
+def test_the_thresholds_decide(theta_m: float, theta_p: float):
+    for seed in range(6):
+        for n, keep in [(2, 1), (3, 2), (9, 7), (10, 4)]:
+            prefix = seed % 3
+            method, context = made(theta_m, theta_p), told(3, n, seed, prefix)
+            size = torch.randint(1, 4, (3, n), generator=torch.Generator().manual_seed(seed)).float()
+            tokens = Tokens.from_sequence(noisy(3, prefix + n, 4, seed=seed + 9), (1, n), prefix).replace(size=size)
+            after = method(tokens, keep, context)
+            assert after.n_patches == n == method.count(keep, n, 2, None)
+            for b in range(3):
+                attention, keys = context.attention[b].tolist(), context.keys[b].tolist()
+                wanted = groups(attention, keys, prefix, theta_m, theta_p)
+                assert after.valid[b].tolist() == [k < len(wanted) for k in range(n)]
+                for k, group in enumerate(wanted):
+                    assert [i for i in range(n) if after.owner[b, i] == k] == sorted(group)
+                    assert after.size[b, k] == size[b, group].sum()
+                    mean = (size[b, group, None] * tokens.patches[b, group]).sum(dim=0) / size[b, group].sum()
+                    assert torch.allclose(after.patches[b, k], mean)
+                assert (after.owner[b] >= 0).sum() == sum(len(group) for group in wanted)
+
+
+def test_padding_neither_stays_nor_votes():
+    n, present = 9, [9, 4, 1, 6]
+    valid = torch.arange(n) < torch.tensor(present)[:, None]
+    context = told(4, n, seed=3, valid=valid)
+    x = noisy(4, 1 + n, 4, seed=4)
+    tokens = Tokens.from_sequence(x, (1, n))
+    padded = Tokens(tokens.x, tokens.size * valid, tokens.owner.masked_fill(~valid, -1), (1, n), valid=valid)
+    method = made(theta_m=0.4, theta_p=0.1)
+    after = method(padded, 5, context)
+    for b, m in enumerate(present):
+        alone = Context(
+            depth=2,
+            depths=(1, 2),
+            stage=1,
+            noise=torch.empty(0),
+            attention=context.attention[b : b + 1, :, : 1 + m, : 1 + m],
+            keys=context.keys[b : b + 1, :m],
+        )
+        single = method(Tokens.from_sequence(x[b : b + 1, : 1 + m], (1, m)), 5, alone)
+        k = int(single.valid.sum())
+        assert int(after.valid[b].sum()) == k
+        assert torch.allclose(after.patches[b, :k], single.patches[0, :k])
+        assert after.owner[b, :m].tolist() == single.owner[0].tolist()
+
+
+def test_training_keeps_the_same_values_and_reaches_both_thresholds():
+    tokens, context = Tokens.from_sequence(noisy(3, 10, 4, seed=1), (3, 3)), told(3, 9, seed=2)
+    method = made(theta_m=0.2, theta_p=0.05)
+    measured = method(tokens, 7, context)
+    trained = method.train()(tokens, 7, context)
+    assert torch.equal(measured.owner, trained.owner)
+    assert torch.allclose(measured.x, trained.x)
+    trained.patches.square().sum().backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad[1] != 0, name
+        assert parameter.grad[0] == 0, name  # the other reduction's
+
+
+def test_thresholds_start_as_published_and_survive_a_round_trip():
+    method, other = create("ltmp"), made(0.3, 0.2)
+    method.setup(Geometry(4, 2, (1, 2), (3, 3), (5, 3)))
+    assert method.merge_thresholds.tolist() == pytest.approx([0.9, 0.9])
+    assert method.prune_thresholds.tolist() == [0, 0]
+    method.load_state_dict(other.float().state_dict())
+    assert method.merge_thresholds.tolist() == pytest.approx([0.9, 0.3])
+    assert method.prune_thresholds.tolist() == pytest.approx([0.0, 0.2])
+
+
+def test_images_of_different_counts_share_a_batch(tiny_vit):
+    vit, images = tiny_vit(), torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    method = create("ltmp")
+    model = DownsampledViT(vit, method, Schedule.stages(0.8, (0, 1, 2))).eval()
+    with torch.no_grad():
+        method.merge_thresholds.fill_(0.7)
+        method.prune_thresholds.fill_(0.04)
+        counts: list[list[int]] = []
+
+        def observe(depth: int, tokens: Tokens) -> None:
+            full = torch.ones_like(tokens.size) if tokens.valid is None else tokens.valid
+            counts.append(full.sum(dim=1).tolist())
+
+        logits = model(images, observe=observe)
+        assert len(set(counts[0])) > 1  # else nothing is tested
+        for b in range(6):
+            assert torch.allclose(model(images[b : b + 1])[0], logits[b], atol=1e-4)
+
+
+def test_the_plan_calls_it_untrained():
+    config = load_config()
+    cells = plan(config.suite("embedded", {"methods": ["ltmp"], "keep": [0.5]}), config, [])
+    assert cells[-1].variant.skipped

@@ -1,0 +1,130 @@
+"""SiT against plain loops."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokbench import Context, Downsampler, Geometry, Tokens, create
+
+DIM = 6
+
+
+def noisy(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def made(counts: tuple[int, ...], seed: int = 0, **params: object) -> Downsampler:
+    torch.manual_seed(seed)
+    method = create("sit", **params)
+    method.setup(Geometry(DIM, 2, tuple(range(1, 1 + len(counts))), (3, 3), counts))
+    for parameter in method.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    return method.eval()
+
+
+def at(stage: int) -> Context:
+    return Context(depth=1 + stage, depths=(1, 2), stage=stage, noise=torch.empty(0))
+
+
+def merged(size: list[float], seed: int = 5) -> Tokens:
+    """Three images of tokens that already stand for several patches."""
+    tokens = Tokens.from_sequence(noisy(3, 1 + int(sum(size)), DIM, seed=seed).double(), (1, int(sum(size))))
+    owner = [k for k, patches in enumerate(size) for _ in range(int(patches))]
+    return tokens.merge(torch.tensor(owner).expand(3, -1), len(size))
+
+
+def normed(token: list[float], gain: list[float], shift: list[float]) -> list[float]:
+    mean = sum(token) / DIM
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in token) / DIM + 1e-5)
+    return [(v - mean) / deviation * g + b for v, g, b in zip(token, gain, shift, strict=True)]
+
+
+def gelu(value: float) -> float:
+    return 0.5 * value * (1 + math.erf(value / math.sqrt(2)))
+
+
+def linear(weights: dict[str, list], name: str, x: list[float]) -> list[float]:
+    rows = weights[f"{name}.weight"]
+    return [
+        sum(w * v for w, v in zip(row, x, strict=True)) + bias
+        for row, bias in zip(rows, weights.get(f"{name}.bias", [0.0] * len(rows)), strict=True)
+    ]
+
+
+def softmax(values: list[float]) -> list[float]:
+    total = sum(math.exp(v) for v in values)
+    return [math.exp(v) / total for v in values]
+
+
+def state(method: Downsampler, stage: int) -> dict[str, list]:
+    prefix = f"slimming.{stage}."
+    return {k[len(prefix) :]: v.tolist() for k, v in method.state_dict().items() if k.startswith(prefix)}
+
+
+def formula(weights: dict[str, list], x: list[list[float]]) -> tuple[list, list]:
+    logits = []
+    for token in x:
+        z = normed(token, weights["0.weight"], weights["0.bias"])
+        logits.append(linear(weights, "3", [gelu(v) for v in linear(weights, "1", z)]))
+    return [softmax(list(of_token)) for of_token in zip(*logits, strict=True)], x
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_the_new_tokens_are_those_of_the_formula(stage: int):
+    counts = (5, 3)
+    for seed in range(4):
+        method = made(counts, seed).double()
+        tokens = merged([2.0, 1.0, 4.0, 1.0, 1.0, 3.0, 1.0], seed)
+        after = method(tokens, counts[stage], at(stage))
+        for b in range(3):
+            x = tokens.patches[b].tolist()
+            matrix, values = formula(state(method, stage), x)
+            assert len(matrix) == counts[stage]
+            for k, row in enumerate(matrix):
+                wanted = [sum(row[i] * values[i][c] for i in range(7)) for c in range(DIM)]
+                assert after.patches[b, k].tolist() == pytest.approx(wanted, abs=1e-9)
+                # The accounts: each token's patches are shared out as its weights are.
+                shares = [row[i] / sum(other[i] for other in matrix) for i in range(7)]
+                size = sum(share * one for share, one in zip(shares, tokens.size[b].tolist(), strict=True))
+                assert after.size[b, k].item() == pytest.approx(size, rel=1e-5)
+            for patch, token in enumerate(tokens.owner[b].tolist()):
+                weights = [row[token] for row in matrix]
+                assert after.owner[b, patch] == weights.index(max(weights))
+
+
+def test_training_reaches_every_weight():
+    method = made((5, 3)).train()
+    tokens = Tokens.from_sequence(noisy(3, 10, DIM, seed=1), (3, 3))
+    outputs = [method(tokens, count, at(stage)) for stage, count in enumerate((5, 3))]
+    sum(output.patches.square().sum() for output in outputs).backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad.abs().sum() > 1e-6, name
+
+
+def test_weights_survive_a_round_trip():
+    method, other = made((5, 3), seed=1), made((5, 3), seed=2)
+    tokens = Tokens.from_sequence(noisy(2, 10, DIM, seed=3), (3, 3))
+    assert not torch.allclose(method(tokens, 5, at(0)).x, other(tokens, 5, at(0)).x)
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(method(tokens, 5, at(0)).x, other(tokens, 5, at(0)).x)
+
+
+@pytest.mark.parametrize(("n", "keep"), [(2, 1), (3, 1), (9, 8)])
+def test_mass_is_kept_at_the_smallest_and_largest_counts(n: int, keep: int):
+    tokens = Tokens.from_sequence(noisy(2, 1 + n, DIM, seed=4), (1, n))
+    after = made((keep,))(tokens, keep, at(0))
+    assert after.n_patches == keep
+    assert after.size.sum(dim=1).tolist() == pytest.approx([n, n], rel=1e-5)
+    assert (after.owner >= 0).all()
+    assert torch.equal(after.prefix, tokens.prefix)
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    method, x = made((5, 3)), noisy(5, 10, DIM, seed=6)
+    together = method(Tokens.from_sequence(x, (3, 3)), 5, at(0))
+    for b in range(5):
+        alone = method(Tokens.from_sequence(x[b : b + 1], (3, 3)), 5, at(0))
+        assert torch.allclose(alone.x[0], together.x[b], atol=1e-5)
+        assert torch.equal(alone.owner[0], together.owner[b])
