@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokbench.backbone import DownsampledViT
+    from tokbench.clustering import farthest_first, kmeans, kmedoids, nearest_members
     from tokbench.downsampler import Claim, Context, Downsampler, Geometry, Paper
     from tokbench.matching import bipartite_matching
     from tokbench.registry import create, register
     from tokbench.schedule import Schedule
-    from tokbench.tokens import Tokens, group_sum
+    from tokbench.tokens import Tokens, gather_rows, group_sum
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,7 +29,12 @@ __all__ = [
     "Tokens",
     "bipartite_matching",
     "create",
+    "farthest_first",
+    "gather_rows",
     "group_sum",
+    "kmeans",
+    "kmedoids",
+    "nearest_members",
     "register",
 ]
 
@@ -44,6 +50,11 @@ _HOMES = {
     "bipartite_matching": "matching",
     "create": "registry",
     "group_sum": "tokens",
+    "farthest_first": "clustering",
+    "gather_rows": "tokens",
+    "kmeans": "clustering",
+    "kmedoids": "clustering",
+    "nearest_members": "clustering",
     "register": "registry",
 }
 

@@ -77,7 +77,7 @@ def discover(paths: Iterable[Path] = ()) -> tuple[dict[str, type[Downsampler]], 
     """Import every plugin there is.
 
     Args:
-        paths: Files and folders of the user's own; in a folder, `*.py` without those that begin with an underscore.
+        paths: Files and folders of the user's own; in a folder, `*.py` but for `_*` and `test_*`.
 
     Returns:
         The methods by name, sorted, and the plugins that could not be imported.
@@ -186,7 +186,7 @@ def source_digest(cls: type) -> str:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
+        return sorted(file for file in path.glob("*.py") if not file.name.startswith(("_", "test_")))
     if path.is_file():
         return [path]
     raise UserError(f"no plugin at {path}: [plugins] paths and --plugins name files and folders that exist")

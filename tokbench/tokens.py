@@ -91,7 +91,7 @@ class Tokens:
         kept = torch.arange(index.shape[1], device=index.device).expand_as(index)
         new_of_old = torch.full_like(self.size, -1, dtype=torch.int64).scatter(1, index, kept)
         return Tokens(
-            x=torch.cat([self.prefix, _rows(self.patches, index)], dim=1),
+            x=torch.cat([self.prefix, gather_rows(self.patches, index)], dim=1),
             size=self.size.gather(1, index),
             owner=_compose(self.owner, new_of_old),
             grid=self.grid,
@@ -220,8 +220,8 @@ def group_sum(values: Tensor, owner: Tensor, count: int) -> Tensor:
     return summed.view(batch, bins, dim)[:, :count]
 
 
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """(B, N, D) at (B, K) -> (B, K, D)."""
+def gather_rows(values: Tensor, index: Tensor) -> Tensor:
+    """The vectors (B, N, D) at the positions `index` (B, K), as (B, K, D)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 

@@ -16,6 +16,8 @@ from typer.main import get_command
 
 from tokbench.cli.compare import compare
 from tokbench.cli.listing import listing
+from tokbench.cli.new import new
+from tokbench.cli.verify import verify
 from tokbench.errors import UserError
 
 MISUSE = 2
@@ -28,6 +30,8 @@ app = typer.Typer(
 )
 app.command()(compare)
 app.command(name="list")(listing)
+app.command()(new)
+app.command()(verify)
 
 
 def _show_version(wanted: bool) -> None:

@@ -27,7 +27,7 @@ def compare(
     ] = None,
     keep: Annotated[str | None, typer.Option(help="Fractions of the patch tokens that a reduction leaves.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Such as stages(at=3-6-9), every_block(r=13), published.")
+        str | None, typer.Option(help="Such as stages(at=3-6-9), every_block(r=13), budget(0.7), published.")
     ] = None,
     at: Annotated[str | None, typer.Option(help="Depths: --at 3,6,9 is short for stages(at=3-6-9).")] = None,
     site: Annotated[str | None, typer.Option(help="before_block, after_attention or after_block.")] = None,
@@ -53,12 +53,14 @@ def compare(
 
     Example: tokbench compare imagenet --data /data/val --models deit_small_patch16_224 --keep 0.9,0.7
     """
+    from tokbench.claims import beside
     from tokbench.compare.plan import plan as plan_cells
     from tokbench.compare.prepare import prepare
     from tokbench.compare.run import run, unreadable
     from tokbench.compare.table import write_plan, write_results
     from tokbench.config import load_config
     from tokbench.registry import discover
+    from tokbench.report.claims import render_claims
     from tokbench.report.terminal import open_console, render
     from tokbench.schedule import takes_keep
     from tokbench.store import Store
@@ -83,7 +85,7 @@ def compare(
     }
     chosen = settings.suite(name, {key: value for key, value in given.items() if value is not None})
     if keep is not None and not takes_keep(chosen.schedule):
-        raise UserError(f"schedule '{chosen.schedule}' names its counts: leave --keep out")
+        raise UserError(f"schedule '{chosen.schedule}' says itself how much stays: leave --keep out")
     known, broken = discover([*settings.plugin_paths, *(Path(path) for path in _split(plugins) or ())])
     for one in broken:
         typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
@@ -104,7 +106,9 @@ def compare(
     if as_json:
         typer.echo(table.to_json(orient="records", indent=2))
     else:
-        render(table, open_console())
+        console = open_console()
+        render(table, console)
+        render_claims(beside(table), console)
         typer.echo(f"table.parquet, table.csv and the rest: {store.directory}")
     if (table["status"] == "failed").any():
         raise typer.Exit(1)

@@ -11,6 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from tokbench.errors import UserError
+
 
 class What(StrEnum):
     """What can be listed."""
@@ -25,6 +27,7 @@ def listing(
     what: Annotated[What, typer.Argument(help="methods, models, suites or schedules")],
     plugins: Annotated[str | None, typer.Option(help="Files or folders with methods of your own.")] = None,
     config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
+    claims: Annotated[bool, typer.Option("--claims", help="The methods' published numbers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
     """List what there is.
@@ -37,6 +40,11 @@ def listing(
 
     settings = load_config(config)
     paths = [*settings.plugin_paths, *(Path(path) for path in split_list(plugins or ""))]
+    if claims:
+        if what is not What.METHODS:
+            raise UserError(f"{what} have no published numbers: tokbench list methods --claims")
+        _claims(paths, as_json)
+        return
     items = {What.METHODS: lambda: _methods(paths), What.MODELS: _models, What.SCHEDULES: _schedules}.get(
         what,
         lambda: [
@@ -73,6 +81,19 @@ def _methods(paths: list[Path]) -> list[dict[str, Any]]:
         for one in broken
     ]
     return [*found, *lost]
+
+
+def _claims(paths: list[Path], as_json: bool) -> None:
+    from tokbench.claims import published
+    from tokbench.registry import discover
+    from tokbench.report.claims import render_published
+    from tokbench.report.terminal import open_console
+
+    found = published(discover(paths)[0])
+    if as_json:
+        typer.echo(found.to_json(orient="records", indent=2))
+    else:
+        render_published(found, open_console())
 
 
 def _models() -> list[dict[str, Any]]:

@@ -1,0 +1,17 @@
+"""determinism: the clock chooses."""
+
+import time
+
+import torch
+
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("planted_clock")
+class Planted(Downsampler):
+    """Keep the tokens of the largest norm, with a fault."""
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        angle = torch.arange(tokens.x.shape[2], device=tokens.x.device) * time.perf_counter_ns()
+        score = tokens.patches.float() @ angle.sin()
+        return tokens.select(score.topk(keep).indices.sort().values)

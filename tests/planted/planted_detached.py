@@ -1,0 +1,12 @@
+"""gradients: no gradient passes."""
+
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("planted_detached")
+class Planted(Downsampler):
+    """Keep the tokens of the largest norm, with a fault."""
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        kept = tokens.patches.float().norm(dim=2).topk(keep).indices.sort().values
+        return tokens.replace(patches=tokens.patches.detach()).select(kept)

@@ -1,0 +1,15 @@
+"""dtypes: float32 comes out, whatever went in."""
+
+import dataclasses
+
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("planted_float32")
+class Planted(Downsampler):
+    """Keep the tokens of the largest norm, with a fault."""
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        kept = tokens.patches.float().norm(dim=2).topk(keep).indices.sort().values
+        after = tokens.select(kept)
+        return dataclasses.replace(after, x=after.x.float())

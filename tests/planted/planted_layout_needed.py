@@ -1,0 +1,13 @@
+"""second_stage: the grid is asked for, and the method itself takes it away."""
+
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("planted_layout_needed")
+class Planted(Downsampler):
+    """Keep the tokens of the largest norm, with a fault."""
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        kept = tokens.patches.float().norm(dim=2).topk(keep).indices.sort().values
+        assert tokens.layout is not None
+        return tokens.select(kept)

@@ -1,0 +1,14 @@
+"""declares: needs is a tuple."""
+
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("planted_needs_tuple")
+class Planted(Downsampler):
+    """Keep the tokens of the largest norm, with a fault."""
+
+    needs = ("keys",)
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        kept = tokens.patches.float().norm(dim=2).topk(keep).indices.sort().values
+        return tokens.select(kept)

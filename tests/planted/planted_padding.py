@@ -1,0 +1,17 @@
+"""adaptive: padding is sorted among the tokens."""
+
+import dataclasses
+
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("planted_padding")
+class Planted(Downsampler):
+    """Keep the tokens of the largest norm, with a fault."""
+
+    adaptive = True
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        kept = tokens.patches.float().norm(dim=2).topk(keep).indices.sort().values
+        after = tokens.select(kept)
+        return dataclasses.replace(after, valid=after.patches.float().norm(dim=2) > 4)

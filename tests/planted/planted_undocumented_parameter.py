@@ -1,0 +1,21 @@
+"""documents: a parameter is not described."""
+
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("planted_undocumented_parameter")
+class Planted(Downsampler):
+    """Keep the tokens of the largest norm, with a fault."""
+
+    def __init__(self, p: float = 2.0) -> None:
+        """Choose the norm.
+
+        Args:
+            power: Of the norm.
+        """
+        super().__init__()
+        self.p = p
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        kept = tokens.patches.float().norm(self.p, dim=2).topk(keep).indices.sort().values
+        return tokens.select(kept)

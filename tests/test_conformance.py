@@ -1,0 +1,264 @@
+"""The conformance suite: each planted fault is found by the check that names it, and sound methods pass.
+
+The first line of each file in `planted/` says which check must find it.
+"""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tokbench import registry
+from tokbench.cli import main
+from tokbench.conformance import CHECKS, Result, failures, verify
+from tokbench.conformance.checks import about, examine, name_of
+from tokbench.conformance.subject import find
+from tokbench.errors import UserError
+
+PLANTED = sorted((Path(__file__).parent / "planted").glob("*.py"))
+SOUND = ("token_pooling", "grid_pooling", "random_selection", "score_pruning(score=cls)")
+NEVER_FAILS = {"compiles"}  # it reports; and if eager and compiled results differ, torch is at fault
+
+METHOD = '''"""A sound method."""
+
+from tokbench import Context, Downsampler, Tokens, register
+
+
+@register("{name}")
+class Sound(Downsampler):
+    """Keep the tokens of the largest norm."""
+
+    needs = frozenset({{{needs}}})
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        return tokens.select(tokens.patches.float().norm(dim=2).topk(keep).indices.sort().values)
+'''
+
+
+@pytest.fixture(autouse=True)
+def clean_registry() -> Iterator[None]:
+    """Whatever a test registers or imports is gone after it; the built-in methods stay."""
+    registry.discover()
+    classes, modules = dict(registry._classes), set(sys.modules)
+    yield
+    registry._classes.clear()
+    registry._classes.update(classes)
+    for name in set(sys.modules) - modules:
+        if name.startswith("tokbench_plugin_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    path = tmp_path / "sound.py"
+    path.write_text(METHOD.format(name="sound", needs=""))
+    return path
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in a folder of its own; gives its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def ran(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capfd.readouterr()
+        return int(exit_.value.code or 0), printed.out, printed.err
+
+    return ran
+
+
+def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
+    )
+
+
+def named_check(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").split(":")[0]
+
+
+def broken(results: list[Result]) -> dict[str, str]:
+    return {result.check: result.message for result in results if result.outcome == "failed"}
+
+
+# What it finds
+
+
+@pytest.mark.parametrize("path", PLANTED, ids=lambda path: path.stem.removeprefix("planted_"))
+def test_a_planted_fault_is_found_by_the_check_that_names_it(path: Path):
+    found = broken(verify(path))
+    assert named_check(path) in found
+    assert len(found) <= 3  # what has nothing to do with the fault passes, or says where to look
+    for message in found.values():
+        assert re.match(rf"\S*{path.name}:\d+: \S", message)
+        assert "\n" not in message
+
+
+def test_every_check_has_a_planted_fault():
+    assert len(PLANTED) >= 20
+    assert {named_check(path) for path in PLANTED} == {name_of(check) for check in CHECKS} - NEVER_FAILS
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_methods_pass(name: str):
+    results = verify(name)
+    assert broken(results) == {}
+    assert [result.check for result in results] == [name_of(check) for check in CHECKS]
+    assert {result.method for result in results} == {name}
+
+
+def test_a_failure_tells_the_line_that_raised():
+    path = Path(__file__).parent / "planted" / "planted_two_tokens.py"
+    line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "* below" in text)
+    message = broken(verify(path))["smallest"]
+    assert f"planted_two_tokens.py:{line}: RuntimeError" in message
+    assert "N=2, K=1" in message
+
+
+def test_after_a_gate_nothing_more_is_checked():
+    path = Path(__file__).parent / "planted" / "planted_no_setup.py"
+    assert [result.check for result in verify(path)] == ["imports", "declares", "runs"]
+
+
+def test_what_is_declared_and_never_read_is_reported(tmp_path: Path):
+    path = tmp_path / "idle.py"
+    path.write_text(METHOD.format(name="idle", needs='"keys", "received"'))
+    results = verify(path)
+    assert broken(results) == {}
+    (idle,) = (result for result in results if result.check == "undeclared")
+    assert idle.outcome == "reported"
+    assert "keys, received" in idle.message
+
+
+def test_all_methods_of_a_file_are_checked(tmp_path: Path):
+    path = tmp_path / "two.py"
+    more = METHOD.format(name="two_b", needs="").replace("Sound", "Other")
+    path.write_text(METHOD.format(name="two_a", needs="") + more[more.index("@register") :])
+    assert [subject.label for subject in find([path])] == ["two_a", "two_b"]
+
+
+def test_failures_are_lines_for_an_assert(sound: Path):
+    assert failures(sound) == []
+    (line,) = failures(Path(__file__).parent / "planted" / "planted_detached.py")
+    assert line.startswith("gradients: ")
+
+
+def test_the_suite_leaves_no_trace_in_global_state(sound: Path):
+    import random
+
+    import numpy as np
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    list(examine(find([sound])[0]))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1], before[2]) == (np.random.get_state()[1].tolist(), random.getstate())
+
+
+def test_every_check_says_what_it_is_about():
+    lines = [about(check) for check in CHECKS]
+    assert all(line.endswith(".") for line in lines)
+    assert len(set(lines)) == len(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("target", "part"), [("tomee", "tome"), ("nowhere.py", "nowhere.py"), ("token_pooling(k=3)", "no parameter 'k'")]
+)
+def test_what_does_not_exist_is_the_users_mistake(target: str, part: str):
+    with pytest.raises(UserError, match=re.escape(part)):
+        verify(target)
+
+
+# The command
+
+
+def test_a_method_that_keeps_the_contract_takes_one_line(run: Run, sound: Path):
+    code, out, err = run("verify", "sound.py")
+    assert (code, err) == (0, "")
+    (line,) = out.splitlines()
+    assert re.fullmatch(r"✓ sound  \d+ checks passed", line)
+
+
+def test_failures_stand_below_the_method_each_in_one_line(run: Run):
+    planted = Path(__file__).parent / "planted"
+    code, out, err = run("verify", str(planted / "planted_count.py"), str(planted / "planted_import_error.py"))
+    assert (code, err) == (1, "")
+    first, *rest = out.splitlines()
+    assert re.fullmatch(r"✗ planted_count  2 of \d+ checks failed", first)
+    assert rest[0].startswith("  ✗ counts  ")
+    assert rest[0].endswith("float32)")
+    assert rest[2].startswith("✗ ")
+    assert "select_largest" in rest[3]
+
+
+def test_json_is_an_array_of_results(run: Run, sound: Path):
+    code, out, _ = run("verify", "sound.py", "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert [row["check"] for row in rows] == [name_of(check) for check in CHECKS]
+    assert all(set(row) == {"method", "check", "outcome", "message"} for row in rows)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nothing",), ("nowhere.py",), (), ("tome", "--all"), ("sound.py", "--config", "none.toml")]
+)
+def test_misuse_is_told_in_one_line(run: Run, sound: Path, arguments: tuple[str, ...]):
+    code, out, err = run("verify", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("tokbench: ")
+    assert len(err.splitlines()) == 1
+
+
+# The pytest plugin
+
+
+def test_pytest_runs_one_test_a_check_in_an_empty_folder(tmp_path: Path, sound: Path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    planted = Path(__file__).parent / "planted" / "planted_prefix.py"
+    ran = pytest_in(folder, "--tokbench-method=../sound.py", f"--tokbench-method={planted}", "-v")
+    assert ran.returncode == 1
+    assert f"collected {2 * len(CHECKS)} items" in ran.stdout
+    assert re.search(r"sound.py::counts\[sound\] PASSED", ran.stdout)
+    assert re.search(r"planted_prefix.py::prefix\[planted_prefix\] FAILED", ran.stdout)
+    assert re.search(r"planted_prefix.py:12: expected the prefix tokens unchanged, came others", ran.stdout)
+    assert "1 failed" in ran.stdout
+    assert "Traceback" not in ran.stdout
+
+
+def test_pytest_chooses_among_the_checks(tmp_path: Path, sound: Path):
+    ran = pytest_in(tmp_path, "--tokbench-method=sound.py", "-k", "prefix or memory")
+    assert ran.returncode == 0
+    assert "2 passed" in ran.stdout
+
+
+def test_pytest_shows_a_file_that_does_not_import_as_one_failure(tmp_path: Path):
+    (tmp_path / "gone.py").write_text("import nothing_of_that_name\n")
+    ran = pytest_in(tmp_path, "--tokbench-method=gone.py")
+    assert ran.returncode == 1
+    assert "1 failed" in ran.stdout
+    assert re.search(r"gone.py:1: ModuleNotFoundError", ran.stdout)
+
+
+def test_pytest_refuses_a_file_that_is_not_there(tmp_path: Path):
+    ran = pytest_in(tmp_path, "--tokbench-method=nowhere.py")
+    assert ran.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "nowhere.py" in ran.stderr
+
+
+def test_pytest_does_not_wait_for_torch_without_the_option(tmp_path: Path):
+    code = "import sys, pytest; pytest.main(['-p', 'no:cacheprovider']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True).returncode == 0

@@ -1,0 +1,73 @@
+"""`tokbench verify`: does a method keep its contract?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+
+from tokbench.errors import UserError
+
+if TYPE_CHECKING:
+    from tokbench.conformance.result import Result
+
+SIGNS = {"failed": "[red]✗[/red]", "reported": "[yellow]![/yellow]", "skipped": "[dim]-[/dim]", "passed": "✓"}
+
+
+def verify(
+    methods: Annotated[
+        list[str] | None, typer.Argument(help="Methods, as tome or token_pooling(algorithm=kmeans), or files.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Check every method that there is.")] = False,
+    details: Annotated[bool, typer.Option("--verbose", "-v", help="Name the checks that passed, too.")] = False,
+    plugins: Annotated[str | None, typer.Option(help="Files or folders with methods of your own.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of all results.")] = False,
+) -> None:
+    """Check that methods keep the contract; takes a few seconds for each.
+
+    Example: tokbench verify my_method.py
+    """
+    if every == bool(methods):
+        raise UserError("give the methods or files to check, or --all")
+    from tokbench.config import load_config
+    from tokbench.conformance.checks import examine
+    from tokbench.conformance.subject import find, find_all
+    from tokbench.notation import split_list
+    from tokbench.report.terminal import open_console
+
+    paths = [*load_config(config).plugin_paths, *(Path(path) for path in split_list(plugins or ""))]
+    subjects = find(methods, paths) if methods else find_all(paths)
+    console = open_console()
+    results: list[Result] = []
+    for subject in subjects:
+        found = list(examine(subject))
+        results += found
+        if not as_json:
+            _show(console, subject.label, found, details=details)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
+    if any(result.outcome == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+def _show(console: Console, label: str, found: list[Result], *, details: bool) -> None:
+    """One line for a method, and one for each check that has something to say."""
+    failed = sum(result.outcome == "failed" for result in found)
+    sign = SIGNS["failed" if failed else "passed"]
+    ran = sum(result.outcome != "skipped" for result in found)
+    verdict = f"{failed} of {ran} checks failed" if failed else f"{ran} checks passed"
+    console.print(f"{sign} {escape(label)}  {verdict}", soft_wrap=True)
+    for result in found:
+        if details or result.outcome in ("failed", "reported"):
+            line = f"{SIGNS[result.outcome]} {result.check}  {escape(result.message)}".rstrip()
+            if console.is_terminal:
+                console.print(Padding.indent(line, 2))
+            else:  # in a pipe a failure stays one line, so that grep finds all of it
+                console.print(f"  {line}", soft_wrap=True)

@@ -1,0 +1,208 @@
+"""What methods are tried on: tokens with clusters among them, the attention between them, and a small ViT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.nn import functional as F
+
+from tokbench.attention import AttentionProbe, Heads, log_size_bias
+from tokbench.backbone import DownsampledViT
+from tokbench.conformance.result import SkipError
+from tokbench.conformance.subject import Subject
+from tokbench.downsampler import FIELDS, Context, Downsampler, Geometry
+from tokbench.noise import uniform
+from tokbench.schedule import Schedule, planned_counts
+from tokbench.tokens import Tokens
+
+M = TypeVar("M", bound=torch.nn.Module)
+
+HEADS, WIDTH = 4, 8
+DIM = HEADS * WIDTH
+DEPTHS = (1, 2)  # not 0, where methods that act before a block have no attention to read
+BLOCKS = 4  # one behind the last reduction, without which nobody would read what is left
+SPREAD = 0.4  # of the tokens around the centre of their cluster, whose own is 1
+SHARPNESS = 2.0  # of the attention's logits
+
+
+@dataclass(frozen=True)
+class Case:
+    """Tokens to reduce.
+
+    Attributes:
+        grid: (h, w) of the image's patches.
+        keep: K.
+        prefix: P.
+        batch: B.
+        dtype: Of the tokens and the method's weights.
+        device: Of both.
+        scale: What the tokens are multiplied with.
+    """
+
+    grid: tuple[int, int] = (6, 6)
+    keep: int = 16
+    prefix: int = 1
+    batch: int = 3
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    scale: float = 1.0
+
+    @property
+    def n(self) -> int:
+        """N."""
+        return self.grid[0] * self.grid[1]
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"N={self.n}, K={self.keep}, {self.prefix} prefix tokens, {self.batch} images, {dtype}"
+
+    def tokens(self, seed: int = 0) -> Tokens:
+        """Tokens in a few clusters, other ones for each seed, image and dtype alike."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        clusters = max(2, self.n // 4)
+        member = torch.randint(clusters, (self.batch, self.n), generator=generator)
+        centres = normal(self.batch, clusters, DIM)
+        patches = centres.gather(1, member[..., None].expand(-1, -1, DIM)) + SPREAD * normal(self.batch, self.n, DIM)
+        x = self.scale * torch.cat([normal(self.batch, self.prefix, DIM), patches], dim=1)
+        return Tokens.from_sequence(x.to(self.device, self.dtype), self.grid, self.prefix)
+
+    def method(self, subject: Subject, seed: int = 0) -> Downsampler:
+        """The method, set up for two reductions, its weights off their initial values."""
+        with seeded(seed):
+            method = subject.create()
+            schedule = Schedule.explicit((self.keep, max(1, self.keep // 2)), DEPTHS)
+            counts = planned_counts(schedule, method, BLOCKS, self.grid)
+            method.setup(Geometry(DIM, HEADS, DEPTHS, self.grid, counts))
+        return shaken(method, seed).to(self.device, self.dtype).eval()
+
+
+def context_of(
+    method: Downsampler,
+    tokens: Tokens,
+    *,
+    fields: frozenset[str] = frozenset(FIELDS),
+    seed: int = 0,
+    ids: Tensor | None = None,
+    noise: Callable[[], Tensor] | None = None,
+) -> Context:
+    """What a block would know of its tokens: they attend to one another after a layer norm.
+
+    Args:
+        method: Whose attention is proportional or not.
+        tokens: N patch tokens.
+        fields: What to fill in; all of it, so that only the check `undeclared` minds what a method reads.
+        seed: Of the noise.
+        ids: (B,) the images' identities; None numbers them from 0.
+        noise: Replaces the noise.
+    """
+    x, n, depth = tokens.x, tokens.n_patches, DEPTHS[0]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    normed = F.layer_norm(x.to(wide), (DIM,))
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.randn(3, DIM, DIM, generator=generator, dtype=torch.float64).to(x.device, wide) / DIM**0.5
+    q, k, v = ((normed @ part).unflatten(2, (HEADS, WIDTH)).transpose(1, 2).to(x.dtype) for part in maps)
+    scale = SHARPNESS / WIDTH**0.5
+    logits = (q * scale) @ k.mT
+    bias = log_size_bias(tokens, proportional=method.proportional)
+    matrix = (logits if bias is None else logits + bias).softmax(dim=3)
+    known = AttentionProbe(fields)(Heads(q, k, v, scale, bias, matrix), tokens.n_prefix)
+    images = torch.arange(x.shape[0], device=x.device) if ids is None else ids
+    return Context(
+        depth=depth, depths=DEPTHS, stage=0, noise=noise or (lambda: uniform(seed, images, depth, n)), **known
+    )
+
+
+def reduced(subject: Subject, case: Case, method: Downsampler | None = None) -> tuple[Tokens, Tokens]:
+    """The tokens before and after one reduction."""
+    with told(case), torch.no_grad():
+        method = method or case.method(subject)
+        before = case.tokens()
+        return before, method(before, case.keep, context_of(method, before))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One reduction inside a model."""
+
+    before: Tokens
+    keep: int
+    depth: int
+    after: Tokens
+
+
+def model_of(subject: Subject, *, site: str | None = None, seed: int = 0, half: float = 0.5) -> DownsampledViT:
+    """A small ViT with the method in two of its blocks; the ViT is the same for every seed of the method's weights."""
+    with seeded(0):
+        vit = VisionTransformer(img_size=24, patch_size=4, embed_dim=DIM, depth=BLOCKS, num_heads=HEADS, num_classes=5)
+    shaken(vit, 0, std=0.2)
+    with seeded(seed):
+        model = DownsampledViT(vit, subject.create(), Schedule.stages(half, DEPTHS), site=site)
+    assert model.downsampler is not None
+    shaken(model.downsampler, seed)
+    return model.eval()
+
+
+def images(seed: int = 0, batch: int = 3) -> Tensor:
+    """(B, 3, 24, 24), of the small ViT's size."""
+    return torch.randn(batch, 3, 24, 24, generator=torch.Generator().manual_seed(seed))
+
+
+def logits_of(model: DownsampledViT, pixels: Tensor, ids: Tensor | None = None) -> Tensor:
+    """A model's logits, for checks whose question is another than whether the method runs in a model."""
+    try:
+        with torch.inference_mode():
+            return model(pixels, ids)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise SkipError("the method stops in a model: see 'second_stage'") from error
+
+
+def steps_of(model: DownsampledViT, pixels: Tensor) -> tuple[Tensor, list[Step]]:
+    """A model's logits, and the reductions on the way to them."""
+    steps: list[Step] = []
+    assert model.downsampler is not None
+
+    def record(_: object, given: tuple[Tokens, int, Context], after: Tokens) -> None:
+        steps.append(Step(given[0], given[1], given[2].depth, after))
+
+    hook = model.downsampler.register_forward_hook(record)
+    try:
+        return model(pixels), steps
+    finally:
+        hook.remove()
+
+
+def shaken(module: M, seed: int, std: float = 0.1) -> M:
+    """Move every parameter off its initial value, which is 0 or 1 for many and would hide an omission."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=std)
+    return module
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global generator starts from a seed, and is afterwards what it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def told(what: object) -> Iterator[None]:
+    """An exception says what it happened with."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"with {what}")
+        raise
