@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: compare test check embedded setup clean
+.PHONY: compare test check docs embedded setup clean
 
 compare: setup
 	@$(BIN)/tokbench compare
@@ -17,6 +17,10 @@ check: setup
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+# Writes the pages that say what the code says.
+docs: setup
+	@$(BIN)/python -m tokbench.report.methods_page
 
 # Trains the embedded suite's model anew; the command says how long it takes.
 embedded: setup

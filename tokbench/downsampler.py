@@ -153,6 +153,9 @@ class Claim:
         gmacs: Billions of multiply-accumulates for an image.
         top1: ImageNet-1k top-1 in percent.
         source: Paper and table, figure or file.
+        schedule: As `--schedule` takes it, where the source says enough to stand beside a measured row.
+        keep: The fraction that a reduction leaves, where the schedule takes one.
+        params: The method's parameters, as the table shows them; those left out have their defaults.
     """
 
     model: str
@@ -160,6 +163,9 @@ class Claim:
     gmacs: float
     top1: float
     source: str
+    schedule: str = ""
+    keep: float | None = None
+    params: str = ""
 
 
 class Downsampler(nn.Module, ABC):

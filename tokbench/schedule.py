@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pydantic
 
@@ -31,9 +31,11 @@ class Schedule(ABC):
 
     Attributes:
         keep: The fraction of the present patch tokens that each reduction leaves; None where counts say it.
+        positional: The arguments that are written without their names.
     """
 
     keep: float | None
+    positional: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def depths(self, blocks: int) -> tuple[int, ...]:
@@ -52,7 +54,7 @@ class Schedule(ABC):
 
     @staticmethod
     def parse(text: str, keep: float | None = None) -> Schedule:
-        """Read a schedule: `stages(at=3-6-9)`, `every_block(r=13)`, `explicit(counts=138-97-68,at=3-6-9)`.
+        """Read a schedule: `stages(at=3-6-9)`, `every_block(r=13)`, `explicit(counts=...)`, `budget(0.7)`.
 
         Args:
             text: The schedule without its keep, as the table's column shows it.
@@ -65,9 +67,10 @@ class Schedule(ABC):
         if call.name not in KINDS:
             raise UserError(f"unknown schedule '{call.name}': {did_you_mean(call.name, list(KINDS))}")
         kind = KINDS[call.name]
-        if call.positional:
+        if len(call.positional) > len(kind.positional):
             raise UserError(f"schedule '{text}': name its arguments, as in stages(at=3-6-9)")
-        return kind(**bind(kind, {"keep": keep, **call.named}, f"schedule '{call.name}'"))
+        given = {**dict(zip(kind.positional, call.positional, strict=False)), **call.named}
+        return kind(**bind(kind, {"keep": keep, **given}, f"schedule '{call.name}'"))
 
     @staticmethod
     def stages(keep: float, at: tuple[int, ...] = DEFAULT_DEPTHS) -> Schedule:
@@ -177,6 +180,40 @@ class Explicit(Schedule):
         return f"explicit(counts={_join(self.counts)}{at})"
 
 
+@dataclass(frozen=True)
+class Budget(Schedule):
+    """`budget(0.7)` or `budget(0.7,at=3-6-9)`: the keep that leaves this fraction of the plain model's gmacs."""
+
+    positional = ("fraction",)
+
+    keep: float | None
+    fraction: float
+    at: Numbers = DEFAULT_DEPTHS
+
+    def __post_init__(self) -> None:
+        """Check the fraction and the depths; the keep is none until it is solved for."""
+        if not 0 < self.fraction < 1:
+            raise UserError(f"budget({self.fraction:g}) is no fraction of the plain model's gmacs, above 0 and below 1")
+        if self.keep is not None:
+            _check_keep(self.keep, "budget")
+        _check_rising(self.at)
+
+    def depths(self, blocks: int) -> tuple[int, ...]:
+        """See `Schedule`."""
+        _check_depth(self.at[-1], blocks)
+        return self.at
+
+    def target(self, stage: int, n_patches: int) -> int:
+        """See `Schedule`."""
+        if self.keep is None:
+            raise UserError(f"schedule '{self}' has no keep yet: tokbench compare solves it for each model and method")
+        return kept(self.keep, n_patches)
+
+    def __str__(self) -> str:
+        at = "" if self.at == DEFAULT_DEPTHS else f",at={_join(self.at)}"
+        return f"budget({self.fraction:g}{at})"
+
+
 def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, grid: tuple[int, int]) -> tuple[int, ...]:
     """The patch tokens left after each reduction, as the schedule and the method's `count` say.
 
@@ -198,9 +235,9 @@ def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, gr
 
 
 def takes_keep(text: str) -> bool:
-    """Whether a schedule, as it is written, leaves a fraction rather than counts."""
+    """Whether a schedule, as it is written, leaves the fraction that it is given."""
     call = parse_call(text)
-    return not (call.name == "explicit" or "r" in call.named)
+    return not (call.name in ("explicit", "budget") or "r" in call.named)
 
 
 def kept(keep: float | None, n_patches: int) -> int:
@@ -233,4 +270,4 @@ def _join(numbers: tuple[int, ...]) -> str:
     return "-".join(map(str, numbers))
 
 
-KINDS: dict[str, type[Schedule]] = {"stages": Stages, "every_block": EveryBlock, "explicit": Explicit}
+KINDS: dict[str, type[Schedule]] = {"stages": Stages, "every_block": EveryBlock, "explicit": Explicit, "budget": Budget}

@@ -7,27 +7,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tokbench.backbone import DownsampledViT
+from tokbench.budget import OutOfReachError, solve_keep
 from tokbench.compare.plan import PLAIN, Cell, Variant
 from tokbench.config import EMBEDDED, Suite
+from tokbench.data.loading import batches, evaluation_transform
 from tokbench.data.sets import ImageSet, open_images
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
 from tokbench.measure.environment import device_name, resolve_device
+from tokbench.measure.macs import count_macs
 from tokbench.models import EMBEDDED_MODEL, Pretrained, check_name, load_model
 from tokbench.registry import method_class, source_digest
+from tokbench.schedule import Budget, Schedule
 from tokbench.store import identity
 
-# The parts of tokbench that a number can depend on.
+# The parts of tokbench that a measured number can depend on: of the modules at the top, all but these.
 MEASURING = ("*.py", "compare/run.py", "data/*.py", "embedded/*.py", "measure/*.py")
+NOT_MEASURING = (
+    "__init__.py",
+    "__main__.py",
+    "claims.py",
+    "config.py",
+    "errors.py",
+    "notation.py",
+    "stats.py",
+    "store.py",
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +105,9 @@ def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
     for cell in cells:
         place = (cell.model, cell.variant)
         if place not in built:
-            built[place] = _try(cell, models[cell.model])
+            built[place] = _try(cell, models[cell.model], images)
         tried = built[place]
+        cell = replace(cell, variant=tried.cell.variant)
         keys = {} if cell.variant.skipped else _keys(cell, suite, device, models[cell.model], images)
         rows.append(Row(cell, keys, tried.attention_kernel, tried.params_m, tried.failed))
     return Prepared(suite, device, models, images, tuple(rows))
@@ -111,9 +127,27 @@ def put_together(cell: Cell, model: Pretrained) -> DownsampledViT:
     return DownsampledViT(model.vit, method, schedule, site=variant.site, seed=cell.seed or 0).eval()
 
 
-def _try(cell: Cell, model: Pretrained) -> Row:
+def sample(model: Pretrained, images: ImageSet | None, count: int) -> Tensor:
+    """`count` images for the model (count, C, H, W): real ones where there are data, else noise from a fixed seed."""
+    projection = model.vit.patch_embed.proj
+    if images is None:
+        size = (count, projection.in_channels, *model.vit.patch_embed.img_size)
+        return torch.randn(size, generator=torch.Generator().manual_seed(0)).to(projection.weight)
+    few = images.head(min(count, len(images)))
+    read = [part.images for part, _ in batches(few, evaluation_transform(model.vit), batch_size=32, workers=0)]
+    pictures = torch.cat([part for part in read if len(part)])
+    return pictures.repeat(-(-count // len(pictures)), 1, 1, 1)[:count].to(projection.weight)
+
+
+def _try(cell: Cell, model: Pretrained, images: ImageSet | None) -> Row:
+    if cell.variant.skipped and _budget(cell.variant):  # a trace for nothing
+        return Row(cell, {})
     try:
+        cell = _solved(cell, model, images)
         built = put_together(cell, model)
+    # One method of many may be unable to get there: it must not stop the others.
+    except OutOfReachError as error:
+        return Row(replace(cell, variant=replace(cell.variant, skipped=str(error))), {})
     except UserError:
         raise
     # A method is somebody else's code: what it raises costs its own rows only.
@@ -121,6 +155,30 @@ def _try(cell: Cell, model: Pretrained) -> Row:
         return Row(cell, {}, failed=f"{type(error).__name__}: {error}".splitlines()[0])
     params = sum(parameter.numel() for parameter in built.parameters())
     return Row(cell, {}, built.attention_kernel, params / 1e6)
+
+
+def _solved(cell: Cell, model: Pretrained, images: ImageSet | None) -> Cell:
+    """A cell whose budget, where it has one, has got its keep: on the image that its MACs will be counted on."""
+    budget = _budget(cell.variant)
+    if budget is None:
+        return cell
+    image = sample(model, images, 1)
+    plain = count_macs(DownsampledViT(model.vit).eval(), image).total
+
+    def cost(keep: float) -> float:
+        tried = replace(cell, variant=replace(cell.variant, keep=keep))
+        return count_macs(put_together(tried, model), image).total / plain
+
+    keep = solve_keep(cost, budget.fraction)
+    return replace(cell, variant=replace(cell.variant, keep=keep))
+
+
+def _budget(variant: Variant) -> Budget | None:
+    """The variant's budget as long as it has no keep."""
+    if variant.method == PLAIN or variant.keep is not None:
+        return None
+    schedule = Schedule.parse(variant.schedule)
+    return schedule if isinstance(schedule, Budget) else None
 
 
 def _keys(cell: Cell, suite: Suite, device: torch.device, model: Pretrained, images: ImageSet | None) -> dict[str, str]:
@@ -155,7 +213,8 @@ def _harness_digest() -> str:
     digest = hashlib.sha256()
     for pattern in MEASURING:
         for file in sorted(root.glob(pattern)):
-            digest.update(file.read_bytes())
+            if file.parent != root or file.name not in NOT_MEASURING:
+                digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

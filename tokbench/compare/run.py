@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from timm.data.config import resolve_data_config
-from torch import Tensor
 
-from tokbench.compare.prepare import Prepared, Row, put_together
+from tokbench.compare.prepare import Prepared, Row, put_together, sample
 from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable, evaluation_transform
 from tokbench.errors import UserError
 from tokbench.measure.accuracy import evaluate, image_ids
@@ -107,7 +106,7 @@ def _count(rows: list[Row], model: Pretrained, prepared: Prepared, store: Store,
     missing = _missing(rows, "macs", store)
     if not missing:
         return
-    image = _sample(model, prepared, 1)
+    image = sample(model, prepared.images, 1)
     for key, row in progress.track(missing.items(), description="MACs"):
 
         def count(row: Row = row) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def _time(rows: list[Row], model: Pretrained, prepared: Prepared, store: Store, 
     missing = _missing(rows, "latency", store)
     if not missing:
         return
-    pictures = _sample(model, prepared, max(row.cell.batch_size for row in missing.values()))
+    pictures = sample(model, prepared.images, max(row.cell.batch_size for row in missing.values()))
     for key, row in progress.track(missing.items(), description="latency"):
 
         def time(row: Row = row) -> dict[str, Any]:
@@ -172,16 +171,3 @@ def _classify(rows: list[Row], prepared: Prepared, store: Store, progress: Progr
 
             if not _attempt("accuracy", shard_key(key, span.start), store, classify):
                 del built[key]
-
-
-def _sample(model: Pretrained, prepared: Prepared, count: int) -> Tensor:
-    """`count` images for the model (count, C, H, W): real ones where there are data, else noise from a fixed seed."""
-    projection = model.vit.patch_embed.proj
-    images = prepared.images
-    if images is None:
-        size = (count, projection.in_channels, *model.vit.patch_embed.img_size)
-        return torch.randn(size, generator=torch.Generator().manual_seed(0)).to(projection.weight)
-    few = images.head(min(count, len(images)))
-    read = [part.images for part, _ in batches(few, evaluation_transform(model.vit), batch_size=32, workers=0)]
-    pictures = torch.cat([part for part in read if len(part)])
-    return pictures.repeat(-(-count // len(pictures)), 1, 1, 1)[:count].to(projection.weight)
