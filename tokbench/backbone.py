@@ -146,7 +146,8 @@ class DownsampledViT(nn.Module):
         vit = self.vit
         x = vit.norm(tokens.x)
         if vit.global_pool == "avg" and reduced(tokens):
-            return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, vit.pool_include_prefix))))  # type: ignore[no-any-return]
+            whole = getattr(vit, "pool_include_prefix", False)  # older timm has no such choice
+            return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, whole))))  # type: ignore[no-any-return]
         return vit.forward_head(x)  # type: ignore[no-any-return]
 
     def _attend(self, depth: int, block: Block, tokens: Tokens) -> tuple[Tensor, Heads | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 from datetime import UTC, datetime
@@ -44,12 +45,15 @@ def device_name(device: torch.device) -> str:
     """The processor's own name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def clock_mhz(device: torch.device) -> float | None:
+    """The processor's clock now in MHz, where it can be read: Linux tells a CPU's, the package pynvml a GPU's."""
+    if device.type == "cuda":
+        return float(torch.cuda.clock_rate(device)) if importlib.util.find_spec("pynvml") else None
+    told = _cpu_info("cpu MHz")
+    return float(told) if told else None
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -60,6 +64,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device.type,
         "device_name": device_name(device),
+        "clock_mhz": clock_mhz(device),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
@@ -67,3 +72,10 @@ def describe(device: torch.device) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
     }
+
+
+def _cpu_info(field: str) -> str:
+    """The first processor's entry in Linux's table; empty where there is none."""
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
