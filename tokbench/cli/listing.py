@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -45,42 +46,52 @@ def listing(
             raise UserError(f"{what} have no published numbers: tokbench list methods --claims")
         _claims(paths, as_json)
         return
-    items = {What.METHODS: lambda: _methods(paths), What.MODELS: _models, What.SCHEDULES: _schedules}.get(
-        what,
-        lambda: [
-            {"name": name, "description": suite.get("description", "")} for name, suite in settings.suites.items()
-        ],
-    )()
+    items: list[dict[str, Any]]
+    shown: tuple[str, ...]
+    match what:
+        case What.METHODS:
+            items, shown = _methods(paths), ("name", "about", "paper", "regime")
+        case What.MODELS:
+            items, shown = _models(), ("name",)
+        case What.SUITES:
+            items, shown = _suites(settings.suites), ("name", "about")
+        case What.SCHEDULES:
+            items, shown = _schedules(), ("name", "about")
     if as_json:
         typer.echo(json.dumps(items, indent=2))
         return
-    table = Table(*(items[0] if items else ()), box=None, header_style="bold")
+    table = Table(*shown, box=None, header_style="bold", pad_edge=False)
     for item in items:
-        table.add_row(*(escape(str(value)) for value in item.values()))
+        table.add_row(*(escape(item[column]) for column in shown))
     open_console().print(table)
 
 
 def _methods(paths: list[Path]) -> list[dict[str, Any]]:
-    from tokbench.downsampler import parameters_text
-    from tokbench.registry import bind_parameters, discover
+    from tokbench.registry import discover
 
     known, broken = discover(paths)
     found = [
         {
             "name": name,
+            "about": _first_line(cls.__doc__),
+            "paper": f"{cls.paper.venue} {cls.paper.year}" if cls.paper else "",
+            "arxiv": cls.paper.arxiv if cls.paper else None,
+            "regime": "fine-tuned" if cls.trained else "off-the-shelf",
             "site": cls.site,
-            "trained": cls.trained,
-            "parameters": parameters_text(bind_parameters(name, {})),
-            "about": (cls.__doc__ or "").splitlines()[0],
-            "paper": f"{cls.paper.venue} {cls.paper.year}, arXiv {cls.paper.arxiv}" if cls.paper else "",
+            "parameters": {
+                parameter.name: None if parameter.default is parameter.empty else parameter.default
+                for parameter in inspect.signature(cls).parameters.values()
+            },
         }
         for name, cls in known.items()
     ]
-    lost = [
-        {"name": one.source, "site": "", "trained": "", "parameters": "", "about": f"broken: {one.reason}", "paper": ""}
-        for one in broken
-    ]
+    empty: dict[str, Any] = {"paper": "", "arxiv": None, "regime": "", "site": "", "parameters": {}}
+    lost = [{"name": one.source, "about": f"broken: {one.reason}", **empty} for one in broken]
     return [*found, *lost]
+
+
+def _suites(suites: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"name": name, "about": str(suite.get("description", ""))} for name, suite in suites.items()]
 
 
 def _claims(paths: list[Path], as_json: bool) -> None:
@@ -105,4 +116,8 @@ def _models() -> list[dict[str, Any]]:
 def _schedules() -> list[dict[str, Any]]:
     from tokbench.schedule import KINDS
 
-    return [{"name": name, "about": (kind.__doc__ or "").splitlines()[0]} for name, kind in KINDS.items()]
+    return [{"name": name, "about": _first_line(kind.__doc__)} for name, kind in KINDS.items()]
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").partition("\n")[0]
