@@ -221,8 +221,13 @@ def test_a_setting_that_tells_nothing_apart_goes_first():
 
 def test_reasons_are_shown_as_they_are():
     text = " ".join(shown(comparison()).split())
-    assert "dynamic_vit 0.7 — skipped: trained: meaningless without fine-tuning" in text
+    assert "dynamic_vit — skipped: trained: meaningless without fine-tuning" in text
     assert "ats 0.7 — failed: RuntimeError: [/] [bold]shape[/bold] <script>alert(1)</script> :smile: [31m and" in text
+
+
+def test_what_is_skipped_for_one_reason_is_told_in_one_line():
+    rows = [row(), *(lost(method, "skipped", "no weights") for method in ("sit", "sit", "dtem"))]
+    assert "sit, dtem — skipped: no weights" in shown(rows)
 
 
 def test_seeds_that_failed_alike_are_told_together():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,9 +101,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path: The file's place.
         write: Writes the content to the path it is given.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    scratch = Path(name)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(scratch)
         scratch.replace(path)

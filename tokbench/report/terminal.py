@@ -175,19 +175,24 @@ def _legend(lines: Sequence[Line]) -> Text:
 
 
 def _without_result(block: pd.DataFrame) -> list[Text]:
-    """`method keep — failed: reason`, seeds with one reason together."""
+    """`method keep — failed: reason`, what has one reason together; a method is skipped at every keep alike."""
     rows = block.to_dict("records")
     varying = [name for name in SETTINGS if len(_known(rows, name)) > 1]
-    seeds: dict[tuple[str, str, str], list[str]] = {}
+    told: dict[tuple[str, str], dict[str, list[str]]] = {}
     for row in rows:
         keep = "" if row["method"] == PLAIN else _word(row["keep"])
         settings = [f"{HEADS[n]} {word}" if n in HEADS else word for n in varying if (word := _word(row[n]))]
-        key = (" ".join(filter(None, (row["label"], keep, *settings))), row["status"], _word(row["reason"]))
-        seeds.setdefault(key, []).append(_word(row["seed"]))
+        skipped = row["status"] == "skipped"
+        what = row["label"] if skipped else " ".join(filter(None, (row["label"], keep, *settings)))
+        seeds = told.setdefault((row["status"], _word(row["reason"])), {}).setdefault(what, [])
+        seeds += [] if skipped else filter(None, [_word(row["seed"])])
+    listed = {
+        why: ", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in what.items())
+        for why, what in told.items()
+    }
+    colours = {"failed": "red", "skipped": "yellow"}
     return [
-        Text.assemble(what, f" (seed {', '.join(which)})" if any(which) else "", " — ", (status, colour), f": {reason}")
-        for (what, status, reason), which in seeds.items()
-        if (colour := {"failed": "red", "skipped": "yellow"}.get(status))
+        Text.assemble(what, " — ", (s, colours[s]), f": {why}") for (s, why), what in listed.items() if s in colours
     ]
 
 
