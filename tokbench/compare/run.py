@@ -26,7 +26,7 @@ SHARD = 8  # batches that are decoded, shown to every method and forgotten; what
 
 # Kinds of records beside the measurements' own: why one is missing, and why an image could not be read.
 FAILED = "failed"
-UNREADABLE = "unreadable"
+LOST_IMAGE = "unreadable"
 
 
 def run(prepared: Prepared, store: Store, progress: Progress) -> None:
@@ -60,7 +60,7 @@ def unreadable(prepared: Prepared, store: Store) -> list[Unreadable]:
     """The images that could not be decoded, in this run or those before it."""
     if prepared.images is None:
         return []
-    found = {name: store.get(UNREADABLE, f"{prepared.images.identity}/{name}") for name in prepared.images.names}
+    found = {name: store.get(LOST_IMAGE, f"{prepared.images.identity}/{name}") for name in prepared.images.names}
     return [Unreadable(name, record["reason"]) for name, record in found.items() if record]
 
 
@@ -158,7 +158,7 @@ def _classify(rows: list[Row], prepared: Prepared, store: Store, progress: Progr
     for span, keys in zip(spans[first:], todo[first:], strict=True):
         stretch = list(islice(decoded, SHARD))
         for lost in (image for _, images_lost in stretch for image in images_lost):
-            store.add(UNREADABLE, f"{images.identity}/{lost.name}", {"reason": lost.reason})
+            store.add(LOST_IMAGE, f"{images.identity}/{lost.name}", {"reason": lost.reason})
         check_unreadable(unreadable(prepared, store), len(images))
         seen = [part for part, _ in stretch]
         for key in keys:
