@@ -16,15 +16,19 @@ from tokbench.tokens import Tokens
 class Ledger:
     """Token counts of each block, in order.
 
+    A batch is as long as its longest image; the shorter ones are padded, and padding is computed like the rest.
+
     Attributes:
-        attention: n = P+N that the attention reads.
-        mlp: n = P+N that the MLP reads.
-        leaving: N, the patch tokens that leave the block.
+        attention: n = P+N that the attention reads, padding included.
+        mlp: n = P+N that the MLP reads, padding included.
+        leaving: N, the patch tokens that leave the block, padding included.
+        images: For each image of the batch its own patch tokens that leave each block, without padding.
     """
 
     attention: tuple[int, ...]
     mlp: tuple[int, ...]
     leaving: tuple[int, ...]
+    images: tuple[tuple[int, ...], ...]
 
 
 def keep_ledger(model: DownsampledViT, images: Tensor) -> Ledger:
@@ -37,6 +41,7 @@ def keep_ledger(model: DownsampledViT, images: Tensor) -> Ledger:
     attention: list[int] = []
     mlp: list[int] = []
     leaving: list[int] = []
+    valid: list[Tensor | None] = []
 
     def reader(column: list[int]) -> Any:
         def write(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -46,6 +51,7 @@ def keep_ledger(model: DownsampledViT, images: Tensor) -> Ledger:
 
     def observe(depth: int, tokens: Tokens) -> None:
         leaving.append(tokens.n_patches)
+        valid.append(tokens.valid)  # counted afterwards: here it would be work of the model's
 
     hooks = []
     for block in model.vit.blocks:
@@ -54,17 +60,22 @@ def keep_ledger(model: DownsampledViT, images: Tensor) -> Ledger:
     try:
         with torch.inference_mode():
             model(images, observe=observe)
+            own = [
+                [n] * len(images) if mask is None else mask.sum(dim=1).tolist()
+                for n, mask in zip(leaving, valid, strict=True)
+            ]
     finally:
         for hook in hooks:
             hook.remove()
-    return Ledger(tuple(attention), tuple(mlp), tuple(leaving))
+    return Ledger(tuple(attention), tuple(mlp), tuple(leaving), tuple(zip(*own, strict=True)))
 
 
 def closed_form(model: DownsampledViT, ledger: Ledger) -> int:
-    """The backbone's MACs for one image from its measured tokens.
+    """The backbone's MACs for one image from its measured tokens, padding included.
 
     For a plain ViT of width C: 4nC² + 2n²C with the n at attention and 8nC² with the n at the MLP for each block, plus
-    patch embedding and head; written with the weights' own sizes, so that other MLP ratios and SwiGLU fit too.
+    patch embedding, head and, where tokens are averaged, their sum; written with the weights' own sizes, so that other
+    MLP ratios and SwiGLU fit too.
     """
     vit = model.vit
     total: int = vit.patch_embed.proj.weight.numel() * vit.patch_embed.num_patches
@@ -73,6 +84,8 @@ def closed_form(model: DownsampledViT, ledger: Ledger) -> int:
         total += n_attention * (attention.qkv.weight.numel() + attention.proj.weight.numel())
         total += 2 * n_attention**2 * attention.num_heads * attention.head_dim
         total += n_mlp * _linear_weights(block.mlp)
+    if vit.global_pool == "avg":
+        total += ledger.leaving[-1] * vit.embed_dim
     return total + _linear_weights(vit.head) + _linear_weights(getattr(vit, "head_dist", None))
 
 

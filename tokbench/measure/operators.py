@@ -1,20 +1,58 @@
-"""What each operator of a traced model counts as.
+"""What each operator counts as: the convention, and the handles with which a traced model is counted.
 
 One MAC is one multiply-accumulate of a matrix product, a convolution, an attention product, a distance or a sum over
-tokens or channels (weighted or not, scattered or not). Normalisation, softmax, activations and other element-wise
-work count nothing, comparisons (top-k, sort, argmin) nothing, and moving data nothing: their price shows in the time.
-An operator on none of these lists is an error, never a silent zero.
+tokens or channels (weighted or not, scattered or not). A norm is the sum it is, a variance the two sums. Normalisation
+layers, softmax, activations and other element-wise work count nothing, comparisons (top-k, sort, argmin) nothing, and
+moving data nothing: their price shows in the time. An operator on none of these lists is an error, never a silent zero.
+
+Everything else that counts (`macs`, `dispatch`, `ledger`) keeps to this; docs/counting.md tells how others differ.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from fvcore.nn.jit_handles import einsum_flop_jit, get_shape
 
 Handle = Callable[[list[Any], list[Any]], float]
+
+
+class CountError(RuntimeError):
+    """The MACs of a cell cannot be told; the message names the operator or the figures that disagree."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """MACs by operator.
+
+    Attributes:
+        backbone: The ViT's own.
+        method: The downsampler's, with the context that it asked for.
+    """
+
+    backbone: Counter[str]
+    method: Counter[str]
+
+
+def refuse_unknown(names: Collection[str], route: str) -> None:
+    """Refuse operators on none of the lists.
+
+    Args:
+        names: Operators that were met and cannot be counted.
+        route: Which of the counters met them.
+
+    Raises:
+        CountError: There are any.
+    """
+    if names:
+        raise CountError(
+            f"operator {min(names)} ({route}) is not on the lists of counted, element-wise and comparison operators, "
+            "so its MACs are unknown; spell it otherwise, or add it to tokbench/measure"
+        )
 
 
 def _shape(value: Any) -> list[int]:
@@ -43,13 +81,40 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> float:
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-def _sum_of(argument: int) -> Handle:
-    """One addition for each element of an argument."""
-    return lambda inputs, outputs: _size(inputs[argument])
+def _sum_of(argument: int, times: int = 1) -> Handle:
+    """One addition, or several, for each element of an argument."""
+    return lambda inputs, outputs: times * _size(inputs[argument])
 
 
-def _scatter_reduce(inputs: list[Any], outputs: list[Any]) -> float:
-    return _size(inputs[3]) if inputs[4].toIValue() in ("sum", "mean") else 0
+def _cosine_similarity(inputs: list[Any], outputs: list[Any]) -> float:
+    """Two norms, and one product for each pair that broadcasting makes."""
+    a, b = _shape(inputs[0]), _shape(inputs[1])
+    width = (a if len(a) >= len(b) else b)[int(inputs[2].toIValue())]
+    return _size(inputs[0]) + _size(inputs[1]) + _size(outputs[0]) * width
+
+
+def _einsum(inputs: list[Any], outputs: list[Any]) -> float:
+    """Two operands: a product over all indices, unless none is summed over. The rest as fvcore has it."""
+    read, _, written = inputs[0].toIValue().replace(" ", "").partition("->")
+    terms = read.split(",")
+    if len(terms) != 2 or "." in read or not written:
+        return float(einsum_flop_jit(inputs, outputs))
+    shapes = [get_shape(operand) for operand in inputs[1].node().inputs()]
+    sizes = {
+        index: size for term, shape in zip(terms, shapes, strict=True) for index, size in zip(term, shape, strict=True)
+    }
+    summed = set(sizes) - set(written)
+    return float(math.prod(sizes.values()) if summed else 0)
+
+
+def _scatter(inputs: list[Any], outputs: list[Any]) -> float:
+    """`scatter` and `scatter_reduce`: an addition for each index, where they add."""
+    how = inputs[4].toIValue() if len(inputs) > 4 else None
+    return _size(inputs[2]) if how in ("sum", "mean", "add") else 0
+
+
+def _segment_reduce(inputs: list[Any], outputs: list[Any]) -> float:
+    return _size(inputs[0]) if inputs[1].toIValue() in ("sum", "mean") else 0
 
 
 def _index_put(inputs: list[Any], outputs: list[Any]) -> float:
@@ -57,36 +122,30 @@ def _index_put(inputs: list[Any], outputs: list[Any]) -> float:
 
 
 COUNTED: dict[str, Handle] = {
-    "linear": _product(0),
-    "matmul": _product(0),
-    "mm": _product(0),
-    "bmm": _product(0),
-    "mv": _product(0),
-    "dot": _product(0),
-    "addmm": _product(1),
-    "baddbmm": _product(1),
-    "einsum": einsum_flop_jit,
+    **dict.fromkeys(("linear", "matmul", "mm", "bmm", "mv", "dot", "vdot", "inner"), _product(0)),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), _product(1)),
+    "einsum": _einsum,
     "_convolution": _convolution,
     "scaled_dot_product_attention": _attention,
     "cdist": _product(0),
-    "sum": _sum_of(0),
-    "mean": _sum_of(0),
-    "cumsum": _sum_of(0),
+    "cosine_similarity": _cosine_similarity,
+    **dict.fromkeys(("sum", "nansum", "mean", "cumsum", "norm", "linalg_norm", "linalg_vector_norm"), _sum_of(0)),
+    **dict.fromkeys(("std", "std_mean", "var", "var_mean"), _sum_of(0, times=2)),
     "index_add": _sum_of(3),
-    "scatter_add": _sum_of(3),
-    "scatter_reduce": _scatter_reduce,
+    "scatter_add": _sum_of(2),
+    **dict.fromkeys(("scatter", "scatter_reduce"), _scatter),
     "index_put": _index_put,
-    "segment_reduce": _sum_of(0),
+    "segment_reduce": _segment_reduce,
 }
 
 ELEMENTWISE = frozenset(
     """
-    abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or bitwise_xor __and__ __or__ __xor__ __rshift__ __lshift__
-    bitwise_left_shift bitwise_right_shift ceil clamp clamp_max clamp_min cos div dropout elu erf exp expm1 floor
-    floor_divide fmod frac gelu layer_norm leaky_relu lerp linalg_norm linalg_vector_norm log log1p log_softmax
-    logaddexp logical_and logical_not logical_or logical_xor logsumexp mul nan_to_num neg norm normalize pow prod
-    reciprocal relu remainder rms_norm round rsqrt rsub sigmoid sign silu sin softmax softplus sqrt square std std_mean
-    sub tan tanh trunc var var_mean xlogy hardtanh hardswish mish
+    abs add addcdiv addcmul batch_norm bitwise_and bitwise_not bitwise_or bitwise_xor __and__ __or__ __xor__ __rshift__
+    __lshift__ __iand__ __ior__ __ixor__ bitwise_left_shift bitwise_right_shift ceil clamp clamp_max clamp_min cos div
+    dropout elu erf exp expm1 floor floor_divide fmod frac gelu group_norm layer_norm leaky_relu lerp log log1p
+    log_softmax logaddexp logical_and logical_not logical_or logical_xor logsumexp mul nan_to_num neg outer pow prod
+    reciprocal relu remainder rms_norm round rsqrt rsub sigmoid sign silu sin softmax softplus sqrt square sub tan tanh
+    trunc xlogy hardtanh hardswish mish
     """.split()
 )
 
@@ -104,7 +163,7 @@ MOVEMENT = frozenset(
     contiguous copy detach diag diag_embed diagonal empty empty_like expand expand_as eye fill flatten flip full
     full_like gather index index_copy index_fill index_select lift_fresh linspace masked_scatter masked_select meshgrid
     mT moveaxis movedim narrow new_empty new_full new_ones new_zeros numpy_T one_hot ones ones_like pad permute
-    repeat repeat_interleave reshape reshape_as resolve_conj roll scalar_tensor scatter select size slice split
+    repeat repeat_interleave reshape reshape_as resolve_conj roll scalar_tensor select size slice split
     split_with_sizes squeeze stack swapaxes t take_along_dim tensor_split tile to transpose tril triu type_as unbind
     unflatten unfold unsqueeze view view_as zero zeros zeros_like matrix_H adjoint
     """.split()

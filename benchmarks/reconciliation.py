@@ -1,0 +1,157 @@
+"""Do all routes to a MAC count agree, for every built-in method?
+
+    python benchmarks/reconciliation.py
+
+Every method with its default parameters, in DeiT-Ti, -S and -B with random weights, at the keeps 0.9, 0.7 and 0.5 (at
+depths 3, 6 and 9), on one image of noise. The backbone is counted by the trace (fvcore with tokbench's handles), by
+the operators as dispatched, and by the closed form from the measured tokens; the method by the first two. No two may
+differ by more than 0.1 % of the larger. Then an operator without a handle is planted, which both counters must refuse
+by its name. The exit code is 1 where any of this fails. Takes about three minutes of an idle core.
+
+Writes results/trust/reconciliation.csv and results/trust/reconciliation.txt.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import timm
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
+from tokbench.downsampler import parameters_text
+from tokbench.measure.dispatch import dispatched
+from tokbench.measure.environment import describe
+from tokbench.measure.macs import TOLERANCE, count_by_routes, disagreement, trace
+from tokbench.measure.operators import CountError, refuse_unknown
+from tokbench.registry import bind_parameters, discover
+from tokbench.store import write_atomically
+
+OUT = Path(__file__).parents[1] / "results" / "trust"
+
+MODELS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
+KEEPS = (0.9, 0.7, 0.5)
+
+
+class Planted(Downsampler):
+    """Drops tokens after work through an operator that is on none of the lists."""
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        """Keep the first tokens; see `Downsampler.forward`."""
+        odd = torch.special.bessel_j0(tokens.patches)
+        index = torch.arange(keep, device=odd.device).expand(len(odd), keep)
+        return tokens.replace(patches=tokens.patches + 0 * odd).select(index)
+
+
+def reconcile(vit: Any, model: str, method: str, keep: float, image: Tensor) -> dict[str, object]:
+    """A line of the table: the figures by each route, or why there are none."""
+    begun = time.perf_counter()
+    line: dict[str, object] = {
+        "model": model,
+        "method": method,
+        "params": parameters_text(bind_parameters(method, {})),
+        "keep": keep,
+    }
+    try:
+        routes = count_by_routes(DownsampledViT(vit, create(method), Schedule.stages(keep)).eval(), image)
+    except CountError as error:
+        return {**line, "refused": str(error)}
+    line |= {f"backbone_{route.replace(' ', '_')}": macs for route, macs in routes.backbone.items()}
+    line |= {f"method_{route}": macs for route, macs in routes.method.items()}
+    line["total"] = routes.traced.backbone.total() + routes.traced.method.total()
+    line["backbone_disagreement"] = disagreement(routes.backbone.values())
+    line["method_disagreement"] = disagreement(routes.method.values())
+    return {**line, "seconds": round(time.perf_counter() - begun, 2), "refused": ""}
+
+
+def refusals(vit: Any, image: Tensor) -> Iterator[str]:
+    """What each counter says to a planted operator."""
+    model = DownsampledViT(vit, Planted(), Schedule.stages(0.5)).eval()
+    with torch.inference_mode(), dispatched(model) as counter:
+        model(image)
+    for refuse in (lambda: refuse_unknown(counter.unknown, "as dispatched"), lambda: trace(model, image)):
+        try:
+            refuse()
+        except CountError as error:
+            yield str(error)
+
+
+def failures(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines that disagree or have no figures."""
+    worst = table[["backbone_disagreement", "method_disagreement"]].max(axis=1)
+    return table[(worst > TOLERANCE) | (table["refused"] != "")]
+
+
+def report(table: pd.DataFrame, refused: list[str]) -> Iterator[str]:
+    """The lines of reconciliation.txt."""
+    machine = describe(torch.device("cpu"))
+    yield (
+        f"python benchmarks/reconciliation.py, {machine['measured']}, {machine['device_name']}, {machine['cpus']} CPUs"
+    )
+    yield ", ".join(f"{name} {machine['versions'][name]}" for name in ("python", "torch", "timm", "fvcore", "tokbench"))
+    yield ""
+    yield f"{len(table)} cells: {table['method'].nunique()} methods, {len(MODELS)} models, keeps {KEEPS}."
+    yield f"Wanted: no two routes further apart than {TOLERANCE:.1%} of the larger. Missed: {len(failures(table))}."
+    by_model = table.groupby("model", sort=False)["seconds"].sum().round()
+    yield "Seconds: " + ", ".join(f"{model} {seconds:.0f}" for model, seconds in by_model.items()) + "."
+    for part, how in (("backbone", "trace, dispatch, closed form"), ("method", "trace, dispatch")):
+        apart = table[f"{part}_disagreement"]
+        at = table.sort_values(f"{part}_disagreement", ascending=False, kind="stable").to_dict("records")[0]
+        where = f" ({at['method']}, {at['model']}, keep {at['keep']})" if apart.max() else ""
+        yield (
+            f"{part.capitalize()} ({how}): equal to the last MAC in {(apart == 0).sum()} of {len(apart)}, "
+            f"largest disagreement {apart.max():.2e}{where}."
+        )
+    for model, rows in table.groupby("model", sort=False):
+        yield from ("", f"{model}: gmacs in total, and of them the method's, by keep")
+        yield f"{'':22}" + "".join(f"{keep:>20}" for keep in KEEPS)
+        for method, cells in rows.groupby("method"):
+            yield f"{method:22}" + "".join(f"{_cell(cell):>20}" for cell in cells.to_dict("records"))
+    missed = [f"  {line}" for line in failures(table).to_dict("records")]
+    yield from ("", "Missed:", *(missed or ["  none"]))
+    yield from (
+        "",
+        "A planted operator without a handle (torch.special.bessel_j0):",
+        *(f"  {line}" for line in refused),
+    )
+
+
+def _cell(cell: dict[Any, Any]) -> str:
+    return "refused" if cell["refused"] else f"{cell['total'] / 1e9:.4f} {cell['method_trace'] / 1e9:.4f}"
+
+
+def main() -> int:
+    """Count everything, write the two files, and say how it went."""
+    methods, broken = discover()
+    for plugin in broken:
+        sys.stderr.write(f"{plugin.source} does not import: {plugin.reason}\n")
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    lines: list[dict[str, object]] = []
+    refused: list[str] = []
+    for model in MODELS:
+        torch.manual_seed(0)
+        vit = timm.create_model(model, pretrained=False).eval()
+        cells = [(method, keep) for method in methods for keep in KEEPS]
+        shown = track(cells, description=model, console=Console(stderr=True))
+        lines += [reconcile(vit, model, method, keep, image) for method, keep in shown]
+        refused = refused or list(refusals(vit, image))
+    table = pd.DataFrame(lines)
+    text = "\n".join(report(table, refused)) + "\n"
+    OUT.mkdir(parents=True, exist_ok=True)
+    write_atomically(OUT / "reconciliation.csv", lambda path: table.to_csv(path, index=False))
+    write_atomically(OUT / "reconciliation.txt", lambda path: path.write_text(text, encoding="utf-8"))
+    sys.stdout.write(text)
+    named = len(refused) == 2 and all("special_bessel_j0" in line for line in refused)
+    return int(bool(broken) or not failures(table).empty or not named)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

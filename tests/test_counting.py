@@ -1,0 +1,315 @@
+"""Two counters that share no arithmetic are held against figures by hand, and against each other."""
+
+import dataclasses
+import inspect
+import json
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
+from tokbench.measure import dispatch, operators
+from tokbench.measure.dispatch import dispatched
+from tokbench.measure.ledger import keep_ledger
+from tokbench.measure.macs import count_by_routes, count_macs, disagreement, spread_of_macs, trace
+from tokbench.measure.operators import CountError
+from tokbench.registry import discover
+
+N, C, HEADS, DEPTH, CLASSES = 16, 32, 2, 4, 10  # of the fixture `tiny_vit`
+K = 8
+
+
+def image(seed: int = 0) -> Tensor:
+    return torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(attention: list[int], mlp: list[int]) -> int:
+    """The plain model's MACs from n at each attention and each MLP."""
+    embedding, head = N * 3 * 8 * 8 * C, C * CLASSES
+    return embedding + head + sum(4 * n * C * C + 2 * n * n * C for n in attention) + sum(8 * n * C * C for n in mlp)
+
+
+class Works(Downsampler):
+    """Drops tokens after some work on the patches (1, N, C)."""
+
+    def __init__(self, work: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.work = work
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        self.work(tokens.patches)
+        return tokens.select(torch.arange(keep).expand(len(tokens.x), keep))
+
+
+def model_that(vit: Any, work: Callable[[Tensor], object]) -> DownsampledViT:
+    return DownsampledViT(vit, Works(work), Schedule.explicit((K,), at=(1,))).eval()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_plain_model_has_its_macs_by_hand_on_every_route(tiny_vit: Any, fused: bool):
+    vit = tiny_vit()
+    for block in vit.blocks:
+        block.attn.fused_attn = fused
+    routes = count_by_routes(DownsampledViT(vit).eval(), image())
+    assert set(routes.backbone.values()) == {by_hand([N + 1] * DEPTH, [N + 1] * DEPTH)}
+    assert set(routes.method.values()) == {0}
+
+
+def power_iteration(f: Tensor, rounds: int) -> None:
+    vector = torch.ones(N, 1)
+    for _ in range(rounds):
+        vector = f @ (f.T @ vector)
+
+
+def unfused(heads: Tensor) -> None:
+    with sdpa_kernel(SDPBackend.MATH):
+        F.scaled_dot_product_attention(heads, heads, heads)
+
+
+GROUP = torch.arange(N) % K
+COLUMNS = GROUP[None, :, None].expand(1, N, C)
+
+WORK: dict[str, tuple[Callable[[Tensor], object], int]] = {
+    "matmul": (lambda f: f @ f[:, :K].mT, N * K * C),
+    "mm": (lambda f: f[0] @ f[0].T, N * N * C),
+    "mv": (lambda f: f[0] @ f[0, 0], N * C),
+    "dot": (lambda f: torch.dot(f[0, 0], f[0, 1]), C),
+    "linear": (lambda f: F.linear(f, torch.zeros(5, C), torch.zeros(5)), N * C * 5),
+    "addmm": (lambda f: torch.addmm(torch.zeros(1), f[0], f[0].T), N * N * C),
+    "baddbmm": (lambda f: torch.baddbmm(torch.zeros(1), f, f.mT), N * N * C),
+    "einsum": (lambda f: torch.einsum("bnd,bkd->bnk", f, f[:, :K]), N * K * C),
+    "einsum without a sum": (lambda f: torch.einsum("bnd,bn->bnd", f, f[..., 0]), 0),
+    "cdist": (lambda f: torch.cdist(f, f[:, :K]), N * K * C),
+    "cdist by a product": (lambda f: torch.cdist(f.repeat(1, 2, 1), f), 2 * N * N * C),
+    "cosine_similarity": (lambda f: F.cosine_similarity(f, f.flip(1), dim=-1), 3 * N * C),
+    "convolution": (lambda f: F.conv1d(f.mT, torch.zeros(6, C // 2, 3), groups=2), (N - 2) * 6 * C // 2 * 3),
+    "transposed convolution": (lambda f: F.conv_transpose1d(f.mT, torch.zeros(C, 6, 3), stride=2), N * C * 6 * 3),
+    "attention": (lambda f: F.scaled_dot_product_attention(f[:, None, :K], f[:, None], f[:, None]), 2 * K * N * C),
+    "attention, masked": (
+        lambda f: F.scaled_dot_product_attention(f[:, None], f[:, None], f[:, None], attn_mask=torch.ones(N, N) > 0),
+        2 * N * N * C,
+    ),
+    "attention without fusion": (lambda f: unfused(f[:, None]), 2 * N * N * C),
+    "written into a tensor": (lambda f: torch.mm(f[0], f[0].T, out=torch.empty(N, N)), N * N * C),
+    "sum": (lambda f: f.sum(dim=1), N * C),
+    "mean": (lambda f: f.mean(dim=1), N * C),
+    "cumsum": (lambda f: f.cumsum(dim=1), N * C),
+    "norm": (lambda f: torch.linalg.vector_norm(f, dim=2), N * C),
+    "normalize": (lambda f: F.normalize(f, dim=2), N * C),
+    "distance by a norm": (lambda f: (f[:, :, None] - f[:, None, :K]).norm(dim=3), N * K * C),
+    "variance": (lambda f: f.var(dim=1), 2 * N * C),
+    "index_add": (lambda f: f.new_zeros(K, C).index_add(0, GROUP, f[0]), N * C),
+    "index_add in place": (lambda f: f.new_zeros(K, C).index_add_(0, GROUP, f[0]), N * C),
+    "scatter_add": (lambda f: f.new_zeros(1, K, C).scatter_add(1, COLUMNS, f), N * C),
+    "scatter_add of a part": (lambda f: f.new_zeros(1, K, C).scatter_add(1, COLUMNS[:, :3], f), 3 * C),
+    "scatter_reduce by mean": (lambda f: f.new_zeros(1, K, C).scatter_reduce(1, COLUMNS, f, "mean"), N * C),
+    "scatter_reduce by amax": (lambda f: f.new_zeros(1, K, C).scatter_reduce(1, COLUMNS, f, "amax"), 0),
+    "scatter": (lambda f: f.new_zeros(1, K, C).scatter(1, COLUMNS, f), 0),
+    "index_put accumulating": (lambda f: f.new_zeros(K, C).index_put((GROUP,), f[0], accumulate=True), N * C),
+    "index_put": (lambda f: f.new_zeros(N, C).index_put((torch.arange(N),), f[0]), 0),
+    "power iteration": (lambda f: power_iteration(f[0], rounds=3), 3 * 2 * N * C),
+    "softmax, layer norm, gelu": (lambda f: F.gelu(F.layer_norm(f.softmax(dim=1), (C,))), 0),
+    "top-k, sort, argmin": (lambda f: (f.topk(2), f.sort(dim=1), f.argmin(dim=1), f.amax(dim=1)), 0),
+    "masks": (lambda f: torch.zeros_like(f).where(f > 0, 1) * (f[..., 0] != 0)[..., None], 0),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_each_operator_has_its_macs_by_hand_on_both_routes(tiny_vit: Any, work: str):
+    run, macs = WORK[work]
+    routes = count_by_routes(model_that(tiny_vit(), run), image())
+    assert routes.method == {"trace": macs, "dispatch": macs}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shares_are_told_apart_and_a_method_pays_for_its_context(tiny_vit: Any, dtype: torch.dtype):
+    method = create("score_pruning", score="cls")
+    model = DownsampledViT(tiny_vit(), method, Schedule.explicit((K,), at=(1,))).to(dtype).eval()
+    macs = count_macs(model, image().to(dtype))
+    assert macs.total - macs.method == by_hand([17, 17, 9, 9], [17, 9, 9, 9])
+    assert macs.method == 17 * C + N * HEADS  # the class token's row, and its mean over heads
+
+
+def test_an_unknown_operator_is_refused_by_name_on_each_route(tiny_vit: Any):
+    model = model_that(tiny_vit(), torch.special.bessel_j0)
+    with pytest.raises(CountError, match=r"special_bessel_j0.*as traced"):
+        trace(model, image())
+    with torch.inference_mode(), dispatched(model) as counter:
+        model(image())
+    assert counter.unknown == {"special_bessel_j0"}
+    with pytest.raises(CountError, match=r"special_bessel_j0.*as dispatched"):
+        count_macs(model, image())
+    with pytest.raises(CountError, match=r"special_bessel_j0.*as dispatched"):
+        spread_of_macs(model, [image()])
+
+
+KERNELS: dict[str, Callable[..., object]] = {
+    "efficient": lambda q, k, v: torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, False),
+    "flash": torch.ops.aten._scaled_dot_product_flash_attention,
+    "cudnn": lambda q, k, v: torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False),
+    "flash on a CPU": torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    "overrideable": torch.ops.aten._scaled_dot_product_fused_attention_overrideable,
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_fused_attention_is_counted_whatever_the_kernel(tiny_vit: Any, kernel: str):
+    batch, heads, n, m, width = 3, 2, 5, 7, 16
+
+    def attend(patches: Tensor) -> None:
+        # Shapes alone: these kernels run on GPUs.
+        q, k, v = (torch.zeros(batch, heads, length, width, device="meta") for length in (n, m, m))
+        KERNELS[kernel](q, k, v)
+
+    model = model_that(tiny_vit(), attend)
+    with torch.inference_mode(), dispatched(model) as counter:
+        model(image())
+    assert counter.shares.method.total() == batch * heads * n * m * 2 * width
+    assert not counter.unknown
+
+
+def test_work_outside_the_model_is_nobodys(tiny_vit: Any):
+    model = DownsampledViT(tiny_vit()).eval()
+    with torch.inference_mode(), dispatched(model) as counter:
+        torch.special.bessel_j0(image() @ image().mT)
+    assert not counter.unknown
+    assert counter.shares == operators.Shares(Counter(), Counter())
+
+
+def test_work_that_nobody_reads_is_counted_because_it_runs(tiny_vit: Any):
+    # The tracer alone forgets it.
+    assert count_macs(model_that(tiny_vit(), lambda f: f @ f.mT), image()).method == N * N * C
+
+
+def test_a_handle_that_miscounts_fails_by_name(tiny_vit: Any, monkeypatch: pytest.MonkeyPatch):
+    right = operators.COUNTED["matmul"]
+    monkeypatch.setitem(operators.COUNTED, "matmul", lambda inputs, outputs: 0.99 * right(inputs, outputs))
+    model = model_that(tiny_vit(), lambda f: f @ f.mT)
+    with pytest.raises(CountError, match=r"the method's MACs disagree: 8,110 by trace \(matmul.* 8,192 by dispatch"):
+        count_macs(model, image())
+
+
+def test_a_formula_that_miscounts_fails_by_name(tiny_vit: Any, monkeypatch: pytest.MonkeyPatch):
+    right = dispatch.FORMULAS["addmm"]
+    monkeypatch.setitem(dispatch.FORMULAS, "addmm", lambda *args, **kwargs: right(*args, **kwargs) + N * C)
+    model = DownsampledViT(tiny_vit()).eval()
+    with pytest.raises(CountError, match=r"the backbone's MACs disagree.*by dispatch \(addmm.*by closed form"):
+        count_macs(model, image())
+    with pytest.raises(CountError, match="the backbone on a batch of 2's MACs disagree"):
+        spread_of_macs(model, [torch.cat([image(), image(1)])])
+
+
+def test_what_one_route_cannot_see_fails_and_is_not_halved(tiny_vit: Any):
+    # The trace sees one value, spread over all that it is added to; 16 are added.
+    spread = lambda f: f.new_zeros(K).index_put((GROUP,), f[0, 0, 0], accumulate=True)  # noqa: E731
+    with pytest.raises(CountError, match=r"1 by trace \(index_put 1\); 16 by dispatch \(index_put 16\)"):
+        count_macs(model_that(tiny_vit(), spread), image())
+
+
+@pytest.mark.parametrize(
+    ("figures", "apart"), [((0, 0), 0), ((0, 1), 1), ((1000, 999), 0.001), ((3, 3, 3), 0), ((2, 4, 3), 0.5)]
+)
+def test_zero_agrees_with_zero_alone(figures: tuple[int, ...], apart: float):
+    assert disagreement(figures) == pytest.approx(apart)
+
+
+def test_no_operator_is_on_two_lists():
+    names = [*operators.COUNTED, *operators.ELEMENTWISE, *operators.COMPARISON, *operators.MOVEMENT]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+    assert not dispatch.DISPATCHED_FREE & {*names, *dispatch.FORMULAS}
+    assert not dispatch.FORMULAS.keys() & {*operators.ELEMENTWISE, *operators.COMPARISON, *operators.MOVEMENT}
+
+
+def choices() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every built-in method with its defaults, and with each other value of a parameter that has a few."""
+    for name, cls in discover()[0].items():
+        if not cls.__module__.startswith("tokbench.methods."):
+            continue
+        yield name, {}
+        defaults = inspect.signature(cls.__init__).parameters
+        for parameter, kind in typing.get_type_hints(cls.__init__).items():
+            values = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+            for value in (False, True) if kind is bool else values:
+                if value != defaults[parameter].default:
+                    yield name, {parameter: value}
+
+
+@pytest.mark.parametrize(("name", "params"), list(choices()))
+def test_all_that_a_built_in_method_runs_is_on_a_list_and_agrees(tiny_vit: Any, name: str, params: dict[str, Any]):
+    model = DownsampledViT(tiny_vit(), create(name, **params), Schedule.stages(0.6, (1, 2))).eval()
+    routes = count_by_routes(model, image())
+    assert disagreement(routes.method.values()) == 0
+    assert disagreement(routes.backbone.values()) < 1e-4
+
+
+def test_an_average_pooled_model_pays_for_its_average(tiny_vit: Any):
+    vit = tiny_vit(global_pool="avg", class_token=False, fc_norm=True)
+    for model in (DownsampledViT(vit), DownsampledViT(vit, create("tome"), Schedule.stages(0.6, (1, 2)))):
+        assert disagreement(count_by_routes(model.eval(), image()).backbone.values()) < 1e-4
+
+
+class ByBrightness(Downsampler):
+    """Leaves 4 tokens of an image that is dark, all K of one that is not."""
+
+    adaptive = True
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        bright = tokens.patches[:, 0, 0] > 0
+        kept = tokens.select(torch.arange(keep).expand(len(tokens.x), keep))
+        return dataclasses.replace(kept, valid=(torch.arange(keep) < 4) | bright[:, None])
+
+
+@pytest.fixture
+def adaptive(tiny_vit: Any) -> DownsampledViT:
+    vit = tiny_vit()
+    with torch.no_grad():  # an image of one brightness becomes tokens whose first channel says which
+        vit.patch_embed.proj.weight.fill_(1.0)
+        vit.pos_embed.zero_()
+    return DownsampledViT(vit, ByBrightness(), Schedule.explicit((K,), at=(1,)), site="before_block").eval()
+
+
+def pictures(*bright: bool) -> Tensor:
+    return torch.stack([torch.full((3, 32, 32), 1.0 if one else -1.0) for one in bright])
+
+
+def test_tokens_are_counted_image_by_image_and_padding_is_left_out(adaptive: DownsampledViT):
+    ledger = keep_ledger(adaptive, pictures(False, True, False))
+    assert ledger.images == ((16, 4, 4, 4), (16, 8, 8, 8), (16, 4, 4, 4))
+    assert ledger.leaving == (16, 8, 8, 8)
+    assert ledger.attention == ledger.mlp == (17, 9, 9, 9)
+    assert keep_ledger(adaptive, pictures(False)).leaving == (16, 4, 4, 4)
+
+
+def test_macs_over_batches_hold_the_padding_that_ran(adaptive: DownsampledViT):
+    spread = spread_of_macs(adaptive, [pictures(False, True, False), pictures(False, False, False), pictures(True)])
+    long, short = by_hand([17, 9, 9, 9], [17, 9, 9, 9]), by_hand([17, 5, 5, 5], [17, 5, 5, 5])
+    for macs, expected in zip(spread.batches, (long, short, long), strict=True):
+        assert macs.total == pytest.approx(expected, rel=1e-4)  # and the lengths themselves are counted
+        assert macs.method == 0
+    assert spread.total == pytest.approx((4 * long + 3 * short) / 7, rel=1e-4)  # images, not batches
+    assert spread.total_lo == pytest.approx(short + 0.1 * (long - short), rel=1e-4)
+    assert spread.total_hi == pytest.approx(long, rel=1e-4)
+    assert spread.tokens == (16, 5, 5, 5)  # (5 * 4 + 2 * 8) / 7 = 5.14
+
+
+def test_a_batch_costs_what_its_longest_image_costs_alone(tiny_vit: Any):
+    model = DownsampledViT(tiny_vit(std=0.5), create("ats"), Schedule.stages(0.8, (1, 2))).eval()
+    alone = spread_of_macs(model, [image(seed) for seed in range(6)]).batches
+    together = spread_of_macs(model, [torch.cat([image(seed) for seed in range(6)])])
+    lengths = [macs.ledger.leaving for macs in alone]
+    assert len(set(lengths)) > 1
+    assert together.batches[0].ledger.images == tuple(lengths)
+    assert together.batches[0].ledger.leaving == tuple(map(max, zip(*lengths, strict=True)))
+    assert together.total >= max(macs.total for macs in alone)
+
+
+def test_figures_can_be_written_as_json(adaptive: DownsampledViT):
+    for value in (count_macs(adaptive, pictures(True)), spread_of_macs(adaptive, [pictures(True, False)])):
+        assert json.loads(json.dumps(dataclasses.asdict(value), allow_nan=False))["total"] == value.total
