@@ -1,138 +1,28 @@
-"""The statistics against hand formulas, published examples, brute force and simulation."""
+"""The statistics of times and of the front against brute force, exact distributions and simulation."""
 
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import stats
 
 from tokbench.stats import (
-    MIN_MARGIN,
     Comparison,
     Interval,
     Verdict,
+    compare_speedups,
     compare_times,
     floor_of,
     median_interval,
-    paired_difference,
-    pareto,
     percentile,
-    wilson,
+    undominated,
 )
-
-Z = 1.959963984540054
-
-
-def pairs(both, gained, lost, neither):
-    first = [True] * both + [False] * gained + [True] * lost + [False] * neither
-    second = [True] * both + [True] * gained + [False] * lost + [False] * neither
-    return first, second
 
 
 def near(interval, lo, hi, tolerance):
     return interval.lo == pytest.approx(lo, abs=tolerance) and interval.hi == pytest.approx(hi, abs=tolerance)
-
-
-# Proportions
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10), (361, 500), (49_999, 50_000)])
-def test_wilson_is_the_formula(successes, n):
-    p = successes / n
-    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    interval = wilson(successes, n)
-    assert interval.estimate == p
-    assert near(interval, max(0, centre - half), min(1, centre + half), 1e-12)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (5, 4), (-1, 4)])
-def test_wilson_refuses_what_is_no_proportion(successes, n):
-    with pytest.raises(ValueError, match="no proportion"):
-        wilson(successes, n)
-
-
-def test_tango_gives_the_papers_example():
-    # Section 6.1, table V: 43 lenses disinfected by both treatments, one by the old one only.
-    interval = paired_difference(*pairs(43, 0, 1, 0), level=0.90)
-    assert interval.estimate == -1 / 44
-    assert round(interval.lo, 3) == -0.096
-
-
-@pytest.mark.parametrize("n", [1, 10, 500, 50_000])
-def test_tango_is_honest_where_nothing_flipped(n):
-    interval = paired_difference(*pairs(n, 0, 0, 0))
-    assert interval.estimate == 0
-    assert near(interval, -(Z**2) / (n + Z**2), Z**2 / (n + Z**2), 1e-8)
-
-
-@pytest.mark.parametrize("n", [1, 5, 100])
-def test_tango_where_every_pair_flipped(n):
-    worse, better = paired_difference(*pairs(0, 0, n, 0)), paired_difference(*pairs(0, n, 0, 0))
-    assert (worse.estimate, worse.lo) == (-1, -1)
-    assert (better.estimate, better.hi) == (1, 1)
-    assert worse.hi == pytest.approx(-better.lo)
-
-
-def rao_score(gained, lost, n, delta):
-    """The score test of P(gained) - P(lost) = delta from first principles, nuisance maximised numerically."""
-
-    def cells(q):
-        return np.array([q + delta, q, 1 - 2 * q - delta])
-
-    counts = np.array([gained, lost, n - gained - lost])
-    low, high = max(0.0, -delta), (1 - delta) / 2
-    eps = 1e-12
-    found = optimize.minimize_scalar(
-        lambda q: -np.sum(counts * np.log(cells(q))),
-        bounds=(low + eps, high - eps),
-        method="bounded",
-        options={"xatol": 1e-12},
-    )
-    p = cells(found.x)
-    gradient = np.array([[1.0, 0.0, -1.0], [1.0, 1.0, -2.0]])  # of the cells, by delta and by q
-    information = n * (gradient / p) @ gradient.T
-    return (gradient[0] / p) @ counts * math.sqrt(np.linalg.inv(information)[0, 0])
-
-
-@pytest.mark.parametrize(
-    ("both", "gained", "lost", "neither"), [(12, 1, 7, 1), (50, 40, 20, 50), (3, 2, 2, 3), (400, 9, 31, 60)]
-)
-def test_tango_against_brute_force(both, gained, lost, neither):
-    n = both + gained + lost + neither
-    interval = paired_difference(*pairs(both, gained, lost, neither))
-    step = 0.002
-    kept = [d for d in np.arange(-0.998, 0.999, step) if abs(rao_score(gained, lost, n, d)) <= Z]
-    assert near(interval, min(kept), max(kept), step)
-    assert rao_score(gained, lost, n, interval.lo) == pytest.approx(Z, abs=1e-4)
-    assert rao_score(gained, lost, n, interval.hi) == pytest.approx(-Z, abs=1e-4)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_tango_turns_round_when_the_two_are_swapped(outcomes):
-    first, second = zip(*outcomes, strict=True)
-    there, back = paired_difference(first, second), paired_difference(second, first)
-    assert -1 <= there.lo <= there.estimate <= there.hi <= 1
-    assert there.lo < there.hi
-    assert near(back, -there.hi, -there.lo, 1e-9)
-
-
-def test_tango_covers():
-    rng = np.random.default_rng(0)
-    n, p_gained, p_lost = 200, 0.02, 0.06
-    covered = 0
-    for gained, lost, rest in rng.multinomial(n, [p_gained, p_lost, 1 - p_gained - p_lost], size=600):
-        interval = paired_difference(*pairs(rest, gained, lost, 0))
-        covered += interval.lo <= p_gained - p_lost <= interval.hi
-    assert 0.925 < covered / 600 < 0.975
-
-
-@pytest.mark.parametrize(("first", "second"), [([], []), ([True], [True, False])])
-def test_pairs_must_be_pairs(first, second):
-    with pytest.raises(ValueError, match="one length"):
-        paired_difference(first, second)
 
 
 # Medians and percentiles
@@ -178,7 +68,8 @@ def test_a_quantile_is_a_fraction(q):
 # Times
 
 seconds = st.floats(1e-5, 1e2)
-timings = st.lists(st.tuples(seconds, seconds), min_size=10, max_size=40)
+# Up to 13 pairs with ties SciPy permutes exactly, which takes seconds.
+timings = st.lists(st.tuples(seconds, seconds), min_size=14, max_size=40)
 
 
 def noisy(speedup, noise, n=30, seed=0):
@@ -215,7 +106,6 @@ def test_the_noise_floor_widens_the_margin():
     assert compare_times(base, other, floor=0.10).verdict is Verdict.SAME
 
 
-@settings(deadline=None, max_examples=25)  # up to 13 pairs with ties are permuted exactly, which takes a while
 @given(timings)
 def test_swapping_turns_the_verdict_round(times):
     base, other = np.array(times).T
@@ -228,7 +118,6 @@ def test_swapping_turns_the_verdict_round(times):
     assert back.speedup.estimate == pytest.approx(1 / there.speedup.estimate)
 
 
-@settings(deadline=None, max_examples=25)  # up to 13 pairs with ties are permuted exactly, which takes a while
 @given(timings, st.floats(1e-3, 1e3))
 def test_the_unit_of_time_does_not_matter(times, scale):
     base, other = np.array(times).T
@@ -255,42 +144,136 @@ def test_few_false_alarms():
     assert sum(v in (Verdict.FASTER, Verdict.SLOWER) for v in verdicts) <= 1
 
 
-def test_floor_is_the_farthest_end():
-    def aa(lo, hi):
-        return Comparison(Interval(1.0, lo, hi), 0.5, Verdict.AMBIGUOUS)
+def test_floor_is_the_farthest_estimate():
+    def aa(estimate):
+        return Comparison(Interval(estimate, estimate / 1.2, estimate * 1.2), 0.5, Verdict.AMBIGUOUS)
 
     assert floor_of([]) == 0
-    assert floor_of([aa(0.99, 1.03), aa(0.98, 1.01)]) == pytest.approx(0.03)
-    assert floor_of([aa(0.9, 1.03)]) == pytest.approx(1 / 0.9 - 1)
+    assert floor_of([aa(1.0)]) == 0
+    assert floor_of([aa(0.99), aa(1.03), aa(1.01)]) == pytest.approx(0.03)
+    assert floor_of([aa(0.9), aa(1.03)]) == pytest.approx(1 / 0.9 - 1)
 
 
-def test_a_session_is_no_noisier_than_its_floor():
-    blocks = [compare_times(*noisy(1.0, 0.02, seed=seed)) for seed in range(5)]
-    floor = floor_of(blocks) * (1 + 1e-9)  # rounding: the floor is one of these very ends
-    assert floor > MIN_MARGIN
-    assert all(compare_times(*noisy(1.0, 0.02, seed=s), floor=floor).verdict is Verdict.SAME for s in range(5))
+def test_a_shift_that_every_block_shows_is_no_finding():
+    blocks = [compare_times(*noisy(speedup, 0.001, seed=seed)) for seed, speedup in enumerate((1.02, 0.99, 1.0))]
+    floor = floor_of(blocks)
+    assert floor == pytest.approx(0.02, abs=0.002)
+    assert compare_times(*noisy(1.015, 0.001, seed=9)).verdict is Verdict.FASTER
+    assert compare_times(*noisy(1.015, 0.001, seed=9), floor=floor).verdict is Verdict.SAME
+
+
+# Speedups of two sessions
+
+
+def session(speedup, noise, n=30, seed=0):
+    return np.random.default_rng(seed).normal(math.log(speedup), noise, n)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "noise", "verdict"),
+    [
+        (1.5, 1.6, 0.02, Verdict.FASTER),
+        (1.6, 1.5, 0.02, Verdict.SLOWER),
+        (1.5, 1.5, 0.002, Verdict.SAME),
+        (1.5, 1.5, 0.2, Verdict.AMBIGUOUS),
+        (1.5, 1.508, 0.002, Verdict.AMBIGUOUS),  # sure to be faster, not sure to be so by half a percent
+    ],
+)
+def test_verdicts_of_sessions(old, new, noise, verdict):
+    found = compare_speedups(session(old, noise), session(new, noise, n=47, seed=1))
+    assert found.verdict is verdict
+    assert found.speedup.lo <= new / old <= found.speedup.hi
+
+
+def test_the_floor_widens_the_margin_of_sessions_too():
+    old, new = session(1.5, 0.005), session(1.56, 0.005, seed=1)
+    assert compare_speedups(old, new, floor=0.02).verdict is Verdict.FASTER
+    assert compare_speedups(old, new, floor=0.06).verdict is Verdict.SAME
+
+
+def whitney(n, m):
+    """The exact distribution of the rank sum, as how many of all arrangements have it: Gauss's binomial."""
+    counts = np.array([1], dtype=object)
+    for i in range(1, m + 1):
+        top, bottom = np.zeros(n + i + 1, dtype=object), np.zeros(i + 1, dtype=object)
+        top[[0, -1]], bottom[[0, -1]] = (1, -1), (1, -1)
+        product = np.convolve(counts, top)
+        counts = np.zeros(len(product) - i, dtype=object)
+        for k in range(len(counts)):  # divided by 1 - x^i
+            counts[k] = product[k] + (counts[k - i] if k >= i else 0)
+    return counts
+
+
+@pytest.mark.parametrize(("n", "m"), [(10, 10), (10, 25), (30, 12)])
+def test_the_interval_inverts_the_rank_sum_test(n, m):
+    rng = np.random.default_rng(n + m)
+    old, new = rng.normal(0, 0.1, n), rng.normal(0.3, 0.1, m)
+    below = np.cumsum(whitney(n, m)) / math.comb(n + m, n)
+    rank = next(k for k, p in enumerate(below) if p > 0.025)  # the first rank whose tail is too heavy to leave out
+    shifts = np.sort(np.subtract.outer(new, old).ravel())
+    found = compare_speedups(old, new).speedup
+    assert math.log(found.estimate) == pytest.approx(np.median(shifts))
+    # The ends are the exact ones, or those one rank further out.
+    assert shifts[rank - 2] - 1e-9 <= math.log(found.lo) <= shifts[rank - 1] + 1e-9
+    assert shifts[-rank] - 1e-9 <= math.log(found.hi) <= shifts[1 - rank] + 1e-9
+
+
+@given(st.lists(st.floats(-2, 2), min_size=10, max_size=30), st.lists(st.floats(-2, 2), min_size=10, max_size=30))
+def test_swapping_the_sessions_turns_the_verdict_round(old, new):
+    there, back = compare_speedups(old, new), compare_speedups(new, old)
+    mirror = {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}
+    assert back.verdict is mirror.get(there.verdict, there.verdict)
+    assert back.p == pytest.approx(there.p)
+    assert back.speedup.lo == pytest.approx(1 / there.speedup.hi)
+    assert back.speedup.hi == pytest.approx(1 / there.speedup.lo)
+
+
+def test_the_interval_of_a_shift_covers_and_false_alarms_are_few():
+    found = [compare_speedups(session(1.5, 0.02, 20, s), session(1.5, 0.05, 35, s + 1000)) for s in range(600)]
+    assert 0.92 < np.mean([f.speedup.lo <= 1 <= f.speedup.hi for f in found]) < 0.98
+    assert sum(f.verdict in (Verdict.FASTER, Verdict.SLOWER) for f in found) <= 2
+
+
+def test_a_session_is_the_same_as_itself():
+    assert compare_speedups([0.3] * 10, [0.3] * 12) == Comparison(Interval(1, 1, 1), 1.0, Verdict.SAME)
+
+
+@pytest.mark.parametrize(("old", "new"), [([0.1] * 9, [0.1] * 10), ([0.1] * 10, [0.1] * 9), ([[0.1] * 10], [0.1] * 10)])
+def test_sessions_need_ten_samples_each(old, new):
+    with pytest.raises(ValueError, match="at least 10"):
+        compare_speedups(old, new)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_log_ratios_must_be_finite(bad):
+    with pytest.raises(ValueError, match="finite"):
+        compare_speedups([0.1] * 10, [0.1] * 9 + [bad])
 
 
 # The Pareto front
 
-coordinates = st.one_of(st.integers(0, 4).map(float), st.just(math.nan), st.just(math.inf))
+costs = st.one_of(st.integers(0, 4).map(float), st.just(math.nan), st.just(math.inf))
 
 
-@given(st.lists(st.tuples(coordinates, coordinates), max_size=20))
-def test_pareto_against_brute_force(points):
-    def beats(a, b):
-        return a[0] <= b[0] and a[1] >= b[1] and (a[0] < b[0] or a[1] > b[1])
-
-    expected = [not any(map(math.isnan, b)) and not any(beats(a, b) for a in points if a != b) for b in points]
-    front = pareto([p[0] for p in points], [p[1] for p in points])
-    assert front.dtype == bool
-    assert front.tolist() == expected
-
-
-def test_coinciding_points_are_all_kept():
-    assert pareto([1, 1, 2], [3, 3, 3]).tolist() == [True, True, False]
+@given(st.lists(costs, max_size=12), st.integers(0, 2**32 - 1))
+def test_undominated_against_brute_force(cost, seed):
+    points = range(len(cost))
+    better = np.random.default_rng(seed).random((len(cost), len(cost))) < 0.3
+    expected = [
+        not math.isnan(cost[b]) and not any(cost[a] <= cost[b] and better[a, b] for a in points) for b in points
+    ]
+    kept = undominated(cost, better)
+    assert kept.dtype == bool
+    assert kept.tolist() == expected
 
 
-def test_a_point_has_a_cost_and_a_value():
-    with pytest.raises(ValueError, match="one cost"):
-        pareto([1, 2], [1])
+def test_one_that_costs_no_more_and_is_better_wins():
+    better = [[False, True], [False, False]]
+    assert undominated([1, 1], better).tolist() == [True, False]
+    assert undominated([1, 2], better).tolist() == [True, False]
+    assert undominated([2, 1], better).tolist() == [True, True]
+
+
+def test_each_pair_of_points_is_compared():
+    with pytest.raises(ValueError, match="n x n"):
+        undominated([1, 2], [[False]])

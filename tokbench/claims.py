@@ -14,11 +14,11 @@ from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
-import timm
 
 from tokbench.downsampler import Claim, parameters_text
 from tokbench.errors import UserError
 from tokbench.notation import parse_call
+from tokbench.reference import full_name
 from tokbench.registry import bind_parameters, method_class
 
 FILE_NAME = "published.csv"
@@ -112,7 +112,7 @@ def _own_claims(name: str) -> list[dict[str, Any]]:
         return []
     known = {"method": name, "published_as": name, "paper": cls.paper.title if cls.paper else ""}
     return [
-        {**known, **asdict(claim), "model": _full_name(claim.model), "published_model": claim.model}
+        {**known, **asdict(claim), "model": full_name(claim.model), "published_model": claim.model}
         for claim in cls.claims
     ]
 
@@ -121,7 +121,7 @@ def _matching(setting: dict[Any, Any], claims: pd.DataFrame) -> pd.DataFrame:
     plain = setting["method"] == PLAIN_METHOD
     same: pd.Series[bool] = (
         (claims["method"] == setting["method"])
-        & (claims["model"] == _full_name(setting["model"]))
+        & (claims["model"] == full_name(setting["model"]))
         & (claims["regime"] == (PLAIN_REGIME if plain else setting["regime"]))
         & (claims["schedule"] == setting["schedule"])
         & (claims["keep"].isna() if pd.isna(setting["keep"]) else claims["keep"] == setting["keep"])
@@ -170,9 +170,3 @@ def _note(claim: dict[Any, Any], public: float | None) -> str:
     if claim["training"]:
         parts.append(f"trained: {claim['training']}")
     return "; ".join(parts)
-
-
-def _full_name(model: str) -> str:
-    """A model's name with the tag of its weights; where none is written, timm's default one."""
-    default = None if "." in model else timm.models.get_pretrained_cfg(model)
-    return f"{model}.{default.tag}" if default is not None and default.tag else model

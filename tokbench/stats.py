@@ -1,17 +1,37 @@
-"""Pure statistics: intervals of proportions and medians, the paired test of two times, the Pareto front.
+"""Pure statistics: medians and percentiles, comparisons of times with a verdict, the Pareto front.
 
-Proportions lie in [0, 1] and times are seconds; whoever fills a table turns them into percent and milliseconds.
+Times are seconds; whoever fills a table turns them into milliseconds. What is counted right or wrong is the matter
+of `tokbench.proportions`, whose names can be had from here.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import stats
+
+from tokbench.proportions import Flips, Interval, mcnemar, paired_difference, wilson
+
+__all__ = [
+    "MIN_MARGIN",
+    "MIN_ROUNDS",
+    "Comparison",
+    "Flips",
+    "Interval",
+    "Verdict",
+    "compare_speedups",
+    "compare_times",
+    "floor_of",
+    "mcnemar",
+    "median_interval",
+    "paired_difference",
+    "percentile",
+    "undominated",
+    "wilson",
+]
 
 # Below ten rounds the signed-rank test cannot get under SIGNIFICANCE whatever the times are: with n pairs its
 # smallest two-sided p is 2/2^n, which is 0.0039 for nine and 0.00195 for ten.
@@ -32,15 +52,6 @@ TIE_DECIMALS = 12
 TAIL_CONFIDENCE = 0.99
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate between two confidence limits, all in the estimate's unit."""
-
-    estimate: float
-    lo: float
-    hi: float
-
-
 class Verdict(StrEnum):
     """What a comparison of two times supports saying."""
 
@@ -52,66 +63,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired comparison of two times: the speedup (a ratio), the test's p and the verdict."""
+    """A comparison of two times or of two speedups: the one over the other (a ratio), the test's p and the verdict."""
 
     speedup: Interval
     p: float
     verdict: Verdict
-
-
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a proportion.
-
-    Args:
-        successes: How many of the trials succeeded.
-        n: How many trials there were.
-        level: The confidence level.
-
-    Returns:
-        The proportion in [0, 1] and its interval.
-
-    Raises:
-        ValueError: `n` is not positive, or `successes` is not in 0..n.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"{successes} successes of {n} trials is no proportion")
-    limits = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    return Interval(successes / n, float(limits.low), float(limits.high))
-
-
-def paired_difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
-    """Tango's score interval of a difference of paired proportions, p(second) - p(first).
-
-    It has a width even where no pair differs: ±z²/(n+z²), where Wald's interval would claim to be certain.
-
-    Args:
-        first: (n,) booleans, one an image: was it right?
-        second: (n,) booleans of the same images in the same order.
-        level: The confidence level.
-
-    Returns:
-        The difference in [-1, 1] and its interval.
-
-    Raises:
-        ValueError: The two are empty or differ in length.
-
-    Source: Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design", Statistics in Medicine 17, equations 24 to 26.
-    """
-    before, after = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    if before.ndim != 1 or before.shape != after.shape or before.size == 0:
-        raise ValueError(f"pairs need two sequences of one length, not {before.shape} and {after.shape}")
-    n = before.size
-    gained, lost = int(np.sum(after & ~before)), int(np.sum(before & ~after))
-    estimate = (gained - lost) / n
-    z = float(stats.norm.ppf((1 + level) / 2))
-    score = partial(_tango_score, gained, lost, n)
-    # The score falls from +inf at -1 to -inf at 1, save where every single pair flipped the same way.
-    lo = -1.0 if lost == n else optimize.brentq(lambda delta: score(delta) - z, -1.0, estimate)
-    hi = 1.0 if gained == n else optimize.brentq(lambda delta: score(delta) + z, estimate, 1.0)
-    return Interval(estimate, float(lo), float(hi))
 
 
 def median_interval(samples: ArrayLike, level: float = 0.95) -> Interval:
@@ -191,42 +147,84 @@ def compare_times(base: ArrayLike, other: ArrayLike, floor: float = 0.0, level: 
     # Not log(base/other): this one changes its sign exactly when the two are swapped.
     ratios = np.round(np.log(times[0]) - np.log(times[1]), TIE_DECIMALS)
     p = float(stats.wilcoxon(ratios).pvalue) if np.any(ratios) else 1.0
-    log = median_interval(ratios, level)
-    speedup = Interval(math.exp(log.estimate), math.exp(log.lo), math.exp(log.hi))
-    return Comparison(speedup, p, _verdict(log, p, math.log1p(max(MIN_MARGIN, floor))))
+    return _judged(median_interval(ratios, level), p, floor)
+
+
+def compare_speedups(old: ArrayLike, new: ArrayLike, floor: float = 0.0, level: float = 0.95) -> Comparison:
+    """Say whether a speedup has changed between two stored sessions.
+
+    A session's samples are its log-ratios log(plain/method), each of two times that were taken in turn, so that what
+    drifts has left them already; between the sessions nothing is paired. With r the shift from `old` to `new`, I its
+    interval and p of the rank-sum test, the verdict is by the rule of `compare_times`.
+
+    What sets two sessions apart besides the method (another placement in memory, another kernel chosen) is not in the
+    samples of either: it must come in with the floor.
+
+    Args:
+        old: (n,) log-ratios of the earlier session.
+        new: (m,) log-ratios of the later one. Memory and time grow with n·m.
+        floor: The larger of the two sessions' noise floors, a relative difference; see `floor_of`.
+        level: The interval's confidence level.
+
+    Returns:
+        The new speedup over the old one (over 1 is faster) with its interval, p, and the verdict.
+
+    Raises:
+        ValueError: One of the two has under ten samples, or a sample that is not finite.
+
+    Source: Hodges and Lehmann 1963, "Estimates of location based on rank tests"; Mann and Whitney 1947, "On a test of
+    whether one of two random variables is stochastically larger than the other", inverted for the interval.
+    """
+    before, after = (np.round(np.asarray(ratios, dtype=float), TIE_DECIMALS) for ratios in (old, new))
+    if before.ndim != 1 or after.ndim != 1 or min(before.size, after.size) < MIN_ROUNDS:
+        shapes = f"{before.shape} and {after.shape}"
+        raise ValueError(f"a comparison needs at least {MIN_ROUNDS} log-ratios of each session, not {shapes}")
+    if not (np.all(np.isfinite(before)) and np.all(np.isfinite(after))):
+        raise ValueError("log-ratios must be finite")
+    shifts = np.sort((after[:, None] - before).ravel())
+    # The normal approximation of the rank sum: from ten samples on its rank is the exact one or one further out.
+    spread = math.sqrt(shifts.size * (before.size + after.size + 1) / 12)
+    rank = max(1, math.floor((shifts.size + 1) / 2 + stats.norm.ppf((1 - level) / 2) * spread))
+    log = Interval(float(np.median(shifts)), float(shifts[rank - 1]), float(shifts[-rank]))
+    p = float(stats.mannwhitneyu(before, after).pvalue) if np.any(shifts) else 1.0
+    return _judged(log, p, floor)
 
 
 def floor_of(comparisons: Sequence[Comparison]) -> float:
     """The noise floor of comparisons of a program with itself: a relative difference, 0 where there are none.
 
-    It is the farthest from 1 that any of their intervals reaches, as a factor either way.
+    It is the farthest from 1 that any of their estimates lies, as a factor either way. Their intervals play no part:
+    how far a median may be off by chance is in the interval of the row that the floor is held against, and would
+    count twice.
     """
-    ends = [end for c in comparisons for end in (c.speedup.lo, c.speedup.hi)]
-    return math.expm1(max((abs(math.log(end)) for end in ends), default=0.0))
+    return math.expm1(max((abs(math.log(c.speedup.estimate)) for c in comparisons), default=0.0))
 
 
-def pareto(cost: ArrayLike, value: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other point beats: none costs no more and is worth no less, one of the two strictly.
+def undominated(cost: ArrayLike, better: ArrayLike) -> NDArray[np.bool_]:
+    """Which points no other point beats: none costs no more and is surely better.
 
-    Points that coincide are all kept; a point with a NaN is neither kept nor beats another.
+    A point that costs NaN is neither kept nor beats another.
 
     Args:
         cost: (n,) what is to be small, in any unit.
-        value: (n,) what is to be large, in any unit.
+        better: (n, n) booleans: is the point of this row surely better than the point of this column?
 
     Returns:
         (n,) booleans.
 
     Raises:
-        ValueError: The two differ in length.
+        ValueError: The shapes do not go together.
     """
-    costs, values = np.asarray(cost, dtype=float), np.asarray(value, dtype=float)
-    if costs.ndim != 1 or costs.shape != values.shape:
-        raise ValueError(f"points need one cost and one value each, not {costs.shape} and {values.shape}")
-    no_worse = (costs[:, None] <= costs) & (values[:, None] >= values)
-    better = (costs[:, None] < costs) | (values[:, None] > values)
-    known = ~(np.isnan(costs) | np.isnan(values))
-    return np.asarray(known & ~np.any(no_worse & better, axis=0), dtype=np.bool_)
+    costs, surely = np.asarray(cost, dtype=float), np.asarray(better, dtype=bool)
+    if costs.ndim != 1 or surely.shape != (costs.size, costs.size):
+        raise ValueError(f"n points need n costs and n x n comparisons, not {costs.shape} and {surely.shape}")
+    beats = (costs[:, None] <= costs) & surely
+    return np.asarray(~np.isnan(costs) & ~np.any(beats, axis=0), dtype=np.bool_)
+
+
+def _judged(log: Interval, p: float, floor: float) -> Comparison:
+    speedup = Interval(math.exp(log.estimate), math.exp(log.lo), math.exp(log.hi))
+    return Comparison(speedup, p, _verdict(log, p, math.log1p(max(MIN_MARGIN, floor))))
 
 
 def _verdict(log: Interval, p: float, margin: float) -> Verdict:
@@ -235,15 +233,3 @@ def _verdict(log: Interval, p: float, margin: float) -> Verdict:
     if p < SIGNIFICANCE and log.hi < -margin:
         return Verdict.SLOWER
     return Verdict.SAME if -margin <= log.lo and log.hi <= margin else Verdict.AMBIGUOUS
-
-
-def _tango_score(gained: int, lost: int, n: int, delta: float) -> float:
-    """Standard errors by which the observed difference exceeds `delta` (Tango 1998, equations 24 to 26)."""
-    a = 2 * n
-    b = (2 * n - gained + lost) * delta - gained - lost
-    c = -lost * delta * (1 - delta)
-    # P(lost) at its likeliest given delta, for the variance of the difference.
-    losing = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-    variance = n * (2 * losing + delta * (1 - delta))
-    # Where nothing flipped the variance at delta = 0 is exactly 0, and so is the numerator.
-    return (gained - lost - n * delta) / math.sqrt(max(variance, np.finfo(float).tiny))

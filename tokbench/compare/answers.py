@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from tokbench.claims import SAME_WEIGHTS
+from tokbench.compare.plan import PLAIN
 from tokbench.compare.prepare import Prepared
 from tokbench.compare.run import shard_key, shards
 from tokbench.data.sets import ImageSet
 from tokbench.measure.accuracy import UNREADABLE, WRONG
-from tokbench.stats import paired_difference, pareto, wilson
+from tokbench.proportions import mcnemar, surely_better, tango, wilson
+from tokbench.reference import COMPLETE, published_top1
+from tokbench.stats import undominated
 from tokbench.store import Store
+
+RIGHT = "0"
+
+# The rows that share these have one front; those that share a setting too are the seeds of one method.
+FRONT = ["model", "batch_size", "mode"]
+SETTING = [*FRONT, "method", "params", "regime", "schedule", "keep", "site"]
 
 
 def outcomes(store: Store, key: str | None, spans: list[range]) -> str | None:
@@ -22,34 +34,99 @@ def outcomes(store: Store, key: str | None, spans: list[range]) -> str | None:
 
 
 def accuracy(said: str | None, plain: str | None) -> dict[str, Any]:
-    read = [] if said is None else [outcome for outcome in said if outcome != UNREADABLE]
-    if not read or said is None:
+    """The columns of one row: its accuracies, and how they differ from the plain model's on the same images.
+
+    Args:
+        said: The row's outcomes.
+        plain: The plain model's.
+
+    Returns:
+        Percent and points, by column; images that could not be read count nowhere.
+    """
+    marks = _marks(said or "")
+    read = marks != UNREADABLE
+    if not read.any():
         return {}
-    right = read.count("0")
-    top1 = wilson(right, len(read))
+    right, images = int(np.sum(marks == RIGHT)), int(np.sum(read))
+    top1 = wilson(right, images)
     filled: dict[str, Any] = {
         "top1": 100 * top1.estimate,
-        "top5": 100 * (1 - read.count(WRONG) / len(read)),
-        "images": len(read),
+        "top5": 100 * float(np.mean(marks[read] != WRONG)),
+        "images": images,
         "top1_lo": 100 * top1.lo,
         "top1_hi": 100 * top1.hi,
     }
-    if plain is not None:
-        pairs = [(a == "0", b == "0") for a, b in zip(plain, said, strict=True) if UNREADABLE not in (a, b)]
-        before, after = zip(*pairs, strict=True)
-        change = paired_difference(before, after)
+    if plain is None:
+        return filled
+    before = _marks(plain)
+    both = read & (before != UNREADABLE)
+    if both.any():
+        flips = mcnemar(before[both] == RIGHT, marks[both] == RIGHT)
+        change = tango(flips.gained, flips.lost, int(np.sum(both)))
         filled |= {"delta_top1": 100 * change.estimate, "delta_lo": 100 * change.lo, "delta_hi": 100 * change.hi}
+        filled |= {"gained": flips.gained, "lost": flips.lost, "mcnemar_p": flips.p}
     return filled
 
 
-def front(table: pd.DataFrame) -> pd.Series:
-    """Which rows no other row of their model beats in both compute and accuracy; seeds count by their mean."""
+def seeds_spread(table: pd.DataFrame) -> pd.Series:
+    """The standard deviation of top-1 over the seeds of a setting, in points, on each of their rows.
+
+    It is the sample's (divided by one less than the seeds), and missing where a setting has one seed.
+    """
+    return table.groupby(SETTING, sort=False, dropna=False)["top1"].transform("std")
+
+
+def front(table: pd.DataFrame, said: Sequence[str | None]) -> pd.Series:
+    """Which rows no other row of their model surely beats: none costs no more and is better in top-1.
+
+    Better is what the paired 95 % interval of the difference in top-1 (Tango's) shows to be so, being above zero. Of
+    a stochastic method, each seed must be better, and than each seed of the other. A row without compute or without
+    accuracy is not marked and beats none.
+
+    Args:
+        table: The rows of a comparison.
+        said: Each row's outcomes, None where they are not all there.
+
+    Returns:
+        Booleans, on the table's index; the seeds of a setting have one mark.
+    """
     best = pd.Series(False, index=table.index)
-    same = ["model", "batch_size", "method", "params", "schedule", "keep", "site"]
-    for _, block in table.groupby(["model", "batch_size"], sort=False):
-        mean = block.groupby(same, sort=False, dropna=False)["top1"].transform("mean")
-        best[block.index] = pareto(block["gmacs"].astype(float), mean.astype(float))
+    outcome = pd.Series(list(said), index=table.index, dtype=object)
+    answered = table.assign(outcome=outcome).dropna(subset=["gmacs", "outcome"])
+    for _, block in answered.groupby(FRONT, sort=False, dropna=False):
+        settings = block.groupby(SETTING, sort=False, dropna=False)
+        member = settings.ngroup().to_numpy()
+        better = _better(np.stack([_marks(text) for text in block["outcome"]]))
+        # A setting is better where it counts no pair of seeds that is not.
+        belongs = (np.arange(settings.ngroups)[:, None] == member).astype(float)
+        surely = belongs @ ~better @ belongs.T == 0
+        best[block.index] = undominated(settings["gmacs"].mean(), surely)[member]
     return best
+
+
+def unlike_published(table: pd.DataFrame, plan: Mapping[str, Any]) -> list[str]:
+    """What is odd about the plain models: their top-1 on a complete known set is not the one that timm publishes.
+
+    Args:
+        table: The rows of a comparison.
+        plan: The comparison's plan, of which `images` counts.
+
+    Returns:
+        One line for each model that is further off than 0.1 points; none where the set is unknown or not complete.
+    """
+    images = plan["images"]
+    if images is None or images["count"] != COMPLETE.get(images["name"]):
+        return []
+    plain = table[(table["method"] == PLAIN) & (table["images"] == images["count"])]
+    lines = []
+    for model, top1 in plain.groupby("model", sort=False)["top1"].first().items():
+        known = published_top1(images["name"], str(model))
+        if known is not None and abs(top1 - known) > SAME_WEIGHTS:
+            lines.append(
+                f"{model} has {top1:.2f} % on {images['name']} where timm's table has {known:g} %: "
+                "the data or the weights are not what they seem"
+            )
+    return lines
 
 
 def correctness(prepared: Prepared, images: ImageSet, store: Store) -> pd.DataFrame:
@@ -60,7 +137,7 @@ def correctness(prepared: Prepared, images: ImageSet, store: Store) -> pd.DataFr
         said = outcomes(store, row.keys["accuracy"], spans)
         if said is None:
             continue
-        marks = np.array(list(said))
+        marks = _marks(said)
         variant = row.cell.variant
         named = {
             "model": row.cell.model,
@@ -72,10 +149,23 @@ def correctness(prepared: Prepared, images: ImageSet, store: Store) -> pd.DataFr
             "seed": row.cell.seed,
         }
         part = pd.DataFrame(
-            {"image": images.names, "label": images.labels, "top1": marks == "0", "top5": marks != WRONG}
+            {"image": images.names, "label": images.labels, "top1": marks == RIGHT, "top5": marks != WRONG}
         )
         parts.append(part.assign(**named)[marks != UNREADABLE])
     columns = ["model", "method", "params", "site", "schedule", "keep", "seed", "image", "label", "top1", "top5"]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     texts = dict.fromkeys(("model", "method", "params", "site", "schedule", "image"), "category")
     return joined[columns].astype({**texts, "keep": "float64", "seed": "Int64"})
+
+
+def _marks(said: str) -> NDArray[np.str_]:
+    """(images,) one character each."""
+    return np.array([said]).view("U1") if said else np.array([], dtype="U1")
+
+
+def _better(marks: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(rows, rows): is the row surely better than the column, from (rows, images) outcomes?"""
+    right = (marks == RIGHT).astype(np.float32)  # counts of images are exact in it
+    wrong = ((marks != RIGHT) & (marks != UNREADABLE)).astype(np.float32)
+    gained = right @ wrong.T
+    return surely_better(gained, gained.T)
