@@ -2,4 +2,6 @@
 
 from tokbench.cli import main
 
-main()
+# Guarded, for a process that measures memory imports this file again.
+if __name__ == "__main__":
+    main()

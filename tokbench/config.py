@@ -19,6 +19,7 @@ EMBEDDED = "embedded"  # the data that come with tokbench
 
 Measurement = Literal["macs", "latency", "accuracy"]
 Dtype = Literal["fp32", "bf16", "fp16"]
+Mode = Literal["eager", "compile", "cudagraph"]
 Keep = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -46,7 +47,30 @@ class Suite(BaseModel):
     workers: pydantic.NonNegativeInt = Field(0, description="processes that decode images")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of the stochastic methods")
     only: tuple[Measurement, ...] = Field(("macs", "latency", "accuracy"), min_length=1)
-    seconds: pydantic.PositiveFloat = Field(1.0, description="of timing for a row; at least ten rounds are taken")
+    mode: tuple[Mode, ...] = Field(("eager",), min_length=1, description="how timed models run")
+    seconds: pydantic.PositiveFloat = Field(1.0, description="of timing a row at most; ten rounds are always taken")
+    precision: pydantic.NonNegativeFloat = Field(
+        0.01, description="a row is timed until the half width of its speedup's interval is this fraction"
+    )
+    threads: pydantic.PositiveInt | None = Field(None, description="of the CPU for computing; default: torch's own")
+
+
+class Check(BaseModel):
+    """What `tokbench check` lets pass, and how long it measures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gmacs: pydantic.NonNegativeFloat = Field(default=0.0, description="percent that they may grow by")
+    top1: pydantic.NonNegativeFloat = Field(
+        default=0.5, description="points that may be lost, where machines are unlike"
+    )
+    speedup: pydantic.NonNegativeFloat = Field(
+        default=5.0, description="percent that two sessions on one machine differ by"
+    )
+    seconds: pydantic.PositiveFloat = Field(default=10.0, description="of timing two versions of a row with --against")
+    precision: pydantic.NonNegativeFloat = Field(
+        default=0.005, description="half width at which that timing stops earlier"
+    )
 
 
 class Config(BaseModel):
@@ -59,6 +83,7 @@ class Config(BaseModel):
     suites: dict[str, dict[str, Any]] = {}
     methods: dict[str, dict[str, Any]] = {}
     plugins: dict[Literal["paths"], tuple[Path, ...]] = {}
+    check: Check = Check()
 
     @property
     def plugin_paths(self) -> tuple[Path, ...]:

@@ -37,6 +37,9 @@ def compare(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Of the timed batches.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Of eager,compile,cudagraph: how timed models run.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of timing a row at most.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of the CPU for computing.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Of the stochastic methods, as 0,1,2.")] = None,
     only: Annotated[str | None, typer.Option(help="Of macs,latency,accuracy.")] = None,
@@ -54,10 +57,11 @@ def compare(
     Example: tokbench compare imagenet --data /data/val --models deit_small_patch16_224 --keep 0.9,0.7
     """
     from tokbench.claims import beside
+    from tokbench.compare.answers import unlike_published
     from tokbench.compare.plan import plan as plan_cells
     from tokbench.compare.prepare import prepare
     from tokbench.compare.run import run, unreadable
-    from tokbench.compare.table import write_plan, write_results
+    from tokbench.compare.table import read_plan, write_plan, write_results
     from tokbench.config import load_config
     from tokbench.registry import discover
     from tokbench.report.claims import render_claims
@@ -79,6 +83,9 @@ def compare(
         "device": device,
         "dtype": dtype,
         "batch_size": _split(batch_size),
+        "mode": _split(mode),
+        "seconds": seconds,
+        "threads": threads,
         "workers": workers,
         "seeds": _split(seeds),
         "only": _split(only),
@@ -103,6 +110,8 @@ def compare(
     table = write_results(prepared, store)
     for lost in unreadable(prepared, store):
         typer.echo(f"tokbench: unreadable image {lost.name}: {lost.reason}", err=True)
+    for warning in unlike_published(table, read_plan(store.directory)):
+        typer.echo(f"tokbench: WARNING: {warning}", err=True)
     if as_json:
         typer.echo(table.to_json(orient="records", indent=2))
     else:

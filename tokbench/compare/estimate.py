@@ -10,10 +10,12 @@ import torch
 from tokbench.compare.prepare import Prepared
 from tokbench.compare.run import DTYPES
 from tokbench.data.loading import batches, evaluation_transform
-from tokbench.measure.latency import MIN_ROUNDS, WARM_UP, measure_latency
+from tokbench.measure.latency import FLOOR_BLOCKS, WARM_UP, measure_latency
 from tokbench.models import Pretrained
+from tokbench.stats import MIN_ROUNDS
 
 TRACE_SECONDS = 0.5  # building a model with a method in it, and tracing it once
+MEMORY_SECONDS = 0.5  # a process that loads a model and runs it once
 PROBE = 8  # images
 
 
@@ -28,12 +30,14 @@ def _estimate(name: str, model: Pretrained, prepared: Prepared) -> float:
     vit = model.vit.to(prepared.device, DTYPES[suite.dtype])
     projection = vit.patch_embed.proj
     image = torch.zeros(PROBE, projection.in_channels, *vit.patch_embed.img_size).to(projection.weight)
-    probe = measure_latency(vit, vit, image, seconds=0.1)
-    per_image = min(probe.plain_s) / PROBE
+    probe = measure_latency(vit, vit, [image], seconds=0.1, precision=0)
+    per_image = min(probe.base_s) / PROBE
     seconds = TRACE_SECONDS * len({row.keys["macs"] for row in rows if "macs" in row.keys})
-    for batch in {row.keys["latency"]: row.cell.batch_size for row in rows if "latency" in row.keys}.values():
+    timed = {row.keys["latency"]: (row.cell.batch_size, row.cell.mode) for row in rows if "latency" in row.keys}
+    for batch, _ in [*timed.values(), *FLOOR_BLOCKS * list(set(timed.values()))]:
         round_seconds = 2 * batch * per_image
         seconds += max(suite.seconds, MIN_ROUNDS * round_seconds) + max(WARM_UP * suite.seconds, 2 * round_seconds)
+    seconds += MEMORY_SECONDS * sum("memory" in row.keys for row in rows)
     answers = {row.keys["accuracy"] for row in rows if "accuracy" in row.keys}
     if prepared.images is not None and answers:
         few = prepared.images.head(PROBE)

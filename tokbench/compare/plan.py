@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tokbench.config import Config, Suite
+from tokbench.config import Config, Mode, Suite
 from tokbench.downsampler import Downsampler, Site, parameters_text
 from tokbench.errors import UserError, did_you_mean
 from tokbench.notation import parse_call, split_list
@@ -15,6 +15,10 @@ from tokbench.schedule import Schedule, Stages, takes_keep
 
 PLAIN = "none"
 PUBLISHED = "published"  # the schedule that stands for each method's own
+
+# The plain model's attention: timm's fused kernel, or matrix by matrix. Some methods need the matrix; this tells what
+# turning fusion off costs from what dropping tokens gains.
+FUSED, EAGER = "fused", "eager"
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,14 @@ class Cell:
         model: The model's name.
         variant: The method in it.
         batch_size: Of the timed batches.
+        mode: How the timed model runs.
         seed: Of a stochastic method, else None.
     """
 
     model: str
     variant: Variant
     batch_size: int
+    mode: Mode
     seed: int | None
 
 
@@ -83,10 +89,11 @@ def plan(suite: Suite, config: Config, known: list[str], *, broken: bool = False
         raise UserError(f"tokbench.toml: [methods.{stranger}] is no method: {did_you_mean(stranger, known)}")
     variants = [Variant(PLAIN), *_variants(suite, config, known)]
     return tuple(
-        Cell(model, variant, batch_size, seed)
+        Cell(model, variant, batch_size, mode, seed)
         for model in dict.fromkeys(suite.models)
         for variant in dict.fromkeys(variants)
         for batch_size in dict.fromkeys(suite.batch_size)
+        for mode in dict.fromkeys(suite.mode)
         for seed in (dict.fromkeys(suite.seeds) if variant.stochastic else (None,))
     )
 
@@ -98,11 +105,21 @@ def _variants(suite: Suite, config: Config, known: list[str]) -> Iterator[Varian
             if call.positional:
                 raise UserError(f"method '{written}': name its parameters, as in {call.name}(parameter=value)")
             if call.name == PLAIN:
+                yield from _plain(written, call.named)
                 continue
             params = bind_parameters(call.name, {**config.methods.get(call.name, {}), **call.named})
             method = create(call.name, **params)
             for keep in sorted(set(suite.keep), reverse=True):
                 yield _variant(method, params, suite, keep)
+
+
+def _plain(written: str, named: dict[str, Any]) -> Iterator[Variant]:
+    """The plain model is always there; without fused attention only where it is asked for."""
+    attention = named.get("attention", FUSED)
+    if set(named) - {"attention"} or attention not in (FUSED, EAGER):
+        raise UserError(f"method '{written}': the plain model is '{PLAIN}' or '{PLAIN}(attention={EAGER})'")
+    if attention == EAGER:
+        yield Variant(PLAIN, params=(("attention", EAGER),))
 
 
 def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: float) -> Variant:

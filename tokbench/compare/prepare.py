@@ -5,6 +5,7 @@ A key is a hash of all that the measurement depends on, so what changed is measu
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,25 +15,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from timm.models.vision_transformer import VisionTransformer
 
 from tokbench.backbone import DownsampledViT
 from tokbench.budget import OutOfReachError, solve_keep
+from tokbench.compare.pictures import adaptive, pictures_for, shown
 from tokbench.compare.plan import PLAIN, Cell, Variant
 from tokbench.config import EMBEDDED, Suite
-from tokbench.data.loading import batches, evaluation_transform
 from tokbench.data.sets import ImageSet, open_images
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
 from tokbench.measure.environment import device_name, resolve_device
-from tokbench.measure.macs import count_macs
+from tokbench.measure.macs import count_macs, spread_of_macs
+from tokbench.measure.modes import check_mode
 from tokbench.models import EMBEDDED_MODEL, Pretrained, check_name, load_model
 from tokbench.registry import method_class, source_digest
 from tokbench.schedule import Budget, Schedule
 from tokbench.store import identity
 
 # The parts of tokbench that a measured number can depend on: of the modules at the top, all but these.
-MEASURING = ("*.py", "compare/run.py", "data/*.py", "embedded/*.py", "measure/*.py")
+MEASURING = (
+    "*.py",
+    "compare/pictures.py",
+    "compare/run.py",
+    "compare/timing.py",
+    "data/*.py",
+    "embedded/*.py",
+    "measure/*.py",
+)
 NOT_MEASURING = (
     "__init__.py",
     "__main__.py",
@@ -40,6 +50,8 @@ NOT_MEASURING = (
     "config.py",
     "errors.py",
     "notation.py",
+    "proportions.py",
+    "reference.py",
     "stats.py",
     "store.py",
 )
@@ -94,6 +106,10 @@ def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
         UserError: A model, its weights, the device or the data cannot be had, or do not fit together.
     """
     device = resolve_device(suite.device)
+    for mode in suite.mode:
+        check_mode(mode, device)
+    if suite.threads is not None:
+        torch.set_num_threads(suite.threads)
     names = list(dict.fromkeys(suite.models))
     for name in names:
         check_name(name)
@@ -122,21 +138,18 @@ def put_together(cell: Cell, model: Pretrained) -> DownsampledViT:
     """
     variant = cell.variant
     if variant.method == PLAIN:
-        return DownsampledViT(model.vit).eval()
+        return DownsampledViT(_unfused(model.vit) if variant.params else model.vit).eval()
     method, schedule = variant.build()
     return DownsampledViT(model.vit, method, schedule, site=variant.site, seed=cell.seed or 0).eval()
 
 
-def sample(model: Pretrained, images: ImageSet | None, count: int) -> Tensor:
-    """`count` images for the model (count, C, H, W): real ones where there are data, else noise from a fixed seed."""
-    projection = model.vit.patch_embed.proj
-    if images is None:
-        size = (count, projection.in_channels, *model.vit.patch_embed.img_size)
-        return torch.randn(size, generator=torch.Generator().manual_seed(0)).to(projection.weight)
-    few = images.head(min(count, len(images)))
-    read = [part.images for part, _ in batches(few, evaluation_transform(model.vit), batch_size=32, workers=0)]
-    pictures = torch.cat([part for part in read if len(part)])
-    return pictures.repeat(-(-count // len(pictures)), 1, 1, 1)[:count].to(projection.weight)
+def _unfused(vit: VisionTransformer) -> VisionTransformer:
+    """The same model, its weights shared, that computes the attention matrix."""
+    shared = {id(tensor): tensor for tensor in (*vit.parameters(), *vit.buffers())}
+    opened = copy.deepcopy(vit, shared)
+    for block in opened.blocks:
+        block.attn.fused_attn = False
+    return opened
 
 
 def _try(cell: Cell, model: Pretrained, images: ImageSet | None) -> Row:
@@ -158,16 +171,19 @@ def _try(cell: Cell, model: Pretrained, images: ImageSet | None) -> Row:
 
 
 def _solved(cell: Cell, model: Pretrained, images: ImageSet | None) -> Cell:
-    """A cell whose budget, where it has one, has got its keep: on the image that its MACs will be counted on."""
+    """A cell whose budget, where it has one, has got its keep: on the images that its MACs will be counted on."""
     budget = _budget(cell.variant)
     if budget is None:
         return cell
-    image = sample(model, images, 1)
-    plain = count_macs(DownsampledViT(model.vit).eval(), image).total
+    pictures = pictures_for([cell], model, images)
+    plain = count_macs(DownsampledViT(model.vit).eval(), pictures[:1]).total
 
     def cost(keep: float) -> float:
         tried = replace(cell, variant=replace(cell.variant, keep=keep))
-        return count_macs(put_together(tried, model), image).total / plain
+        built = put_together(tried, model)
+        if adaptive(cell.variant):
+            return spread_of_macs(built, shown(cell, pictures)).total / plain
+        return count_macs(built, pictures[:1]).total / plain
 
     keep = solve_keep(cost, budget.fraction)
     return replace(cell, variant=replace(cell.variant, keep=keep))
@@ -185,7 +201,7 @@ def _keys(cell: Cell, suite: Suite, device: torch.device, model: Pretrained, ima
     variant = cell.variant
     plain = variant.method == PLAIN
     data = images.identity if images else None
-    sees_data = not plain and method_class(variant.method).adaptive
+    seen = {"data": data, "batch": cell.batch_size} if adaptive(variant) else {}
     base = {
         "harness": _harness_digest(),
         "versions": [version(name) for name in ("torch", "timm", "fvcore")],
@@ -193,17 +209,23 @@ def _keys(cell: Cell, suite: Suite, device: torch.device, model: Pretrained, ima
         "weights": model.identity,
         "variant": asdict(variant),
         "source": None if plain else source_digest(method_class(variant.method)),
-        "data": data if sees_data else None,
+        **seen,
     }
     place = {"device": device.type, "name": device_name(device), "dtype": suite.dtype}
-    timing = {"batch": cell.batch_size, "seconds": suite.seconds, "threads": torch.get_num_threads()}
+    running = {"batch": cell.batch_size, "mode": cell.mode, "threads": torch.get_num_threads()}
+    timing = {"seconds": suite.seconds, "precision": suite.precision}
     answers = {"data": data, "batch": suite.accuracy_batch, "seed": cell.seed}
     parts: dict[str, dict[str, Any]] = {
-        "macs": base,
-        "latency": {**base, **place, **timing},
+        "macs": {**base, **(place if adaptive(variant) else {})},
+        "latency": {**base, **place, **running, **timing},
+        "memory": {**base, **place, **running},
         "accuracy": {**base, **place, **answers},
     }
-    return {kind: identity({"kind": kind, **parts[kind]}) for kind in suite.only}
+    wanted: list[str] = [*suite.only]
+    # Compiling takes more of a process than what it compiles; CUDA's allocator does not see it.
+    if "latency" in wanted and (cell.mode == "eager" or device.type == "cuda"):
+        wanted.append("memory")
+    return {kind: identity({"kind": kind, **parts[kind]}) for kind in wanted}
 
 
 @cache

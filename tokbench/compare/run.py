@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from rich.progress import Progress
 from timm.data.config import resolve_data_config
+from torch import Tensor
 
-from tokbench.compare.prepare import Prepared, Row, put_together, sample
+from tokbench.compare.pictures import adaptive, pictures_for, shown
+from tokbench.compare.prepare import Prepared, Row, put_together
+from tokbench.compare.records import LOST_IMAGE, attempt, missing
+from tokbench.compare.timing import time, weigh
 from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable, evaluation_transform
-from tokbench.errors import UserError
 from tokbench.measure.accuracy import evaluate, image_ids
-from tokbench.measure.latency import measure_latency
-from tokbench.measure.macs import count_macs
+from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.models import Pretrained
 from tokbench.store import Store
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARD = 8  # batches that are decoded, shown to every method and forgotten; what a kill can cost
-
-# Kinds of records beside the measurements' own: why one is missing, and why an image could not be read.
-FAILED = "failed"
-LOST_IMAGE = "unreadable"
 
 
 def run(prepared: Prepared, store: Store, progress: Progress) -> None:
@@ -46,7 +43,8 @@ def run(prepared: Prepared, store: Store, progress: Progress) -> None:
         own = [row for row in rows if row.cell.model == name]
         model.vit.to(*place)
         _count(own, model, prepared, store, progress)
-        _time(own, model, prepared, store, progress)
+        time(own, model, prepared, store, progress)
+        weigh(own, model, prepared, store, progress)
         model.vit.to("cpu")
     for names in _seeing_alike(prepared.models):
         for name in names:
@@ -75,59 +73,23 @@ def shards(images: int, batch: int) -> list[range]:
     return [range(start, min(start + step, images)) for start in range(0, images, step)]
 
 
-def _missing(rows: list[Row], kind: str, store: Store) -> dict[str, Row]:
-    """One row for each measurement of a kind that has no record."""
-    wanted = {row.keys[kind]: row for row in rows if kind in row.keys}
-    return {key: row for key, row in wanted.items() if store.get(kind, key) is None}
-
-
-def _attempt(kind: str, key: str, store: Store, measure: Callable[[], dict[str, Any]]) -> bool:
-    """Record a measurement, or why there is none: a method that fails costs its own rows only."""
-    try:
-        value = measure()
-    except UserError:
-        raise
-    except Exception as error:
-        store.add(FAILED, f"{kind}/{key}", {"reason": _reason(error)})
-        return False
-    store.add(kind, key, value)
-    return True
-
-
-def _reason(error: Exception) -> str:
-    """One line: what was raised, and where."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = "" if "site-packages" in where.filename else f" ({where.filename.rpartition('/')[2]}:{where.lineno})"
-    text = str(error).strip() or "no message"
-    return f"{type(error).__name__}: {text.splitlines()[0]}{place}"
-
-
 def _count(rows: list[Row], model: Pretrained, prepared: Prepared, store: Store, progress: Progress) -> None:
-    missing = _missing(rows, "macs", store)
-    if not missing:
+    uncounted = missing(rows, "macs", store)
+    if not uncounted:
         return
-    image = sample(model, prepared.images, 1)
-    for key, row in progress.track(missing.items(), description="MACs"):
-
-        def count(row: Row = row) -> dict[str, Any]:
-            macs = count_macs(put_together(row.cell, model), image)
-            return {"total": macs.total, "method": macs.method, "ledger": asdict(macs.ledger)}
-
-        _attempt("macs", key, store, count)
+    pictures = pictures_for([row.cell for row in uncounted.values()], model, prepared.images)
+    for key, row in progress.track(uncounted.items(), description="MACs"):
+        attempt("macs", key, store, partial(_counted, row, model, pictures))
 
 
-def _time(rows: list[Row], model: Pretrained, prepared: Prepared, store: Store, progress: Progress) -> None:
-    missing = _missing(rows, "latency", store)
-    if not missing:
-        return
-    pictures = sample(model, prepared.images, max(row.cell.batch_size for row in missing.values()))
-    for key, row in progress.track(missing.items(), description="latency"):
-
-        def time(row: Row = row) -> dict[str, Any]:
-            batch = pictures[: row.cell.batch_size]
-            return asdict(measure_latency(model.vit, put_together(row.cell, model), batch, prepared.suite.seconds))
-
-        _attempt("latency", key, store, time)
+def _counted(row: Row, model: Pretrained, pictures: Tensor) -> dict[str, Any]:
+    built = put_together(row.cell, model)
+    macs = count_macs(built, pictures[:1])
+    counted = {"total": macs.total, "method": macs.method, "tokens": macs.ledger.leaving}
+    if not adaptive(row.cell.variant):
+        return counted
+    # That the ways of counting agree is known by now; how much it is differs from batch to batch.
+    return asdict(spread_of_macs(built, shown(row.cell, pictures)))
 
 
 def _seeing_alike(models: dict[str, Pretrained]) -> list[list[str]]:
@@ -169,5 +131,5 @@ def _classify(rows: list[Row], prepared: Prepared, store: Store, progress: Progr
             def classify(key: str = key, span: range = span, seen: list[Batch] = seen) -> dict[str, Any]:
                 return {"outcomes": evaluate(built[key], seen, ids, span, images.classes)}
 
-            if not _attempt("accuracy", shard_key(key, span.start), store, classify):
+            if not attempt("accuracy", shard_key(key, span.start), store, classify):
                 del built[key]

@@ -8,14 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.compare.answers import accuracy, correctness, front, outcomes
+from tokbench.compare.answers import accuracy, correctness, front, outcomes, seeds_spread
+from tokbench.compare.pictures import adaptive
 from tokbench.compare.plan import PLAIN
 from tokbench.compare.prepare import Prepared, Row
-from tokbench.compare.run import FAILED, shard_key, shards
-from tokbench.compare.times import times
+from tokbench.compare.records import FAILED, NOISE
+from tokbench.compare.run import shard_key, shards
+from tokbench.compare.times import time_remarks, times
 from tokbench.errors import UserError
 from tokbench.measure.environment import describe
 from tokbench.store import ENVIRONMENT, PLAN, Store, write_atomically
+
+NOT_MEASURED = "not measured yet"
 
 COLUMNS = {
     **dict.fromkeys(("model", "method", "params", "regime", "site", "schedule"), "string"),
@@ -39,6 +43,7 @@ COLUMNS = {
     **dict.fromkeys(("latency_ms_p90", "latency_ms_p99", "noise_floor", "other_load"), "float64"),
     **dict.fromkeys(("gained", "lost"), "Int64"),
     **dict.fromkeys(("mcnemar_p", "top1_sd"), "float64"),
+    "remarks": "string",
 }
 """Every column in order, with its type. Accuracies are percent, differences points, `latency_ms` is a batch's."""
 
@@ -58,25 +63,37 @@ def write_plan(prepared: Prepared, store: Store) -> None:
     store.write_json(ENVIRONMENT, describe(prepared.device))
 
 
+def read_plan(directory: Path) -> dict[str, Any]:
+    """A directory's plan, as JSON has it.
+
+    Raises:
+        UserError: The directory holds none.
+    """
+    if not (directory / PLAN).is_file():
+        raise UserError(
+            f"no results in {directory}: it has no {PLAN}; make them with tokbench compare --out {directory}"
+        )
+    plan: dict[str, Any] = json.loads((directory / PLAN).read_text(encoding="utf-8"))
+    return plan
+
+
 def read_table(directory: Path) -> pd.DataFrame:
     """The table of a directory, as far as it has been measured.
 
     Raises:
         UserError: The directory holds no plan.
     """
-    if not (directory / PLAN).is_file():
-        raise UserError(
-            f"no results in {directory}: it has no {PLAN}; make them with tokbench compare --out {directory}"
-        )
-    plan = json.loads((directory / PLAN).read_text(encoding="utf-8"))
+    plan = read_plan(directory)
     store = Store(directory)
-    plain = {_setting(row): row["keys"] for row in plan["rows"] if row["method"] == PLAIN}
+    plain = {_setting(row): row["keys"] for row in plan["rows"] if row["method"] == PLAIN and not row["params"]}
     rows = [_measured(row, plain[_setting(row)], plan, store) for row in plan["rows"]]
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     for name, kind in COLUMNS.items():
         if kind == "string":
             table[name] = table[name].astype("string").fillna("")
-    table["pareto"] = front(table)
+    spans = _spans(plan)
+    table["top1_sd"] = seeds_spread(table)
+    table["pareto"] = front(table, [outcomes(store, row["keys"].get("accuracy"), spans) for row in plan["rows"]])
     return table.astype(COLUMNS)
 
 
@@ -108,16 +125,23 @@ def _planned(row: Row) -> dict[str, Any]:
         "keep": variant.keep,
         "seed": row.cell.seed,
         "batch_size": row.cell.batch_size,
+        "mode": row.cell.mode,
         "attention_kernel": row.attention_kernel,
         "params_m": row.params_m,
+        "adaptive": adaptive(variant),
         "skipped": variant.skipped,
         "failed": row.failed,
         "keys": row.keys,
     }
 
 
+def _spans(plan: dict[str, Any]) -> list[range]:
+    images = plan["images"]
+    return shards(images["count"], plan["suite"]["accuracy_batch"]) if images else []
+
+
 def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["model"], row["batch_size"]
+    return row["model"], row["batch_size"], row["mode"]
 
 
 def _measured(row: dict[str, Any], plain: dict[str, str], plan: dict[str, Any], store: Store) -> dict[str, Any]:
@@ -125,16 +149,21 @@ def _measured(row: dict[str, Any], plain: dict[str, str], plan: dict[str, Any], 
     suite = plan["suite"]
     keys = row["keys"]
     filled = {key: row[key] for key in row if key in COLUMNS}
-    filled |= {"device": plan["device"], "dtype": suite["dtype"], "compiled": False}
+    filled |= {"device": plan["device"], "dtype": suite["dtype"], "compiled": row["mode"] == "compile"}
     filled |= _compute(store.get("macs", keys.get("macs", "")), store.get("macs", plain.get("macs", "")))
-    filled |= times(
-        store.get("latency", keys.get("latency", "")), store.get("latency", plain.get("latency", "")), row["batch_size"]
-    )
-    spans = shards(plan["images"]["count"], suite["accuracy_batch"]) if plan["images"] else []
+    timed = store.get("latency", keys.get("latency", ""))
+    if timed is not None:
+        filled |= times(timed, store.get(NOISE, timed["session"]), row["batch_size"])
+        filled |= store.get("memory", keys.get("memory", "")) or {}
+    spans = _spans(plan)
     filled |= accuracy(outcomes(store, keys.get("accuracy"), spans), outcomes(store, plain.get("accuracy"), spans))
     reasons = [row["failed"]] if row["failed"] else _failures(keys, spans, store)
     status = "skipped" if row["skipped"] else "failed" if reasons else "ok"
-    return {**filled, "status": status, "reason": row["skipped"] or "; ".join(dict.fromkeys(reasons))}
+    remarks = time_remarks(timed, suite["precision"]) if timed else []
+    if row["adaptive"] and not plan["images"]:
+        remarks.append("its counts depend on the images, and it was shown noise: name images with --data")
+    told = {"reason": row["skipped"] or "; ".join(dict.fromkeys(reasons)), "remarks": "; ".join(remarks)}
+    return {**filled, "status": status, **told}
 
 
 def _failures(keys: dict[str, str], spans: list[range], store: Store) -> list[str]:
@@ -144,7 +173,7 @@ def _failures(keys: dict[str, str], spans: list[range], store: Store) -> list[st
         wanted += [("accuracy", shard_key(keys["accuracy"], span.start)) for span in spans]
     missing = [(kind, key) for kind, key in wanted if store.get(kind, key) is None]
     told = [store.get(FAILED, f"{kind}/{key}") for kind, key in missing]
-    return [failure["reason"] for failure in told if failure] or (["not measured yet"] if missing else [])
+    return [failure["reason"] for failure in told if failure] or ([NOT_MEASURED] if missing else [])
 
 
 def _compute(record: dict[str, Any] | None, plain: dict[str, Any] | None) -> dict[str, Any]:
@@ -152,8 +181,9 @@ def _compute(record: dict[str, Any] | None, plain: dict[str, Any] | None) -> dic
         return {}
     total = record["total"]
     return {
-        "tokens_per_block": " ".join(map(str, record["ledger"]["leaving"])),
+        "tokens_per_block": " ".join(map(str, record["tokens"])),
         "gmacs": total / 1e9,
+        **{f"gmacs_{end}": record[f"total_{end}"] / 1e9 for end in ("lo", "hi") if f"total_{end}" in record},
         "gmacs_method": record["method"] / 1e9,
         "gmacs_saved": 100 * (1 - total / plain["total"]) if plain else None,
     }

@@ -1,21 +1,28 @@
-"""Time: a model against the plain one, in pairs.
+"""Time: a model against another, in pairs.
 
 Both run on the same batch in the same process, in turn, and the order turns round each time (A-B, B-A): what drifts,
-the clock or the neighbours, hits both alike. All samples are kept.
+the clock or the neighbours, hits both alike. Sampling stops when the ratio is known well enough or the time is spent,
+never on what the ratio is. All samples are kept.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-MIN_ROUNDS = 10  # with fewer, a signed-rank test cannot fall below p = 0.002
+from tokbench.measure.cpu import OtherLoad, pinned
+from tokbench.stats import MIN_ROUNDS, median_interval
+
 WARM_UP = 0.25  # of the time for sampling
+FLOOR_BLOCKS = 5  # of a model against itself in each session
+LOOK_EVERY = 10  # rounds between two looks at the interval
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -25,75 +32,108 @@ class Latency:
     """Paired samples of one batch's time.
 
     Attributes:
-        plain_s: Seconds of the plain model, one a round.
-        method_s: Seconds of the other model in the same rounds.
-        peak_mib: The most memory that CUDA's allocator held while the other model ran once, MiB; None on a CPU.
+        base_s: Seconds of the model that is compared with, one a round.
+        other_s: Seconds of the other model in the same rounds.
+        half_width: Of the 95 % interval of the median log-ratio: how well the ratio is known, relatively.
+        other_load: The share of all CPUs that other processes used meanwhile, 0 to 1.
     """
 
-    plain_s: tuple[float, ...]
-    method_s: tuple[float, ...]
-    peak_mib: float | None
+    base_s: tuple[float, ...]
+    other_s: tuple[float, ...]
+    half_width: float
+    other_load: float
 
 
-def measure_latency(plain: Forward, method: Forward, images: Tensor, seconds: float) -> Latency:
-    """Time two models on one batch.
+def measure_latency(
+    base: Forward, other: Forward, batches: Sequence[Tensor], seconds: float, precision: float
+) -> Latency:
+    """Time two models against each other.
 
     Args:
-        plain: The untouched model.
-        method: The other one.
-        images: (B, C, H, W) on the models' device.
-        seconds: How long to sample; at least ten rounds are taken.
+        base: The model to compare with.
+        other: The other one.
+        batches: Each (B, C, H, W) on the models' device; round i takes batch i modulo their number. One is enough
+            where the time does not depend on what the images show.
+        seconds: How long to sample at most, but for ten rounds, which are always taken.
+        precision: Stop earlier when the half width of the 95 % interval of the median log-ratio is this small.
     """
-    with torch.inference_mode():
-        peak = _peak_mib(method, images)
-        _until(seconds * WARM_UP, lambda _: (_time(plain, images), _time(method, images)), rounds=2)
-        samples: list[tuple[float, float]] = []
+    read = _timer(batches[0].device)
+    samples: list[tuple[float, float]] = []
 
-        def take(turn: int) -> None:
-            if turn % 2 == 0:
-                first, second = _time(plain, images), _time(method, images)
-            else:
-                second, first = _time(method, images), _time(plain, images)
-            samples.append((first, second))
+    def take(turn: int) -> None:
+        images = batches[turn // 2 % len(batches)]
+        if turn % 2 == 0:
+            first, second = read(base, images), read(other, images)
+        else:
+            second, first = read(other, images), read(base, images)
+        samples.append((first, second))
 
-        collecting = gc.isenabled()
+    collecting = gc.isenabled()
+    with torch.inference_mode(), pinned(torch.get_num_threads()):
+        warm = time.perf_counter() + seconds * WARM_UP
+        while len(samples) < 2 * min(len(batches), MIN_ROUNDS) or time.perf_counter() < warm:
+            take(len(samples))
+        samples.clear()
         gc.collect()
         gc.disable()
         try:
-            _until(seconds, take, rounds=MIN_ROUNDS)
+            load = OtherLoad()
+            end = time.perf_counter() + seconds
+            while not _enough(samples, precision, time_left=time.perf_counter() < end):
+                take(len(samples))
+            other_load = load.read()
         finally:
             if collecting:
                 gc.enable()
-    plain_s, method_s = zip(*samples, strict=True)
-    return Latency(plain_s, method_s, peak)
+    base_s, other_s = zip(*samples, strict=True)
+    return Latency(base_s, other_s, _half_width(samples), other_load)
 
 
-def _until(seconds: float, step: Callable[[int], object], rounds: int) -> None:
-    """Repeat a step for a time, and for a number of rounds at least."""
-    turn = 0
-    end = time.perf_counter() + seconds
-    while turn < rounds or time.perf_counter() < end:
-        step(turn)
-        turn += 1
+def measure_floor(forward: Forward, batches: Sequence[Tensor], seconds: float, precision: float) -> tuple[Latency, ...]:
+    """Time a model against itself in five blocks: how far identical programs differ here and now.
+
+    Args:
+        forward: The model.
+        batches: As `measure_latency` takes them.
+        seconds: For each block.
+        precision: Of each block.
+    """
+    return tuple(measure_latency(forward, forward, batches, seconds, precision) for _ in range(FLOOR_BLOCKS))
 
 
-def _time(forward: Forward, images: Tensor) -> float:
-    _synchronize(images)
-    start = time.perf_counter()
-    forward(images)
-    _synchronize(images)
-    return time.perf_counter() - start
+def _enough(samples: Sequence[tuple[float, float]], precision: float, *, time_left: bool) -> bool:
+    n = len(samples)
+    if n < MIN_ROUNDS or n % 2:  # both orders equally often
+        return False
+    return not time_left or (n % LOOK_EVERY == 0 and _half_width(samples) <= precision)
 
 
-def _synchronize(images: Tensor) -> None:
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
+def _half_width(samples: Sequence[tuple[float, float]]) -> float:
+    base, other = np.array(samples).T
+    interval = median_interval(np.log(base) - np.log(other))
+    return (interval.hi - interval.lo) / 2
 
 
-def _peak_mib(forward: Forward, images: Tensor) -> float | None:
-    if not images.is_cuda:
-        return None
-    torch.cuda.reset_peak_memory_stats(images.device)
-    forward(images)
-    _synchronize(images)
-    return torch.cuda.max_memory_allocated(images.device) / 2**20
+def _timer(device: torch.device) -> Callable[[Forward, Tensor], float]:
+    """What times one call, in seconds. Nothing but the call happens on the host in between."""
+    if device.type != "cuda":
+
+        def by_clock(forward: Forward, images: Tensor) -> float:
+            start = time.perf_counter()
+            forward(images)
+            return time.perf_counter() - start
+
+        return by_clock
+    # torch's own annotations of events are incomplete.
+    before: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    after: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+    def by_events(forward: Forward, images: Tensor) -> float:
+        torch.cuda.synchronize(device)
+        before.record()
+        forward(images)
+        after.record()
+        after.synchronize()
+        return float(before.elapsed_time(after)) / 1e3
+
+    return by_events

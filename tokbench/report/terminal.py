@@ -7,7 +7,7 @@ console the columns of `DROPPED_FIRST` go, in that order, and long methods take 
 import math
 import os
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -19,6 +19,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tokbench.report.digits import Line, aligned, decimals, number
+
 # Where nobody says how wide a pipe or a file is: what a mail, a log and an issue still show unbroken.
 PIPED_WIDTH = 100
 
@@ -29,28 +31,23 @@ DROPPED_FIRST = ("setting", "peak", "img/s", "top-5", "method %", "latency", "sa
 # Characters that a method's name keeps, folded if need be, before intervals go.
 LEAST_ROOM = 14
 
-# No measurement here deserves more decimals, however narrow its interval. Accuracies have one, however wide theirs:
-# images are paired, so a difference is surer than either side. What is counted has no interval but steps.
-MAX_DECIMALS = 3
-MIN_DECIMALS = {"top1": 1, "top5": 1, "delta": 1}
-STEPS = {"gmacs_saved": 0.1, "share": 0.1, "peak_mib": 1.0}
-
 PLAIN = "none"
 TIMES = "\N{MULTIPLICATION SIGN}"
 METHOD_SETTINGS = ("schedule", "site", "regime")
-SETTINGS = ("device", "dtype", "batch_size", "compiled", "attention_kernel", *METHOD_SETTINGS)
+SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
 NUMBERS = [
     *("gmacs", "gmacs_method", "gmacs_saved", "latency_ms", "latency_ms_lo", "latency_ms_hi", "images_per_s"),
     *("speedup", "speedup_lo", "speedup_hi", "peak_mib", "top1", "top5", "images", "top1_lo", "top1_hi"),
-    *("delta_top1", "delta_lo", "delta_hi"),
+    *("delta_top1", "delta_lo", "delta_hi", "noise_floor", "other_load"),
 ]
+# Of the CPUs, taken by other processes: worth a line under the table.
+MUCH_LOAD = 0.1
+
 # A parameter's value may hold commas, so only what stands before a `name=` divides.
 PARAMETER = re.compile(r"[(,](?=\w+=)")
 HEADS = {"batch_size": "batch", "attention_kernel": "attention"}
 SIGNS = {"FASTER": ("▲", "green"), "SLOWER": ("▼", "red"), "SAME": ("=", "dim"), "AMBIGUOUS": ("?", "yellow")}
-
-Line = dict[Hashable, Any]
 
 
 @dataclass(frozen=True)
@@ -86,12 +83,15 @@ def render(table: pd.DataFrame, console: Console) -> None:
     Raises:
         KeyError: A column is missing, or a verdict is none of `tokbench.stats.Verdict`.
     """
-    for number, (model, rows) in enumerate(table.groupby("model", sort=False, dropna=False)):
+    if "mode" not in table:  # written before there were three of them
+        mode = np.where(table["compiled"].eq(True), "compile", "eager")
+        table = table.assign(mode=mode, noise_floor=None, other_load=None)
+    for place, (model, rows) in enumerate(table.groupby("model", sort=False, dropna=False)):
         block = rows.assign(label=_labels(rows), keep=pd.to_numeric(rows["keep"]))
         # A method's settings on the plain model's row say nothing about it.
         block.loc[block["method"] == PLAIN, list(METHOD_SETTINGS)] = None
         lines = _lines(block[block["status"] == "ok"])
-        console.print(*([""] if number else []), _title(str(model), lines), sep="\n")
+        console.print(*([""] if place else []), _title(str(model), lines), sep="\n")
         if lines:
             console.print("", _fitting(_columns(lines), console), "", _legend(lines), sep="\n")
         if notes := _without_result(block):
@@ -138,8 +138,6 @@ def _lines(measured: pd.DataFrame) -> list[Line]:
 def _word(value: Any) -> str:
     if value is None or pd.isna(value):
         return ""
-    if pd.api.types.is_bool(value):  # of the column `compiled`
-        return "compiled" if value else "eager"
     if isinstance(value, float):
         return f"{value:g}"
     # An error's text may bring line breaks and a terminal's control sequences.
@@ -166,12 +164,24 @@ def _legend(lines: Sequence[Line]) -> Text:
     verdicts = ", ".join(f"{sign} {verdict.lower()}" for verdict, (sign, _) in SIGNS.items() if verdict in used)
     seeds = " or ".join(sorted({_word(line["seeds"]) for line in lines if line["seeds"] > 1}))
     notes = [
-        "★ Pareto-best: no other row is at once cheaper and more accurate" if any(x["pareto"] for x in lines) else "",
+        "★ Pareto: no other row costs no more and is surely better in top-1 (paired 95 % interval above 0)"
+        if any(x["pareto"] for x in lines)
+        else "",
         f"{verdicts}: against the plain model" if verdicts else "",
         "[ ] 95 % interval" if any(x["speedup_half"] > 0 or x["delta_half"] > 0 for x in lines) else "",
+        *_circumstances(lines),
         f"± standard deviation over {seeds} seeds" if seeds else "",
     ]
     return Text("\n".join(filter(None, notes)), "dim")
+
+
+def _circumstances(lines: Sequence[Line]) -> list[str]:
+    """What the times were taken under."""
+    floor, load = (max((x[name] for x in lines if x[name] > 0), default=0.0) for name in ("noise_floor", "other_load"))
+    return [
+        f"the plain model's time differed from itself by up to {floor:.1f} %" if floor else "",
+        f"other processes had up to {100 * load:.0f} % of the CPUs" if load > MUCH_LOAD else "",
+    ]
 
 
 def _without_result(block: pd.DataFrame) -> list[Text]:
@@ -205,7 +215,7 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
         Column("pareto", "", "", [Text("★" if line["pareto"] else "", "yellow") for line in lines]),
         Column("method", "method", "", [Text(method) for method in methods], "left"),
         *_settings(lines),
-        Column("keep", "keep", "", [Text(keep) for keep in _aligned([_word(line["keep"]) for line in lines])]),
+        Column("keep", "keep", "", [Text(keep) for keep in aligned([_word(line["keep"]) for line in lines])]),
         Column("GMACs", "GMACs", "", _cells(lines, "gmacs")),
         Column("saved", "saved", "%", _cells(lines, "gmacs_saved")),
         Column("method %", "method", "%", _cells(lines, "share")),
@@ -233,39 +243,19 @@ def _settings(lines: Sequence[Line]) -> list[Column]:
     return [Column(keys[name], HEADS.get(name, name), "", cells[name], "left") for name in varying]
 
 
-def _decimals(line: Line, name: str) -> int:
-    """Decimals up to the first digit in doubt; three significant digits where nothing says which that is."""
-    half = STEPS[name] if name in STEPS else line[f"{name}_half"]
-    doubt = half if half > 0 else abs(line[name]) / 100
-    decimals = math.ceil(-math.log10(doubt)) if doubt > 0 else 0
-    return min(MAX_DECIMALS, max(decimals, MIN_DECIMALS.get(name, decimals)))
-
-
-def _number(value: float, decimals: int) -> str:
-    # Negative decimals round to tens and hundreds; adding zero keeps "-0.0" away.
-    return "" if math.isnan(value) else f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"
-
-
-def _aligned(numbers: Sequence[str]) -> list[str]:
-    """Numbers of one width with their decimal points below each other."""
-    tails = [len(number) - len(number.partition(".")[0]) for number in numbers]
-    padded = [number + " " * (max(tails) - tail) for number, tail in zip(numbers, tails, strict=True)]
-    return [number.rjust(max(map(len, padded))) for number in padded]
-
-
 def _cells(lines: Sequence[Line], name: str) -> list[Text]:
     """The numbers of a column, cut to the digits they deserve."""
-    return [Text(n) for n in _aligned([_number(line[name], _decimals(line, name)) for line in lines])]
+    return [Text(n) for n in aligned([number(line[name], decimals(line, name)) for line in lines])]
 
 
 def _notes(lines: Sequence[Line], name: str) -> list[str]:
     """What stands behind a comparison: its interval. What stands behind top-1: the spread over the seeds."""
 
     def note(line: Line) -> str:
-        digits = _decimals(line, name)
+        digits = decimals(line, name)
         if name == "top1":
-            return f" ±{_number(line['spread'], digits)}" if line["seeds"] > 1 else ""
-        lo, hi = (_number(line[f"{name}_{end}"], digits) for end in ("lo", "hi"))
+            return f" ±{number(line['spread'], digits)}" if line["seeds"] > 1 else ""
+        lo, hi = (number(line[f"{name}_{end}"], digits) for end in ("lo", "hi"))
         return f" [{lo}, {hi}]" if lo and hi and not math.isnan(line[name]) else ""
 
     notes = [note(line) for line in lines]

@@ -1,0 +1,50 @@
+"""What a run writes: a measurement, or why there is none."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tokbench.compare.prepare import Row
+from tokbench.errors import UserError
+from tokbench.store import Store
+
+# Kinds of records beside the measurements' own.
+FAILED = "failed"  # why a measurement is missing
+LOST_IMAGE = "unreadable"  # why an image could not be read
+NOISE = "noise"  # the plain model against itself, in one session
+
+
+def missing(rows: Iterable[Row], kind: str, store: Store) -> dict[str, Row]:
+    """One row for each measurement of a kind that has no record, by its key."""
+    wanted = {row.keys[kind]: row for row in rows if kind in row.keys}
+    return {key: row for key, row in wanted.items() if store.get(kind, key) is None}
+
+
+def attempt(kind: str, key: str, store: Store, measure: Callable[[], dict[str, Any]]) -> bool:
+    """Record a measurement, or why there is none: a method that fails costs its own rows only.
+
+    Returns:
+        Whether there is one.
+
+    Raises:
+        UserError: As the measurement raises it.
+    """
+    try:
+        value = measure()
+    except UserError:
+        raise
+    except Exception as error:
+        store.add(FAILED, f"{kind}/{key}", {"reason": _reason(error)})
+        return False
+    store.add(kind, key, value)
+    return True
+
+
+def _reason(error: Exception) -> str:
+    """One line: what was raised, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if "site-packages" in where.filename else f" ({where.filename.rpartition('/')[2]}:{where.lineno})"
+    text = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {text.splitlines()[0]}{place}"
