@@ -1,0 +1,62 @@
+"""What is timed: tensors of DeiT-S's geometry, the same each time, on CUDA where there is one.
+
+These are measurements of speed, not tests: the ordinary run calls each once, to see that it still works, and
+`make bench` times them.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tokbench.attention import AttentionProbe, Heads
+from tokbench.downsampler import Context, Downsampler
+from tokbench.noise import uniform
+from tokbench.tokens import Tokens
+
+GRID = (14, 14)
+N = GRID[0] * GRID[1]
+P, D, H = 1, 384, 6
+BLOCKS = 12
+DEPTHS = (3, 6, 9)
+KEEPS = (0.9, 0.7, 0.5)
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BATCH = 64 if DEVICE.type == "cuda" else 8
+
+
+def clock() -> float:
+    """Seconds, once everything that was asked of the GPU is done."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers from a fixed seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+def tokens() -> Tokens:
+    """(BATCH, P+N, D), before the first reduction."""
+    return Tokens.from_sequence(normal(BATCH, P + N, D), GRID, P)
+
+
+def heads(*, matrix: bool = False) -> Heads:
+    """A block's attention, with its matrix where that is asked for."""
+    q, k, v = normal(3, BATCH, H, P + N, D // H).unbind(0)
+    scale = (D // H) ** -0.5
+    return Heads(q, k, v, scale, None, ((q * scale) @ k.mT).softmax(dim=3) if matrix else None)
+
+
+def context(method: Downsampler) -> Context:
+    """What the method declares, at its first reduction."""
+    known = AttentionProbe(method.needs)(heads(matrix="attention" in method.needs), P)
+    images = torch.arange(BATCH, device=DEVICE)
+    return Context(depth=DEPTHS[0], depths=DEPTHS, stage=0, noise=lambda: uniform(0, images, DEPTHS[0], N), **known)
+
+
+def inferring(function: Callable[..., object]) -> Callable[..., object]:
+    """The function without gradients, as everything is measured."""
+    return torch.inference_mode()(function)

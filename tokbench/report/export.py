@@ -1,0 +1,144 @@
+"""Times in the JSON of pytest-benchmark, for its `compare` and the dashboards that read it.
+
+Each timed row becomes one benchmark. What pytest-benchmark would have measured by itself is left as it leaves it
+where nobody knows: results do not say at which commit they were made.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest_benchmark
+from pytest_benchmark.stats import Stats
+
+from tokbench.compare.table import read_table
+from tokbench.errors import UserError
+from tokbench.schedule import takes_keep
+from tokbench.stats import MIN_ROUNDS
+from tokbench.store import ENVIRONMENT, PLAN, Store
+
+PARAMS = ("model", "method", "site", "schedule", "keep", "device", "dtype", "batch_size", "mode")
+EXTRA = (
+    *(
+        "tokens_per_block",
+        "attention_kernel",
+        "params_m",
+        "gmacs",
+        "gmacs_saved",
+        "speedup",
+        "speedup_lo",
+        "speedup_hi",
+    ),
+    *("verdict", "noise_floor", "other_load", "peak_mib", "delta_top1"),
+)
+
+
+def pytest_benchmark_json(directory: Path) -> dict[str, Any]:
+    """The latencies of a results directory as pytest-benchmark stores a run.
+
+    A benchmark's group is what its row is compared within (model, device, dtype, batch, schedule and keep), its name
+    method and parameters, its data the seconds of each round's batch. The rows of a stochastic method's seeds share
+    one measured time and become one benchmark; its `extra_info` has the mean of their accuracies.
+
+    Args:
+        directory: What `tokbench compare` wrote.
+
+    Returns:
+        The whole document, ready for `json.dumps`.
+
+    Raises:
+        UserError: The directory holds no results, or no times.
+    """
+    table = read_table(directory)
+    plan = json.loads((directory / PLAN).read_text(encoding="utf-8"))
+    store = Store(directory)
+    rows = table.assign(key=[row["keys"].get("latency") for row in plan["rows"]])
+    benchmarks = []
+    for key, same in rows.groupby("key", sort=False):
+        record = store.get("latency", str(key))
+        if record is not None:
+            benchmarks.append(_benchmark(same, record, plan["suite"]))
+    if not benchmarks:
+        raise UserError(
+            f"no times in {directory}: measure them with tokbench compare --only macs,latency --out {directory}"
+        )
+    environment = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
+    return {
+        "machine_info": _machine(environment),
+        "commit_info": {
+            "id": "unversioned",
+            "time": None,
+            "author_time": None,
+            "dirty": False,
+            "project": "tokbench",
+            "branch": "(unknown)",
+        },
+        "benchmarks": benchmarks,
+        "datetime": environment["measured"],
+        "version": pytest_benchmark.__version__,
+    }
+
+
+def _benchmark(same: pd.DataFrame, record: dict[str, Any], suite: dict[str, Any]) -> dict[str, Any]:
+    """One benchmark, from the rows that share a time."""
+    row = {str(name): _plain(value) for name, value in same.iloc[0].items()}
+    group = _group(row)
+    name = f"{row['method']}[{row['params']}]" if row["params"] else row["method"]
+    return {
+        "group": group,
+        "name": name,
+        "fullname": f"{group}::{name}",
+        "params": {key: row[key] for key in PARAMS},
+        "param": row["params"],
+        "extra_info": {
+            **{key: row[key] for key in EXTRA},
+            "top1": _plain(same["top1"].mean()),
+            "session": record.get("session"),
+        },
+        "options": {"min_rounds": MIN_ROUNDS, "max_time": suite["seconds"], "disable_gc": True},
+        "stats": _statistics(record["other_s"]),
+    }
+
+
+def _group(row: dict[str, Any]) -> str:
+    """What a row is compared within. A keep that was solved for is its method's own, and no group's."""
+    given = not row["schedule"] or takes_keep(row["schedule"])
+    parts = [
+        row["model"],
+        row["device"],
+        row["dtype"],
+        f"batch {row['batch_size']}",
+        row["mode"],
+        row["schedule"],
+        f"keep {row['keep']:g}" if given else "",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _statistics(seconds: list[float]) -> dict[str, Any]:
+    stats: Any = Stats()  # type: ignore[no-untyped-call]
+    for one in seconds:
+        stats.update(one)
+    return {**stats.as_dict(), "data": list(seconds), "iterations": 1}
+
+
+def _machine(environment: dict[str, Any]) -> dict[str, Any]:
+    """The machine that measured, under pytest-benchmark's names where it has them."""
+    versions = environment["versions"]
+    return {
+        "processor": environment["device_name"],
+        "python_version": versions["python"],
+        "release": environment["platform"],
+        "cpu": {"count": environment["cpus"]},
+        "tokbench": environment,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A table's value as JSON has it."""
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
