@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: compare test check docs embedded setup clean
+.PHONY: compare test check bench docs embedded setup clean
 
 compare: setup
 	@$(BIN)/tokbench compare
@@ -17,6 +17,10 @@ check: setup
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+# Times every operator and method at DeiT-S's geometry; with CUDA on the GPU.
+bench: setup
+	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-warmup=on --benchmark-warmup-iterations=3 --benchmark-disable-gc --benchmark-sort=mean --benchmark-columns=median,iqr,rounds
 
 # Writes the pages that say what the code says.
 docs: setup

@@ -136,6 +136,25 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
+def load_apart(path: Path) -> dict[str, type[Downsampler]]:
+    """Import a plugin file without making its methods known: another version of a file that is loaded already.
+
+    Returns:
+        The file's methods by name.
+
+    Raises:
+        Exception: Whatever the file raises.
+    """
+    known = dict(_classes)
+    _classes.clear()
+    try:
+        load_file(path)
+        return dict(_classes)
+    finally:
+        _classes.clear()
+        _classes.update(known)
+
+
 def method_class(name: str) -> type[Downsampler]:
     """The class registered under a name.
 

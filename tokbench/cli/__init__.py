@@ -6,6 +6,7 @@ The commands import what they need when they run, so that `tokbench --help` does
 from __future__ import annotations
 
 import io
+import os
 import sys
 import warnings
 from importlib.metadata import version as installed_version
@@ -14,7 +15,10 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
+from tokbench.cli.check import check
 from tokbench.cli.compare import compare
+from tokbench.cli.doctor import doctor
+from tokbench.cli.export import export
 from tokbench.cli.listing import listing
 from tokbench.cli.new import new
 from tokbench.cli.verify import verify
@@ -32,6 +36,9 @@ app.command()(compare)
 app.command(name="list")(listing)
 app.command()(new)
 app.command()(verify)
+app.command()(check)
+app.command()(export)
+app.command()(doctor)
 
 
 def _show_version(wanted: bool) -> None:
@@ -55,6 +62,8 @@ def main() -> None:
     # timm scripts a few functions at import, which new versions of torch complain of.
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
+    # The processes that measure memory import it too.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:`torch.jit:FutureWarning,ignore:`torch.jit:DeprecationWarning")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe that takes ASCII only shall get its table

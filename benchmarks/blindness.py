@@ -1,0 +1,134 @@
+"""Does the gate see a method that became 5 % slower, and one that loses a point of top-1?
+
+    python benchmarks/blindness.py
+
+A hundred times, score pruning on the embedded model is held against itself with extra work in it (matrix products, no
+sleep) that takes 5 % of the whole model's time, as `tokbench check --against` does: both versions in one session, in
+turn. SLOWER is wanted at least 95 times, FASTER never. Then 10 of 1,000 right answers are made wrong, a point of
+top-1, and held against the others exactly.
+
+Writes results/trust/blindness.txt.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+from trial import BATCH, KEEP, digits_with, keep
+
+from tokbench import Context, Tokens, create
+from tokbench.check.against import compare_versions
+from tokbench.check.finding import Outcome, Row
+from tokbench.check.rules import judge_answers_exactly
+from tokbench.downsampler import Downsampler
+from tokbench.measure.latency import Forward
+from tokbench.registry import method_class
+from tokbench.stats import Verdict, median_interval
+
+RUNS, WANTED = 100, 95
+SLOWDOWN = 0.05
+SECONDS = 4.0  # of a comparison, and as much again for its noise floor
+PRECISION = 0.005
+
+IMAGES, LOST = 1000, 10
+
+METHOD = "score_pruning"
+
+
+class Heavier(Downsampler):
+    """A method that multiplies matrices besides, so many times at each of its three stages."""
+
+    stages = 3
+
+    def __init__(self, method: Downsampler, products: int) -> None:
+        """Take the method and how often it shall multiply in one forward pass."""
+        super().__init__()
+        self.method = method
+        self.products = products
+        self.name, self.site, self.needs = method.name, method.site, method.needs
+        self.matrix = torch.eye(48)
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        """Do what the method does, and the work."""
+        done = self.products * context.stage // self.stages
+        for _ in range(self.products * (context.stage + 1) // self.stages - done):
+            torch.mm(self.matrix, self.matrix)
+        return self.method(tokens, keep, context)
+
+
+def products_for(share: float, plain: Forward, images: Tensor) -> int:
+    """How many products take this share of the model's time, the two measured in turn."""
+    matrix = torch.eye(48)
+    ratios = []
+    with torch.inference_mode():
+        for _ in range(200):
+            start = time.perf_counter()
+            plain(images)
+            middle = time.perf_counter()
+            for _ in range(100):
+                torch.mm(matrix, matrix)
+            ratios.append((middle - start) / (time.perf_counter() - middle))
+    return round(100 * share * float(np.median(ratios)))
+
+
+def slowdowns() -> tuple[Counter[Verdict], list[str]]:
+    """The verdicts, and the lines that tell them."""
+    method_class(METHOD)
+    old, images = digits_with(create(METHOD))
+    products = products_for(SLOWDOWN, old, images)
+    new, _ = digits_with(Heavier(create(METHOD), products))
+    timed = [compare_versions(old, new, [images], SECONDS, PRECISION) for _ in track(range(RUNS), transient=True)]
+    verdicts = Counter(one.change.verdict for one in timed)
+    ratios = np.concatenate([np.log(one.latency.other_s) - np.log(one.latency.base_s) for one in timed])
+    pooled = median_interval(ratios)
+    width, floor, load = (
+        f"{100 * np.median(values):.1f} %"
+        for values in (
+            [one.latency.half_width for one in timed],
+            [one.floor for one in timed],
+            [one.latency.other_load for one in timed],
+        )
+    )
+    return verdicts, [
+        f"{METHOD} at keep {KEEP} on the digits, batch {BATCH}, against itself with {products} products of 48x48",
+        f"matrices more: {100 * math.expm1(pooled.estimate):.1f} % slower over all {len(ratios):,} rounds "
+        f"(95 % interval {100 * math.expm1(pooled.lo):.1f} to {100 * math.expm1(pooled.hi):.1f} %).",
+        f"{RUNS} comparisons of {SECONDS:g} s and as much for the noise floor; typical half width {width}, "
+        f"floor {floor}, other processes' load {load}.",
+        f"SLOWER {verdicts[Verdict.SLOWER]}, AMBIGUOUS {verdicts[Verdict.AMBIGUOUS]}, SAME {verdicts[Verdict.SAME]}, "
+        f"FASTER {verdicts[Verdict.FASTER]}; at least {WANTED} SLOWER and no FASTER wanted.",
+    ]
+
+
+def lost_answers() -> Iterator[Outcome]:
+    """What a point of top-1 on 1,000 images comes to, for a hundred choices of which images are lost."""
+    row = Row("digits_deit", METHOD, "", "off-the-shelf", "after_attention", "", KEEP, None, "fp32", None, "")
+    for seed in range(RUNS):
+        random = np.random.default_rng(seed)
+        old = random.random(IMAGES) < 0.95
+        new = old.copy()
+        new[random.choice(np.flatnonzero(old), LOST, replace=False)] = False
+        yield from (finding.outcome for finding in judge_answers_exactly(row, old, new))
+
+
+def main() -> None:
+    """Run both and say whether the targets are met."""
+    verdicts, lines = slowdowns()
+    outcomes = Counter(lost_answers())
+    caught = outcomes == {Outcome.REGRESSED: RUNS}
+    lines += ["", f"A loss of {LOST} of {IMAGES:,} answers: regressed {outcomes[Outcome.REGRESSED]} times of {RUNS}."]
+    keep("blindness", lines)
+    seen = verdicts[Verdict.SLOWER] >= WANTED and not verdicts[Verdict.FASTER]
+    sys.exit(not (seen and caught))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Does tokbench see differences where there are none, next to a busy neighbour?
+
+    python benchmarks/false_alarms.py
+
+While another process loads a core half of the time, 200 comparisons of each kind in which both sides are the same:
+
+- rows: the plain model against itself, ten rows a session, with the session's noise floor, as `tokbench compare` does;
+- versions: a method against itself in one session, as `tokbench check --against` does;
+- results: `tokbench compare` of ten methods, 21 times, each in a process of its own, and `tokbench check` of each
+  against the one before it: 20 exit codes, 200 rows.
+
+At most 1 % of each kind may end in FASTER, SLOWER or exit code 1.
+
+Writes results/trust/false_alarms.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+from rich.progress import track
+from trial import BATCH, busy_neighbour, digits_with, keep
+
+from tokbench import create
+from tokbench.check.against import compare_versions
+from tokbench.compare.pictures import sample
+from tokbench.measure.latency import measure_floor, measure_latency
+from tokbench.models import EMBEDDED_MODEL, load_model
+from tokbench.registry import method_class
+from tokbench.stats import Verdict, compare_times, floor_of
+
+COMPARISONS, ALLOWED = 200, 0.01
+ROWS = 10  # of a session
+SECONDS = 1.0  # of a row, as in the embedded suite
+VERSION_SECONDS = 3.0
+PRECISION = 0.01
+
+METHODS = (
+    *("score_pruning", "score_pruning(score=cls)", "importance_sampling", "random_selection", "grid_pooling"),
+    *("tome", "evit", "dpc_knn", "gtp", "frequency"),
+)
+ALARMS = (Verdict.FASTER, Verdict.SLOWER)
+
+
+def rows() -> Counter[str]:
+    """Verdicts of the plain model against itself."""
+    pretrained = load_model(EMBEDDED_MODEL)
+    batch = [sample(pretrained, None, BATCH)]
+    verdicts: Counter[str] = Counter()
+    for _ in track(range(COMPARISONS // ROWS), "rows", transient=True):
+        blocks = measure_floor(pretrained.vit, batch, SECONDS, PRECISION)
+        floor = floor_of([compare_times(block.base_s, block.other_s) for block in blocks])
+        for _ in range(ROWS):
+            timed = measure_latency(pretrained.vit, pretrained.vit, batch, SECONDS, PRECISION)
+            verdicts[compare_times(timed.base_s, timed.other_s, floor).verdict] += 1
+    return verdicts
+
+
+def versions() -> Counter[str]:
+    """Verdicts of a method against another instance of itself."""
+    verdicts: Counter[str] = Counter()
+    method_class("score_pruning")
+    for _ in track(range(COMPARISONS), "versions", transient=True):
+        (old, images), (new, _) = (digits_with(create("score_pruning")) for _ in range(2))
+        verdicts[compare_versions(old, new, [images], VERSION_SECONDS, PRECISION).change.verdict] += 1
+    return verdicts
+
+
+def results() -> tuple[Counter[str], Counter[int]]:
+    """What became of the rows of results against those before them, and the exit codes."""
+    outcomes: Counter[str] = Counter()
+    codes: Counter[int] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        made = [Path(folder) / str(number) for number in range(COMPARISONS // ROWS + 1)]
+        for out in track(made, "results", transient=True):
+            only = ("--only", "latency", "--keep", "0.7", "--seeds", "0", "--batch-size", str(BATCH))
+            _tokbench("compare", "--methods", ",".join(METHODS), *only, "--out", str(out))
+        for old, new in pairwise(made):
+            checked = _tokbench("check", str(new), "--baseline", str(old), "--json")
+            codes[checked.returncode] += 1
+            outcomes += Counter(finding["outcome"] for finding in json.loads(checked.stdout)["findings"])
+    return outcomes, codes
+
+
+def _tokbench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tokbench", *arguments], capture_output=True, text=True, check=False)
+
+
+def _told(counts: Counter[str] | Counter[int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())) or "nothing"
+
+
+def main() -> None:
+    """Run all three and say whether the target is met."""
+    with busy_neighbour():
+        of_rows, of_versions, (of_results, codes) = rows(), versions(), results()
+    alarms = {
+        "rows": sum(of_rows[alarm] for alarm in ALARMS),
+        "versions": sum(of_versions[alarm] for alarm in ALARMS),
+        "results": of_results["regressed"] + of_results["improved"],
+    }
+    lines = [
+        f"{COMPARISONS} comparisons of each kind on the digits, batch {BATCH}, next to a core loaded half of the time.",
+        f"rows, {SECONDS:g} s each: {_told(of_rows)}",
+        f"versions, {VERSION_SECONDS:g} s each: {_told(of_versions)}",
+        f"results, two sessions each: found {_told(of_results)} of {COMPARISONS} rows; "
+        f"exit codes of {sum(codes.values())} checks: {_told(codes)}",
+        "",
+        f"False alarms: {', '.join(f'{kind} {count}' for kind, count in alarms.items())}; "
+        f"at most {ALLOWED * COMPARISONS:.0f} of each wanted, and exit code 1 never more often.",
+    ]
+    keep("false_alarms", lines)
+    sys.exit(max(*alarms.values(), codes[1]) > ALLOWED * COMPARISONS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The rules: what was measured before and now, of one thing, as findings.
+
+What is exact is held exactly. What is noisy gets a verdict, and counts as worse only where it is surely worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokbench.check.finding import Finding, Outcome, Row
+from tokbench.proportions import Flips, mcnemar, tango
+from tokbench.stats import MIN_MARGIN, Comparison, Verdict, compare_speedups
+
+Right = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is counted of one image.
+
+    Attributes:
+        tokens: The patch tokens leaving each block, space-separated.
+        gmacs: All multiply-accumulates, in billions.
+        gmacs_method: The method's own.
+    """
+
+    tokens: str
+    gmacs: float
+    gmacs_method: float
+
+
+def judge_counts(row: Row, old: Counts, new: Counts, allowed: float) -> Iterator[Finding]:
+    """Hold counts exactly: more compute is worse, and so are other tokens that save none.
+
+    Args:
+        row: Whose.
+        old: Before.
+        new: Now.
+        allowed: Percent that gmacs may grow by.
+    """
+    row = replace(row, seed=None, batch_size=None, mode="")
+    grown = 100 * (new.gmacs / old.gmacs - 1)
+    if new.gmacs != old.gmacs:
+        outcome = Outcome.IMPROVED if grown < 0 else Outcome.MOVED if grown <= allowed else Outcome.REGRESSED
+        yield Finding(outcome, "gmacs", f"{grown:+.2g} %", row, old.gmacs, new.gmacs)
+    if new.tokens != old.tokens:
+        outcome = Outcome.MOVED if new.gmacs < old.gmacs else Outcome.REGRESSED
+        block, before, after = _first_difference(old.tokens, new.tokens)
+        yield Finding(outcome, "tokens_per_block", f"patch tokens after block {block}", row, before, after)
+    if new.gmacs_method != old.gmacs_method:
+        share = "the method's share of them"
+        yield Finding(Outcome.MOVED, "gmacs_method", share, row, old.gmacs_method, new.gmacs_method)
+
+
+def judge_answers_exactly(row: Row, old: Right, new: Right) -> Iterator[Finding]:
+    """Hold answers image by image: any net loss of top-1 is worse, however small.
+
+    Args:
+        row: Whose.
+        old: (n,) booleans, one an image: was it right before?
+        new: (n,) the same images in the same order, now.
+    """
+    flips = mcnemar(old, new)
+    net = flips.gained - flips.lost
+    if flips.gained or flips.lost:
+        outcome = Outcome.REGRESSED if net < 0 else Outcome.IMPROVED if net > 0 else Outcome.MOVED
+        yield _top1(row, outcome, old, new, flips)
+
+
+def judge_answers(row: Row, old: Right, new: Right, allowed: float) -> Iterator[Finding]:
+    """Hold answers of unlike machines by a paired interval (Tango's, 95 %) of the difference in top-1.
+
+    Args:
+        row: Whose.
+        old: (n,) booleans, one an image: was it right before?
+        new: (n,) the same images in the same order, now.
+        allowed: Points of top-1 that may be lost.
+    """
+    flips = mcnemar(old, new)
+    if not (flips.gained or flips.lost):
+        return
+    change = tango(flips.gained, flips.lost, len(old))
+    lo, hi = 100 * change.lo, 100 * change.hi
+    if hi < -allowed:
+        outcome = Outcome.REGRESSED
+    elif lo < -allowed:
+        outcome = Outcome.AMBIGUOUS
+    else:
+        outcome = Outcome.IMPROVED if lo > 0 else Outcome.MOVED
+    finding = _top1(row, outcome, old, new, flips)
+    yield replace(finding, note=f"{finding.note}, 95 % [{lo:+.2f}, {hi:+.2f}]")
+
+
+def judge_speedup(row: Row, old: NDArray[np.float64], new: NDArray[np.float64], floor: float) -> Iterator[Finding]:
+    """Hold two sessions' speedups over the plain model against each other.
+
+    Args:
+        row: Whose.
+        old: (rounds,) log-ratios of the plain model's time to the row's, before.
+        new: (rounds,) the same, now.
+        floor: What sessions on one machine may differ by, as a fraction.
+    """
+    change = compare_speedups(old, new, floor)
+    before, after = (math.exp(float(np.median(ratios))) for ratios in (old, new))
+    yield from _timed(row, "speedup", change, floor, before, after)
+
+
+def judge_times(row: Row, change: Comparison, floor: float, old_s: float, new_s: float) -> Iterator[Finding]:
+    """Hold the times of two versions that were measured in turn against each other.
+
+    Args:
+        row: Whose.
+        change: The old version's time to the new one's.
+        floor: What identical programs differed by, as a fraction.
+        old_s: The old version's median, seconds a batch.
+        new_s: The new version's.
+    """
+    yield from _timed(row, "latency_ms", change, floor, 1e3 * old_s, 1e3 * new_s)
+
+
+def _timed(row: Row, column: str, change: Comparison, floor: float, before: float, after: float) -> Iterator[Finding]:
+    """Slower is worse; unclear is ambiguous only where the interval reaches what would be slower."""
+    margin = max(MIN_MARGIN, floor)
+    match change.verdict:
+        case Verdict.SLOWER:
+            outcome = Outcome.REGRESSED
+        case Verdict.FASTER:
+            outcome = Outcome.IMPROVED
+        case Verdict.AMBIGUOUS if change.speedup.lo < 1 / (1 + margin):
+            outcome = Outcome.AMBIGUOUS
+        case _:
+            return
+    estimate, lo, hi = (
+        f"{100 * (ratio - 1):+.1f}" for ratio in (change.speedup.estimate, change.speedup.lo, change.speedup.hi)
+    )
+    note = f"{estimate} % speed, 95 % [{lo}, {hi}], margin {100 * margin:.1f} %"
+    yield Finding(outcome, column, note, replace(row, seed=None), before, after)
+
+
+def _top1(row: Row, outcome: Outcome, old: Right, new: Right, flips: Flips) -> Finding:
+    before, after = (100 * float(np.mean(right)) for right in (old, new))
+    note = f"{after - before:+.2f} points: {flips.lost} lost, {flips.gained} gained of {len(old):,} images"
+    return Finding(outcome, "top1", note, replace(row, batch_size=None, mode=""), before, after)
+
+
+def _first_difference(old: str, new: str) -> tuple[int, str, str]:
+    """The first block after which the counts differ, and the two counts."""
+    before, after = old.split(), new.split()
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((block, a, b) for block, (a, b) in pairs if a != b)
