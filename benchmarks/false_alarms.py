@@ -1,6 +1,6 @@
 """Does tokbench see differences where there are none, next to a busy neighbour?
 
-    python benchmarks/false_alarms.py
+    GOMP_SPINCOUNT=30000 python benchmarks/false_alarms.py
 
 While another process loads a core half of the time, 200 comparisons of each kind in which both sides are the same:
 

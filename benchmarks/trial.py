@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -51,8 +52,10 @@ def keep(name: str, lines: Iterable[str]) -> None:
     """Print lines and keep them in results/trust, below the machine and the date."""
     machine = describe(torch.device("cpu"))
     versions = ", ".join(f"{package} {machine['versions'][package]}" for package in ("python", "torch", "tokbench"))
+    spin = os.environ.get("GOMP_SPINCOUNT")  # as the command line sets it, where nothing else is said
+    spinning = f"GOMP_SPINCOUNT={spin} " if spin else ""
     head = (
-        f"python benchmarks/{name}.py, {machine['measured']}",
+        f"{spinning}python benchmarks/{name}.py, {machine['measured']}",
         f"{machine['device_name']}, {machine['cpus']} CPUs, {machine['threads']} threads; {versions}",
         "",
     )

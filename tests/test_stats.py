@@ -145,21 +145,27 @@ def test_few_false_alarms():
 
 
 def test_floor_is_the_farthest_estimate():
-    def aa(estimate):
-        return Comparison(Interval(estimate, estimate / 1.2, estimate * 1.2), 0.5, Verdict.AMBIGUOUS)
+    def aa(lo, hi):
+        return Comparison(Interval(math.sqrt(lo * hi), lo, hi), 0.5, Verdict.AMBIGUOUS)
 
     assert floor_of([]) == 0
-    assert floor_of([aa(1.0)]) == 0
-    assert floor_of([aa(0.99), aa(1.03), aa(1.01)]) == pytest.approx(0.03)
-    assert floor_of([aa(0.9), aa(1.03)]) == pytest.approx(1 / 0.9 - 1)
+    assert floor_of([aa(0.8, 1.2), aa(0.99, 1.3)]) == 0  # noise, and no more
+    assert floor_of([aa(0.8, 1.2), aa(1.01, 1.3), aa(1.02, 1.03)]) == pytest.approx(0.02)
+    assert floor_of([aa(0.8, 0.9), aa(1.02, 1.03)]) == pytest.approx(1 / 0.9 - 1)
 
 
-def test_a_shift_that_every_block_shows_is_no_finding():
+def test_a_difference_that_the_blocks_show_is_no_finding():
     blocks = [compare_times(*noisy(speedup, 0.001, seed=seed)) for seed, speedup in enumerate((1.02, 0.99, 1.0))]
     floor = floor_of(blocks)
     assert floor == pytest.approx(0.02, abs=0.002)
     assert compare_times(*noisy(1.015, 0.001, seed=9)).verdict is Verdict.FASTER
     assert compare_times(*noisy(1.015, 0.001, seed=9), floor=floor).verdict is Verdict.SAME
+
+
+def test_blocks_that_only_scatter_hide_nothing():
+    blocks = [compare_times(*noisy(1, 0.1, seed=seed)) for seed in range(5)]
+    assert floor_of(blocks) < 0.02
+    assert compare_times(*noisy(0.9, 0.05, n=200, seed=9), floor=floor_of(blocks)).verdict is Verdict.SLOWER
 
 
 # Speedups of two sessions

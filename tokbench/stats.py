@@ -191,13 +191,17 @@ def compare_speedups(old: ArrayLike, new: ArrayLike, floor: float = 0.0, level: 
 
 
 def floor_of(comparisons: Sequence[Comparison]) -> float:
-    """The noise floor of comparisons of a program with itself: a relative difference, 0 where there are none.
+    """The noise floor: how far comparisons of a program with itself lie from 1 for sure, 0 where none does.
 
-    It is the farthest from 1 that any of their estimates lies, as a factor either way. Their intervals play no part:
-    how far a median may be off by chance is in the interval of the row that the floor is held against, and would
-    count twice.
+    It is the farthest near end of their intervals, as a factor either way, and so what sampling does not explain. How
+    far a median may be off by chance is in the interval of the row that the floor is held against; were it in the
+    floor too, it would count twice, and on a noisy machine hide differences that are plain to see.
+
+    Returns:
+        A relative difference.
     """
-    return math.expm1(max((abs(math.log(c.speedup.estimate)) for c in comparisons), default=0.0))
+    nearest = (max(math.log(c.speedup.lo), -math.log(c.speedup.hi)) for c in comparisons)
+    return math.expm1(max((max(end, 0.0) for end in nearest), default=0.0))
 
 
 def undominated(cost: ArrayLike, better: ArrayLike) -> NDArray[np.bool_]:

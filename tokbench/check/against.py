@@ -122,8 +122,8 @@ def check_versions(
         findings += [failed for failed in tried if isinstance(failed, Finding)]
         pairs = [pair for pair in tried if isinstance(pair, _Pair)]
         # Seeds share their counts and times.
-        once = {replace(pair.row, seed=None): pair for pair in reversed(pairs)}
-        for pair in progress.track(list(reversed(once.values())), description=f"counts and times, {name}"):
+        once = list({replace(pair.row, seed=None): pair for pair in reversed(pairs)}.values())[::-1]
+        for pair in progress.track(once, description=f"counts and times, {name}"):
             if "macs" in suite.only:
                 findings += _counts(pair, thresholds)
             if "latency" in suite.only:

@@ -93,9 +93,9 @@ def _tracked(file: Path) -> bool:
 
 
 def _commit(folder: Path, ref: str) -> str:
-    # What begins with a dash is an option to git.
-    found = None if ref.startswith("-") else _git(folder, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
-    if found is None or found.returncode != 0:
+    # With its suffix no ref reads as an option.
+    found = _git(folder, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+    if found.returncode != 0:
         raise UserError(
             f"git knows no commit '{ref}' in {_root(folder)}: name a branch, tag or hash, "
             "and fetch it first where the clone is shallow"
