@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -24,18 +23,19 @@ from rich.progress import track
 from torch import Tensor
 from trial import BATCH, KEEP, digits_with, keep
 
-from tokbench import Context, Tokens, create
+from tokbench import Context, DownsampledViT, Tokens, create
 from tokbench.check.against import compare_versions
 from tokbench.check.finding import Outcome, Row
 from tokbench.check.rules import judge_answers_exactly
 from tokbench.downsampler import Downsampler
-from tokbench.measure.latency import Forward
+from tokbench.measure.latency import measure_latency
 from tokbench.registry import method_class
 from tokbench.stats import Verdict, median_interval
 
 RUNS, WANTED = 100, 95
 SLOWDOWN = 0.05
-SECONDS = 5.0  # of a comparison, and as much again for its noise floor
+TRIAL_SECONDS = 10.0  # of each of two trials that size the work
+SECONDS = 3.0  # of a comparison, and as much again for its noise floor
 PRECISION = 0.005
 
 IMAGES, LOST = 1000, 10
@@ -64,19 +64,15 @@ class Heavier(Downsampler):
         return self.method(tokens, keep, context)
 
 
-def products_for(share: float, plain: Forward, images: Tensor) -> int:
-    """How many products take this share of the model's time, the two measured in turn."""
-    matrix = torch.eye(48)
-    ratios = []
-    with torch.inference_mode():
-        for _ in range(200):
-            start = time.perf_counter()
-            plain(images)
-            middle = time.perf_counter()
-            for _ in range(100):
-                torch.mm(matrix, matrix)
-            ratios.append((middle - start) / (time.perf_counter() - middle))
-    return round(100 * share * float(np.median(ratios)))
+def products_for(slowdown: float, old: DownsampledViT, images: Tensor) -> int:
+    """How many products slow the model down by so much, found by trying: alone they take less time than in a model."""
+    products = 100
+    for _ in range(2):
+        new, _ = digits_with(Heavier(create(METHOD), products))
+        timed = measure_latency(old, new, [images], TRIAL_SECONDS, precision=0)
+        measured = float(np.median(np.log(timed.other_s) - np.log(timed.base_s)))
+        products = round(products * math.log1p(slowdown) / measured)
+    return products
 
 
 def slowdowns() -> tuple[Counter[Verdict], list[str]]:

@@ -37,8 +37,8 @@ from tokbench.stats import Verdict, compare_times, floor_of
 
 COMPARISONS, ALLOWED = 200, 0.01
 ROWS = 10  # of a session
-SECONDS = 1.0  # of a row, as in the embedded suite
-VERSION_SECONDS = 3.0
+SECONDS = 0.5  # of a row: short, for then chance has most room
+VERSION_SECONDS = 1.0
 PRECISION = 0.01
 
 METHODS = (
@@ -79,7 +79,18 @@ def results() -> tuple[Counter[str], Counter[int]]:
     with tempfile.TemporaryDirectory() as folder:
         made = [Path(folder) / str(number) for number in range(COMPARISONS // ROWS + 1)]
         for out in track(made, "results", transient=True):
-            only = ("--only", "latency", "--keep", "0.7", "--seeds", "0", "--batch-size", str(BATCH))
+            only = (
+                "--only",
+                "latency",
+                "--keep",
+                "0.7",
+                "--seeds",
+                "0",
+                "--batch-size",
+                str(BATCH),
+                "--seconds",
+                str(SECONDS),
+            )
             _tokbench("compare", "--methods", ",".join(METHODS), *only, "--out", str(out))
         for old, new in pairwise(made):
             checked = _tokbench("check", str(new), "--baseline", str(old), "--json")

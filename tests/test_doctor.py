@@ -18,6 +18,7 @@ from made_images import TABBY, TENCH, write_folder
 from rich.console import Console
 
 from tokbench.cli.doctor import _show
+from tokbench.measure.cpu import usable_cpus
 from tokbench.report import doctor, machine
 from tokbench.report.machine import Finding
 
@@ -121,7 +122,7 @@ def test_versions_are_those_installed_and_held_against_what_is_asked_for(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sched_setaffinity")
 def test_cores_are_those_that_may_be_used() -> None:
     allowed = os.sched_getaffinity(0)
-    assert machine.usable_cores() == len(allowed)
+    assert usable_cpus() == len(allowed)
     os.sched_setaffinity(0, {min(allowed)})
     try:
         assert f" 1 of {os.cpu_count()} cores usable" in machine.processor().told

@@ -64,9 +64,7 @@ class Check(BaseModel):
     top1: pydantic.NonNegativeFloat = Field(
         default=0.5, description="points that may be lost, where machines are unlike"
     )
-    speedup: pydantic.NonNegativeFloat = Field(
-        default=5.0, description="percent that two sessions on one machine differ by"
-    )
+    speedup: pydantic.NonNegativeFloat = Field(default=5.0, description="percent of slowdown that may stay in doubt")
     seconds: pydantic.PositiveFloat = Field(default=10.0, description="of timing two versions of a row with --against")
     precision: pydantic.NonNegativeFloat = Field(
         default=0.005, description="half width at which that timing stops earlier"
@@ -125,7 +123,7 @@ def load_config(path: Path | None = None) -> Config:
     try:
         return Config(**_lay_over(packaged, user))
     except pydantic.ValidationError as error:
-        raise UserError(f"{own}: {_explain(error, list(Config.model_fields))}") from None
+        raise UserError(f"{own}: {_explain(error, [*Config.model_fields, *Check.model_fields])}") from None
 
 
 def _read(text: str, name: str) -> dict[str, Any]:

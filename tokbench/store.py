@@ -15,7 +15,7 @@ from typing import Any
 
 from tokbench.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 
 PLAN = "plan.json"
 RECORDS = "records.jsonl"
@@ -27,8 +27,46 @@ def identity(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-class Store:
-    """The measurements of one directory."""
+class Records:
+    """The measurements of one directory, to be read."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read what there is, and change nothing.
+
+        Args:
+            directory: Where the comparison lives.
+
+        Raises:
+            UserError: It was written by another version of the format, or is damaged.
+        """
+        self.directory = directory
+        self._path = directory / RECORDS
+        self._records = self._load()
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """A measurement made before, or None."""
+        return self._records.get((kind, key))
+
+    def _load(self) -> dict[tuple[str, str], dict[str, Any]]:
+        plan = self.directory / PLAN
+        if plan.is_file():
+            schema = json.loads(plan.read_text(encoding="utf-8")).get("schema")
+            if schema != SCHEMA:
+                raise UserError(
+                    f"{self.directory} has results of format {schema}, this tokbench writes {SCHEMA}: "
+                    "choose another folder with --out DIR, or measure anew with --fresh"
+                )
+        content = self._path.read_bytes() if self._path.is_file() else b""
+        try:
+            # What stands behind the last line's end is of a writer that was killed, or still writes.
+            records = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+            return {(record["kind"], record["key"]): record["value"] for record in records}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._path} is damaged ({error}): measure anew with --fresh") from None
+
+
+class Store(Records):
+    """The measurements of one directory, to be added to."""
 
     def __init__(self, directory: Path, *, fresh: bool = False) -> None:
         """Open a directory, and make it where it is missing.
@@ -38,25 +76,24 @@ class Store:
             fresh: Forget what was measured before.
 
         Raises:
-            UserError: The directory cannot be written, or was written by another version of the format.
+            UserError: The directory cannot be written, was written by another version of the format, or is damaged.
         """
-        self.directory = directory
-        self._path = directory / RECORDS
         try:
             directory.mkdir(parents=True, exist_ok=True)
             if fresh:
-                self._path.unlink(missing_ok=True)
-            with self._path.open("ab"):
+                (directory / RECORDS).unlink(missing_ok=True)
+            with (directory / RECORDS).open("ab"):
                 pass
         except OSError as error:
             raise UserError(
                 f"cannot write results to {directory} ({error.strerror}): choose another folder with --out DIR"
             ) from None
-        self._records = self._load()
-
-    def get(self, kind: str, key: str) -> dict[str, Any] | None:
-        """A measurement made before, or None."""
-        return self._records.get((kind, key))
+        super().__init__(directory)
+        content = self._path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]
+        if len(complete) < len(content):
+            # The last writer was killed in the middle of a line.
+            write_atomically(self._path, lambda path: path.write_bytes(complete))
 
     def add(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Write a measurement; when this returns, it is on the disk."""
@@ -72,26 +109,6 @@ class Store:
         """Write one of the directory's JSON files, whole or not at all."""
         text = json.dumps({"schema": SCHEMA, **content}, indent=2, default=str) + "\n"
         write_atomically(self.directory / name, lambda path: path.write_text(text, encoding="utf-8"))
-
-    def _load(self) -> dict[tuple[str, str], dict[str, Any]]:
-        plan = self.directory / PLAN
-        if plan.is_file():
-            schema = json.loads(plan.read_text(encoding="utf-8")).get("schema")
-            if schema != SCHEMA:
-                raise UserError(
-                    f"{self.directory} has results of format {schema}, this tokbench writes {SCHEMA}: "
-                    "choose another folder with --out DIR, or measure anew with --fresh"
-                )
-        content = self._path.read_bytes()
-        complete = content[: content.rfind(b"\n") + 1]
-        if len(complete) < len(content):
-            # The last writer was killed in the middle of a line.
-            write_atomically(self._path, lambda path: path.write_bytes(complete))
-        try:
-            records = [json.loads(line) for line in complete.splitlines()]
-            return {(record["kind"], record["key"]): record["value"] for record in records}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._path} is damaged ({error}): measure anew with --fresh") from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -207,7 +207,7 @@ def _times(pair: _Pair, thresholds: Check) -> Iterator[Finding]:
     old, new = (in_mode(model, pair.cell.mode, pair.batches[0]) for model in (pair.old, pair.new))
     timed = compare_versions(old, new, pair.batches, thresholds.seconds, thresholds.precision)
     medians = (float(np.median(samples)) for samples in (timed.latency.base_s, timed.latency.other_s))
-    yield from judge_times(pair.row, timed.change, timed.floor, *medians)
+    yield from judge_times(pair.row, timed.change, timed.floor, thresholds.speedup / 100, *medians)
 
 
 def _answers(pairs: Sequence[_Pair], model: Pretrained, prepared: Prepared, progress: Progress) -> Iterator[Finding]:

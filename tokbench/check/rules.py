@@ -107,31 +107,36 @@ def judge_speedup(row: Row, old: NDArray[np.float64], new: NDArray[np.float64], 
     """
     change = compare_speedups(old, new, floor)
     before, after = (math.exp(float(np.median(ratios))) for ratios in (old, new))
-    yield from _timed(row, "speedup", change, floor, before, after)
+    yield from _timed(row, "speedup", change, floor, floor, before, after)
 
 
-def judge_times(row: Row, change: Comparison, floor: float, old_s: float, new_s: float) -> Iterator[Finding]:
+def judge_times(
+    row: Row, change: Comparison, floor: float, allowed: float, old_s: float, new_s: float
+) -> Iterator[Finding]:
     """Hold the times of two versions that were measured in turn against each other.
 
     Args:
         row: Whose.
         change: The old version's time to the new one's.
         floor: What identical programs differed by, as a fraction.
+        allowed: A slowdown, as a fraction, that may stay in doubt; one that is sure is worse, however small.
         old_s: The old version's median, seconds a batch.
         new_s: The new version's.
     """
-    yield from _timed(row, "latency_ms", change, floor, 1e3 * old_s, 1e3 * new_s)
+    yield from _timed(row, "latency_ms", change, floor, allowed, 1e3 * old_s, 1e3 * new_s)
 
 
-def _timed(row: Row, column: str, change: Comparison, floor: float, before: float, after: float) -> Iterator[Finding]:
-    """Slower is worse; unclear is ambiguous only where the interval reaches what would be slower."""
+def _timed(
+    row: Row, column: str, change: Comparison, floor: float, allowed: float, before: float, after: float
+) -> Iterator[Finding]:
+    """Slower is worse; unclear is ambiguous only where the interval reaches a slowdown that is not allowed."""
     margin = max(MIN_MARGIN, floor)
     match change.verdict:
         case Verdict.SLOWER:
             outcome = Outcome.REGRESSED
         case Verdict.FASTER:
             outcome = Outcome.IMPROVED
-        case Verdict.AMBIGUOUS if change.speedup.lo < 1 / (1 + margin):
+        case Verdict.AMBIGUOUS if change.speedup.lo < 1 / (1 + max(margin, allowed)):
             outcome = Outcome.AMBIGUOUS
         case _:
             return

@@ -17,7 +17,7 @@ from tokbench.compare.records import NOISE
 from tokbench.compare.table import read_table
 from tokbench.errors import UserError
 from tokbench.schedule import takes_keep
-from tokbench.store import ENVIRONMENT, PLAN, Store
+from tokbench.store import ENVIRONMENT, PLAN, Records
 
 CORRECTNESS = "correctness.parquet"
 ANSWERED = ("model", "method", "params", "site", "schedule", "keep", "seed")
@@ -64,7 +64,7 @@ def _read(directory: Path) -> Results:
     plan, environment = (_json(directory / name) for name in (PLAN, ENVIRONMENT))
     read = read_table(directory).to_dict("records")
     rows = [_row(record) for record in read]
-    store = Store(directory)
+    store = Records(directory)
     timed = {
         row: record
         for row, planned in zip(rows, plan["rows"], strict=True)

@@ -18,7 +18,7 @@ from tokbench.measure.accuracy import UNREADABLE, WRONG
 from tokbench.proportions import mcnemar, surely_better, tango, wilson
 from tokbench.reference import COMPLETE, published_top1
 from tokbench.stats import undominated
-from tokbench.store import Store
+from tokbench.store import Records
 
 RIGHT = "0"
 
@@ -27,7 +27,7 @@ FRONT = ["model", "batch_size", "mode"]
 SETTING = [*FRONT, "method", "params", "regime", "schedule", "keep", "site"]
 
 
-def outcomes(store: Store, key: str | None, spans: list[range]) -> str | None:
+def outcomes(store: Records, key: str | None, spans: list[range]) -> str | None:
     """What was said of every image, a character each (see `measure.accuracy`); None where a part is missing."""
     parts = [store.get("accuracy", shard_key(key, span.start)) for span in spans] if key else []
     return None if not parts or None in parts else "".join(part["outcomes"] for part in parts if part)
@@ -129,7 +129,7 @@ def unlike_published(table: pd.DataFrame, plan: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def correctness(prepared: Prepared, images: ImageSet, store: Store) -> pd.DataFrame:
+def correctness(prepared: Prepared, images: ImageSet, store: Records) -> pd.DataFrame:
     """Long: one line for each image and each answer that was measured."""
     spans = shards(len(images), prepared.suite.accuracy_batch)
     parts = []

@@ -17,7 +17,7 @@ from tokbench.compare.run import shard_key, shards
 from tokbench.compare.times import time_remarks, times
 from tokbench.errors import UserError
 from tokbench.measure.environment import describe
-from tokbench.store import ENVIRONMENT, PLAN, Store, write_atomically
+from tokbench.store import ENVIRONMENT, PLAN, Records, Store, write_atomically
 
 NOT_MEASURED = "not measured yet"
 
@@ -84,7 +84,7 @@ def read_table(directory: Path) -> pd.DataFrame:
         UserError: The directory holds no plan.
     """
     plan = read_plan(directory)
-    store = Store(directory)
+    store = Records(directory)
     plain = {_setting(row): row["keys"] for row in plan["rows"] if row["method"] == PLAIN and not row["params"]}
     rows = [_measured(row, plain[_setting(row)], plan, store) for row in plan["rows"]]
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
@@ -144,7 +144,7 @@ def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["model"], row["batch_size"], row["mode"]
 
 
-def _measured(row: dict[str, Any], plain: dict[str, str], plan: dict[str, Any], store: Store) -> dict[str, Any]:
+def _measured(row: dict[str, Any], plain: dict[str, str], plan: dict[str, Any], store: Records) -> dict[str, Any]:
     """A planned row with everything that was measured of it."""
     suite = plan["suite"]
     keys = row["keys"]
@@ -166,7 +166,7 @@ def _measured(row: dict[str, Any], plain: dict[str, str], plan: dict[str, Any], 
     return {**filled, "status": status, **told}
 
 
-def _failures(keys: dict[str, str], spans: list[range], store: Store) -> list[str]:
+def _failures(keys: dict[str, str], spans: list[range], store: Records) -> list[str]:
     """Why measurements are missing."""
     wanted = [(kind, key) for kind, key in keys.items() if kind != "accuracy"]
     if "accuracy" in keys:

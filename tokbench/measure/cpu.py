@@ -37,6 +37,11 @@ def pinned(threads: int) -> Iterator[None]:
         _hold(allowed)
 
 
+def usable_cpus() -> int:
+    """How many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 class OtherLoad:
     """What other processes use of the CPUs from now on."""
 

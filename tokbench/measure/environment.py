@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tokbench.errors import UserError
+from tokbench.measure.cpu import usable_cpus
 
 PACKAGES = ("tokbench", "torch", "torchvision", "timm", "fvcore", "numpy", "pandas", "pillow")
 
@@ -66,7 +67,9 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device_name": device_name(device),
         "clock_mhz": clock_mhz(device),
         "cpus": os.cpu_count(),
+        "cpus_usable": usable_cpus(),
         "threads": torch.get_num_threads(),
+        "openmp": {name: value for name, value in os.environ.items() if name.startswith(("OMP_", "GOMP_", "KMP_"))},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "tf32": {"matmul": torch.get_float32_matmul_precision(), "cudnn": bool(torch.backends.cudnn.allow_tf32)},
         "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -18,7 +18,7 @@ from tokbench.compare.table import read_table
 from tokbench.errors import UserError
 from tokbench.schedule import takes_keep
 from tokbench.stats import MIN_ROUNDS
-from tokbench.store import ENVIRONMENT, PLAN, Store
+from tokbench.store import ENVIRONMENT, PLAN, Records
 
 PARAMS = ("model", "method", "site", "schedule", "keep", "device", "dtype", "batch_size", "mode")
 EXTRA = (
@@ -54,7 +54,7 @@ def pytest_benchmark_json(directory: Path) -> dict[str, Any]:
     """
     table = read_table(directory)
     plan = json.loads((directory / PLAN).read_text(encoding="utf-8"))
-    store = Store(directory)
+    store = Records(directory)
     rows = table.assign(key=[row["keys"].get("latency") for row in plan["rows"]])
     benchmarks = []
     for key, same in rows.groupby("key", sort=False):

@@ -22,6 +22,7 @@ import torch
 from packaging.requirements import Requirement
 from timm.layers import use_fused_attn
 
+from tokbench.measure.cpu import usable_cpus
 from tokbench.measure.environment import clock_mhz, describe, device_name
 from tokbench.measure.gpu import condition
 
@@ -53,7 +54,7 @@ def processor() -> Finding:
     """The CPU, and how many of its cores this process may use."""
     cores = os.cpu_count() or 1
     name = device_name(torch.device("cpu"))
-    return Finding("processor", "ok", f"{name}, {usable_cores()} of {cores} cores usable")
+    return Finding("processor", "ok", f"{name}, {usable_cpus()} of {cores} cores usable")
 
 
 def memory() -> Finding:
@@ -116,7 +117,7 @@ def device_choice(device: torch.device) -> Finding:
 
 def threads() -> Finding:
     """The CPU threads that torch computes with, against the cores there are for them."""
-    used, cores = torch.get_num_threads(), usable_cores()
+    used, cores = torch.get_num_threads(), usable_cpus()
     told = f"torch computes with {used} on {cores} cores"
     if used <= cores:
         return Finding("threads", "ok", told)
@@ -192,11 +193,6 @@ def package(name: str, use: str, mend: str) -> Finding:
     if find_spec(name) is not None:
         return Finding(name, "ok", f"is there, and {use}")
     return Finding(name, "note", f"is not there; it {use}", mend)
-
-
-def usable_cores() -> int:
-    """The CPUs that this process may run on."""
-    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
 
 
 def _driver() -> str:
