@@ -1,7 +1,7 @@
 """Fixtures that several test files share."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from tokbench import registry
 from tokbench.cli import main
 
 
@@ -17,6 +18,15 @@ from tokbench.cli import main
 def one_thread() -> None:
     """Small tensors only: more threads would cost more than they give, and change the order of sums."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_methods() -> Iterator[None]:
+    """What a test's plugins register is gone after it; what comes with tokbench stays, for it is imported once."""
+    yield
+    for name, cls in list(registry._classes.items()):
+        if cls.__module__.startswith("tokbench_plugin_"):
+            del registry._classes[name]
 
 
 @pytest.fixture(scope="session")

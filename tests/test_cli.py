@@ -232,18 +232,7 @@ class BadSetup(Downsampler):
 '''
 
 
-@pytest.fixture
-def registered() -> object:
-    """What a test registers is gone after it."""
-    from tokbench import registry
-
-    before = dict(registry._classes)
-    yield
-    registry._classes.clear()
-    registry._classes.update(before)
-
-
-def test_a_broken_method_costs_its_own_rows_only(run: Run, tmp_path: Path, registered: object) -> None:
+def test_a_broken_method_costs_its_own_rows_only(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(BROKEN_METHODS)
     (tmp_path / "worse.py").write_text("import nothing_of_this_name\n")
     methods = "raises,nan,shape,count,setup,grid_pooling"
@@ -323,7 +312,7 @@ def test_a_pipe_that_takes_ascii_only_gets_its_table(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_the_users_file_is_laid_over_the_packaged_one(run: Run, tmp_path: Path, registered: object) -> None:
+def test_the_users_file_is_laid_over_the_packaged_one(run: Run, tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods/first_tokens.py").write_text(
         "import torch\nfrom tokbench import Downsampler, register\n\n\n"
