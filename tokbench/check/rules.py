@@ -129,14 +129,14 @@ def judge_times(
 def _timed(
     row: Row, column: str, change: Comparison, floor: float, allowed: float, before: float, after: float
 ) -> Iterator[Finding]:
-    """Slower is worse; unclear is ambiguous only where the interval reaches a slowdown that is not allowed."""
+    """Slower is worse; unclear is ambiguous where it looks like a slowdown that is not allowed."""
     margin = max(MIN_MARGIN, floor)
     match change.verdict:
         case Verdict.SLOWER:
             outcome = Outcome.REGRESSED
         case Verdict.FASTER:
             outcome = Outcome.IMPROVED
-        case Verdict.AMBIGUOUS if change.speedup.lo < 1 / (1 + max(margin, allowed)):
+        case Verdict.AMBIGUOUS if change.speedup.estimate < 1 / (1 + max(margin, allowed)):
             outcome = Outcome.AMBIGUOUS
         case _:
             return
