@@ -79,19 +79,9 @@ def results() -> tuple[Counter[str], Counter[int]]:
     with tempfile.TemporaryDirectory() as folder:
         made = [Path(folder) / str(number) for number in range(COMPARISONS // ROWS + 1)]
         for out in track(made, "results", transient=True):
-            only = (
-                "--only",
-                "latency",
-                "--keep",
-                "0.7",
-                "--seeds",
-                "0",
-                "--batch-size",
-                str(BATCH),
-                "--seconds",
-                str(SECONDS),
-            )
-            _tokbench("compare", "--methods", ",".join(METHODS), *only, "--out", str(out))
+            cells = ("--methods", ",".join(METHODS), "--keep", "0.7", "--seeds", "0")
+            timed = ("--only", "latency", "--batch-size", str(BATCH), "--seconds", str(SECONDS))
+            _tokbench("compare", *cells, *timed, "--out", str(out))
         for old, new in pairwise(made):
             checked = _tokbench("check", str(new), "--baseline", str(old), "--json")
             codes[checked.returncode] += 1

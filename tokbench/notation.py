@@ -103,3 +103,8 @@ def first_problem(error: pydantic.ValidationError) -> str:
     message = problem["msg"][0].lower() + problem["msg"][1:]
     given = "" if problem["type"] in ("missing", "extra_forbidden") else f", got {problem['input']!r}"
     return f"{where}: {message}{given}"
+
+
+def printable(text: str) -> str:
+    """A text on one line: an error's may bring line breaks and a terminal's control sequences."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokbench.check.finding import Finding, Outcome, Report, Row
+from tokbench.notation import printable
 
 COLOURS: dict[str, str] = {
     Outcome.INVALID: "magenta",
@@ -65,7 +66,7 @@ def subject(row: Row, rows: Sequence[Row]) -> str:
     told = [f.name for f in fields(Row) if f.name not in ("method", "params")]
     varying = [n for n in told if len({getattr(other, n) for other in rows} - {None, ""}) > 1]
     settings = [f"{WORDS.get(n, '')}{getattr(row, n)}" for n in varying if getattr(row, n) not in (None, "")]
-    return _printable(" ".join([name, *settings]))
+    return printable(" ".join([name, *settings]))
 
 
 def summary(report: Report) -> str:
@@ -78,7 +79,7 @@ def summary(report: Report) -> str:
 
 def render(report: Report, console: Console) -> None:
     """Print what moved, row by row, what a reader should know besides, and the verdict."""
-    console.print(Text(_printable(report.title), "bold"))
+    console.print(Text(printable(report.title), "bold"))
     shown = lines(report)
     if shown:
         console.print("", _grid(shown, [HEAD]), sep="\n")
@@ -88,7 +89,7 @@ def render(report: Report, console: Console) -> None:
     if shown:
         console.print()
     for note in report.notes:
-        console.print(Text(_printable(note), "dim"))
+        console.print(Text(printable(note), "dim"))
     console.print(Text(summary(report), COLOURS.get(_worst(report), "green")))
 
 
@@ -109,9 +110,9 @@ def _grid(every: Sequence[Line], some: Sequence[Line]) -> Table:
 
 def _line(finding: Finding, rows: Sequence[Row]) -> Line:
     name = subject(finding.row, rows) if finding.row else ""
-    old, new = (_printable(value) for value in _values(finding))
+    old, new = (printable(value) for value in _values(finding))
     column = NAMES.get(finding.column, finding.column)
-    return Line(finding.outcome, name, column, old, new, _printable(finding.note))
+    return Line(finding.outcome, name, column, old, new, printable(finding.note))
 
 
 def _worst(report: Report) -> Outcome:
@@ -126,8 +127,3 @@ def _values(finding: Finding) -> tuple[str, str]:
         enough = next((d for d in range(least, most) if f"{old:.{d}f}" != f"{new:.{d}f}"), most)
         return f"{old:.{enough}f}", f"{new:.{enough}f}"
     return "" if old is None else str(old), "" if new is None else str(new)
-
-
-def _printable(text: str) -> str:
-    """An error's text may bring line breaks and a terminal's control sequences."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -114,6 +114,8 @@ def noise(device: torch.device) -> Iterator[Finding]:
     pictures = torch.zeros(BATCH, weight.shape[1], *vit.patch_embed.img_size, device=device)
     blocks = measure_floor(vit, [pictures], BLOCK_SECONDS, MIN_MARGIN)
     floor = max(MIN_MARGIN, floor_of([compare_times(block.base_s, block.other_s) for block in blocks]))
+    # Besides what is sure, a difference must outgrow what is left to chance in so much time.
+    floor += max(block.half_width for block in blocks)
     told = f"{100 * floor:.1f} %: a smaller difference in time cannot be told from none here and now"
     mend = "end other programs, and let clocks and temperature settle; more --seconds narrow it"
     yield Finding("noise floor", "note", told, mend) if floor > NOISY else Finding("noise floor", "ok", told)

@@ -19,6 +19,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tokbench.notation import printable
 from tokbench.report.digits import Line, aligned, decimals, number
 
 # Where nobody says how wide a pipe or a file is: what a mail, a log and an issue still show unbroken.
@@ -140,8 +141,7 @@ def _word(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:g}"
-    # An error's text may bring line breaks and a terminal's control sequences.
-    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+    return printable(str(value))
 
 
 def _known(lines: Iterable[Line], name: str) -> list[str]:
