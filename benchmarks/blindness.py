@@ -27,6 +27,7 @@ from tokbench import Context, DownsampledViT, Tokens, create
 from tokbench.check.against import compare_versions
 from tokbench.check.finding import Outcome, Row
 from tokbench.check.rules import judge_answers_exactly
+from tokbench.config import Check
 from tokbench.downsampler import Downsampler
 from tokbench.measure.latency import measure_latency
 from tokbench.registry import method_class
@@ -34,9 +35,8 @@ from tokbench.stats import Verdict, median_interval
 
 RUNS, WANTED = 100, 95
 SLOWDOWN = 0.05
-TRIAL_SECONDS = 10.0  # of each of two trials that size the work
-SECONDS = 3.0  # of a comparison, and as much again for its noise floor
-PRECISION = 0.005
+TRIAL_SECONDS = 30.0  # of each of two trials that size the work
+GATE = Check()  # as long and as precise as the gate measures where nothing else is said
 
 IMAGES, LOST = 1000, 10
 
@@ -81,7 +81,9 @@ def slowdowns() -> tuple[Counter[Verdict], list[str]]:
     old, images = digits_with(create(METHOD))
     products = products_for(SLOWDOWN, old, images)
     new, _ = digits_with(Heavier(create(METHOD), products))
-    timed = [compare_versions(old, new, [images], SECONDS, PRECISION) for _ in track(range(RUNS), transient=True)]
+    timed = [
+        compare_versions(old, new, [images], GATE.seconds, GATE.precision) for _ in track(range(RUNS), transient=True)
+    ]
     verdicts = Counter(one.change.verdict for one in timed)
     ratios = np.concatenate([np.log(one.latency.other_s) - np.log(one.latency.base_s) for one in timed])
     pooled = median_interval(ratios)
@@ -97,8 +99,8 @@ def slowdowns() -> tuple[Counter[Verdict], list[str]]:
         f"{METHOD} at keep {KEEP} on the digits, batch {BATCH}, against itself with {products} products of 48x48",
         f"matrices more: {100 * math.expm1(pooled.estimate):.1f} % slower over all {len(ratios):,} rounds "
         f"(95 % interval {100 * math.expm1(pooled.lo):.1f} to {100 * math.expm1(pooled.hi):.1f} %).",
-        f"{RUNS} comparisons of {SECONDS:g} s and as much for the noise floor; typical half width {width}, "
-        f"floor {floor}, other processes' load {load}.",
+        f"{RUNS} comparisons of {GATE.seconds:g} s or to {100 * GATE.precision:g} %, and as long for the noise floor; "
+        f"typical half width {width}, floor {floor}, other processes' load {load}.",
         f"SLOWER {verdicts[Verdict.SLOWER]}, AMBIGUOUS {verdicts[Verdict.AMBIGUOUS]}, SAME {verdicts[Verdict.SAME]}, "
         f"FASTER {verdicts[Verdict.FASTER]}; at least {WANTED} SLOWER and no FASTER wanted.",
     ]

@@ -67,7 +67,7 @@ class Check(BaseModel):
     speedup: pydantic.NonNegativeFloat = Field(default=5.0, description="percent of slowdown that may stay in doubt")
     seconds: pydantic.PositiveFloat = Field(default=10.0, description="of timing two versions of a row with --against")
     precision: pydantic.NonNegativeFloat = Field(
-        default=0.005, description="half width at which that timing stops earlier"
+        default=0.01, description="half width at which that timing stops earlier"
     )
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from tokbench.cli.arguments import schedule_of, split
 from tokbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,28 +73,28 @@ def compare(
     settings = load_config(config)
     name = suite or settings.default_suite
     given = {
-        "models": _split(models),
-        "methods": _split(methods),
-        "keep": _split(keep),
-        "schedule": _schedule(schedule, at),
+        "models": split(models),
+        "methods": split(methods),
+        "keep": split(keep),
+        "schedule": schedule_of(schedule, at),
         "site": site,
         "data": data,
         "weights": weights,
         "limit": limit,
         "device": device,
         "dtype": dtype,
-        "batch_size": _split(batch_size),
-        "mode": _split(mode),
+        "batch_size": split(batch_size),
+        "mode": split(mode),
         "seconds": seconds,
         "threads": threads,
         "workers": workers,
-        "seeds": _split(seeds),
-        "only": _split(only),
+        "seeds": split(seeds),
+        "only": split(only),
     }
     chosen = settings.suite(name, {key: value for key, value in given.items() if value is not None})
     if keep is not None and not takes_keep(chosen.schedule):
         raise UserError(f"schedule '{chosen.schedule}' says itself how much stays: leave --keep out")
-    known, broken = discover([*settings.plugin_paths, *(Path(path) for path in _split(plugins) or ())])
+    known, broken = discover([*settings.plugin_paths, *(Path(path) for path in split(plugins) or ())])
     for one in broken:
         typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
     cells = plan_cells(chosen, settings, list(known), broken=bool(broken))
@@ -121,20 +122,6 @@ def compare(
         typer.echo(f"table.parquet, table.csv and the rest: {store.directory}")
     if (table["status"] == "failed").any():
         raise typer.Exit(1)
-
-
-def _split(text: str | None) -> list[str] | None:
-    from tokbench.notation import split_list
-
-    return None if text is None else split_list(text)
-
-
-def _schedule(schedule: str | None, at: str | None) -> str | None:
-    if at is None:
-        return schedule
-    if schedule is not None:
-        raise UserError("--at is short for --schedule 'stages(at=...)': give one of the two")
-    return f"stages(at={at.replace(',', '-')})"
 
 
 def _progress(silent: bool) -> Progress:

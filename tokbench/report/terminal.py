@@ -6,10 +6,9 @@ console the columns of `DROPPED_FIRST` go, in that order, and long methods take 
 
 import math
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tokbench.notation import printable
 from tokbench.report.digits import Line, aligned, decimals, number
+from tokbench.report.labels import PARAMETER, labels, word
 
 # Where nobody says how wide a pipe or a file is: what a mail, a log and an issue still show unbroken.
 PIPED_WIDTH = 100
@@ -45,8 +44,6 @@ NUMBERS = [
 # Of the CPUs, taken by other processes: worth a line under the table.
 MUCH_LOAD = 0.1
 
-# A parameter's value may hold commas, so only what stands before a `name=` divides.
-PARAMETER = re.compile(r"[(,](?=\w+=)")
 HEADS = {"batch_size": "batch", "attention_kernel": "attention"}
 SIGNS = {"FASTER": ("▲", "green"), "SLOWER": ("▼", "red"), "SAME": ("=", "dim"), "AMBIGUOUS": ("?", "yellow")}
 
@@ -88,7 +85,7 @@ def render(table: pd.DataFrame, console: Console) -> None:
         mode = np.where(table["compiled"].eq(True), "compile", "eager")
         table = table.assign(mode=mode, noise_floor=None, other_load=None)
     for place, (model, rows) in enumerate(table.groupby("model", sort=False, dropna=False)):
-        block = rows.assign(label=_labels(rows), keep=pd.to_numeric(rows["keep"]))
+        block = rows.assign(label=labels(rows), keep=pd.to_numeric(rows["keep"]))
         # A method's settings on the plain model's row say nothing about it.
         block.loc[block["method"] == PLAIN, list(METHOD_SETTINGS)] = None
         lines = _lines(block[block["status"] == "ok"])
@@ -97,17 +94,6 @@ def render(table: pd.DataFrame, console: Console) -> None:
             console.print("", _fitting(_columns(lines), console), "", _legend(lines), sep="\n")
         if notes := _without_result(block):
             console.print("", *notes, sep="\n")
-
-
-def _labels(rows: pd.DataFrame) -> list[str]:
-    """The methods, each with the parameters that not all of the block's rows of that method share."""
-    split = [PARAMETER.split(_word(params)) for params in rows["params"]]
-    pairs = [(_word(method), params) for method, params in zip(rows["method"], split, strict=True)]
-    shared = {method: set(params) for method, params in pairs}
-    for method, params in pairs:
-        shared[method] &= set(params)
-    own = [(method, ",".join(p for p in params if p not in shared[method])) for method, params in pairs]
-    return [f"{method}({params})" if params else method for method, params in own]
 
 
 def _lines(measured: pd.DataFrame) -> list[Line]:
@@ -136,17 +122,9 @@ def _lines(measured: pd.DataFrame) -> list[Line]:
     return folded.sort_values(order, ascending=[True, True, True, False], kind="stable").to_dict("records")
 
 
-def _word(value: Any) -> str:
-    if value is None or pd.isna(value):
-        return ""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return printable(str(value))
-
-
 def _known(lines: Iterable[Line], name: str) -> list[str]:
     """The different values of a column in the order they come."""
-    return list(dict.fromkeys(word for line in lines if (word := _word(line[name]))))
+    return list(dict.fromkeys(word for line in lines if (word := word(line[name]))))
 
 
 def _title(model: str, lines: Sequence[Line]) -> Text:
@@ -160,9 +138,9 @@ def _title(model: str, lines: Sequence[Line]) -> Text:
 
 def _legend(lines: Sequence[Line]) -> Text:
     """What the signs mean that these lines use."""
-    used = {_word(line["verdict"]) for line in lines}
+    used = {word(line["verdict"]) for line in lines}
     verdicts = ", ".join(f"{sign} {verdict.lower()}" for verdict, (sign, _) in SIGNS.items() if verdict in used)
-    seeds = " or ".join(sorted({_word(line["seeds"]) for line in lines if line["seeds"] > 1}))
+    seeds = " or ".join(sorted({word(line["seeds"]) for line in lines if line["seeds"] > 1}))
     notes = [
         "★ Pareto: no other row costs no more and is surely better in top-1 (paired 95 % interval above 0)"
         if any(x["pareto"] for x in lines)
@@ -190,12 +168,13 @@ def _without_result(block: pd.DataFrame) -> list[Text]:
     varying = [name for name in SETTINGS if len(_known(rows, name)) > 1]
     told: dict[tuple[str, str], dict[str, list[str]]] = {}
     for row in rows:
-        keep = "" if row["method"] == PLAIN else _word(row["keep"])
-        settings = [f"{HEADS[n]} {word}" if n in HEADS else word for n in varying if (word := _word(row[n]))]
+        keep = "" if row["method"] == PLAIN else word(row["keep"])
+        told_settings = ((n, word(row[n])) for n in varying)
+        settings = [f"{HEADS[n]} {text}" if n in HEADS else text for n, text in told_settings if text]
         skipped = row["status"] == "skipped"
         what = row["label"] if skipped else " ".join(filter(None, (row["label"], keep, *settings)))
-        seeds = told.setdefault((row["status"], _word(row["reason"])), {}).setdefault(what, [])
-        seeds += [] if skipped else filter(None, [_word(row["seed"])])
+        seeds = told.setdefault((row["status"], word(row["reason"])), {}).setdefault(what, [])
+        seeds += [] if skipped else filter(None, [word(row["seed"])])
     listed = {
         why: ", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in what.items())
         for why, what in told.items()
@@ -208,14 +187,14 @@ def _without_result(block: pd.DataFrame) -> list[Text]:
 
 def _columns(lines: Sequence[Line]) -> list[Column]:
     """All columns that have anything to show."""
-    labels = [line["label"] for line in lines]
-    methods = ["" if label == above else label for above, label in zip(["", *labels], labels, strict=False)]
-    signs = [SIGNS[line["verdict"]] if _word(line["verdict"]) and line["speedup"] > 0 else ("",) for line in lines]
+    names = [line["label"] for line in lines]
+    methods = ["" if name == above else name for above, name in zip(["", *names], names, strict=False)]
+    signs = [SIGNS[line["verdict"]] if word(line["verdict"]) and line["speedup"] > 0 else ("",) for line in lines]
     columns = [
         Column("pareto", "", "", [Text("★" if line["pareto"] else "", "yellow") for line in lines]),
         Column("method", "method", "", [Text(method) for method in methods], "left"),
         *_settings(lines),
-        Column("keep", "keep", "", [Text(keep) for keep in aligned([_word(line["keep"]) for line in lines])]),
+        Column("keep", "keep", "", [Text(keep) for keep in aligned([word(line["keep"]) for line in lines])]),
         Column("GMACs", "GMACs", "", _cells(lines, "gmacs")),
         Column("saved", "saved", "%", _cells(lines, "gmacs_saved")),
         Column("method %", "method", "%", _cells(lines, "share")),
@@ -236,9 +215,9 @@ def _settings(lines: Sequence[Line]) -> list[Column]:
     telling = varying = [name for name in SETTINGS if len(_known(lines, name)) > 1]
     for name in reversed(varying):
         rest = [other for other in telling if other != name]
-        if len({tuple(_word(line[key]) for key in ("label", "keep", *rest)) for line in lines}) == len(lines):
+        if len({tuple(word(line[key]) for key in ("label", "keep", *rest)) for line in lines}) == len(lines):
             telling = rest
-    cells = {name: [Text(_word(line[name])) for line in lines] for name in varying}
+    cells = {name: [Text(word(line[name])) for line in lines] for name in varying}
     keys = {name: name if name in telling else "setting" for name in varying}
     return [Column(keys[name], HEADS.get(name, name), "", cells[name], "left") for name in varying]
 
