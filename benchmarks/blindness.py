@@ -19,9 +19,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from kept import TRUST, keep
 from rich.progress import track
 from torch import Tensor
-from trial import BATCH, KEEP, digits_with, keep
+from trial import BATCH, KEEP, digits_with
 
 from tokbench import Context, DownsampledViT, Tokens, create
 from tokbench.check.against import compare_versions
@@ -123,7 +124,7 @@ def main() -> None:
     outcomes = Counter(lost_answers())
     caught = outcomes == {Outcome.REGRESSED: RUNS}
     lines += ["", f"A loss of {LOST} of {IMAGES:,} answers: regressed {outcomes[Outcome.REGRESSED]} times of {RUNS}."]
-    keep("blindness", lines)
+    keep(TRUST / "blindness.txt", lines)
     seen = verdicts[Verdict.SLOWER] >= WANTED and not verdicts[Verdict.FASTER]
     sys.exit(not (seen and caught))
 

@@ -21,25 +21,20 @@ Writes results/trust/coverage.csv and results/trust/coverage.txt.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from acceptance import WAYS, Floats, Holds
+from kept import TRUST, keep
 from scipy import stats
 from scipy.stats import qmc
 
-from tokbench.measure.environment import describe
 from tokbench.proportions import Interval, tango, wilson
 from tokbench.store import write_atomically
-
-OUT = Path(__file__).parents[1] / "results" / "trust"
 
 IMAGES = (200, 500, 1000, 5000, 10_000, 50_000)
 TOP1 = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
@@ -187,11 +182,6 @@ def _range(points: list[Point]) -> str:
 
 def report(table: pd.DataFrame) -> Iterator[str]:
     """The lines of coverage.txt."""
-    machine = describe(torch.device("cpu"))
-    yield f"python benchmarks/coverage.py, {machine['measured']}, {machine['device_name']}, {machine['cpus']} CPUs"
-    packages = ("python", "numpy", "tokbench")
-    yield ", ".join(f"{name} {machine['versions'][name]}" for name in packages)
-    yield ""
     yield f"Coverage of the 95 % intervals over {SUITES:,} simulated suites a point, stratified; wanted: 94 % to 98 %."
     yield "In brackets: the exact coverage, by summation. * outside, under ten events expected. ! missed."
     for name, title in (("top1", "Top-1: Wilson"), ("difference", "Paired difference: Tango")):
@@ -239,13 +229,10 @@ def _cell(row: dict[Hashable, Any]) -> str:
 def main() -> int:
     """Run the grid, write the two files, and say how it went."""
     table = pd.DataFrame([judge(point) for point in grid()])
-    text = "\n".join(report(table)) + "\n"
-    OUT.mkdir(parents=True, exist_ok=True)
+    keep(TRUST / "coverage.txt", report(table), packages=("python", "numpy", "tokbench"))
     shown = table.round({"top1": 4, "flip_rate": 4, "difference": 6, "simulated": 5, "exact": 5})
     shown = shown.round(dict.fromkeys((way for ways in WAYS.values() for way in ways), 5))
-    write_atomically(OUT / "coverage.csv", lambda path: shown.to_csv(path, index=False))
-    write_atomically(OUT / "coverage.txt", lambda path: path.write_text(text, encoding="utf-8"))
-    sys.stdout.write(text)
+    write_atomically(TRUST / "coverage.csv", lambda path: shown.to_csv(path, index=False))
     return int((table["finding"] == "MISSED").any())
 
 

@@ -24,16 +24,17 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+from kept import TRUST, keep
 from rich.progress import track
-from trial import BATCH, busy_neighbour, digits_with, keep
+from trial import BATCH, busy_neighbour, digits_with
 
 from tokbench import create
 from tokbench.check.against import compare_versions
 from tokbench.compare.pictures import sample
-from tokbench.measure.latency import measure_floor, measure_latency
+from tokbench.measure.latency import measure_floor, measure_latency, noise_floor
 from tokbench.models import EMBEDDED_MODEL, load_model
 from tokbench.registry import method_class
-from tokbench.stats import Verdict, compare_times, floor_of
+from tokbench.stats import Verdict, compare_times
 
 COMPARISONS, ALLOWED = 200, 0.01
 ROWS = 10  # of a session
@@ -55,7 +56,7 @@ def rows() -> Counter[str]:
     verdicts: Counter[str] = Counter()
     for _ in track(range(COMPARISONS // ROWS), "rows", transient=True):
         blocks = measure_floor(pretrained.vit, batch, SECONDS, PRECISION)
-        floor = floor_of([compare_times(block.base_s, block.other_s) for block in blocks])
+        floor = noise_floor(blocks)
         for _ in range(ROWS):
             timed = measure_latency(pretrained.vit, pretrained.vit, batch, SECONDS, PRECISION)
             verdicts[compare_times(timed.base_s, timed.other_s, floor).verdict] += 1
@@ -116,7 +117,7 @@ def main() -> None:
         f"False alarms: {', '.join(f'{kind} {count}' for kind, count in alarms.items())}; "
         f"at most {ALLOWED * COMPARISONS:.0f} of each wanted, and exit code 1 never more often.",
     ]
-    keep("false_alarms", lines)
+    keep(TRUST / "false_alarms.txt", lines)
     sys.exit(max(*alarms.values(), codes[1]) > ALLOWED * COMPARISONS)
 
 

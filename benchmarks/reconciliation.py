@@ -16,12 +16,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import timm
 import torch
+from kept import TRUST, keep
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -29,13 +29,10 @@ from torch import Tensor
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
 from tokbench.downsampler import parameters_text
 from tokbench.measure.dispatch import dispatched
-from tokbench.measure.environment import describe
 from tokbench.measure.macs import TOLERANCE, count_by_routes, disagreement, trace
 from tokbench.measure.operators import CountError, refuse_unknown
 from tokbench.registry import bind_parameters, discover
 from tokbench.store import write_atomically
-
-OUT = Path(__file__).parents[1] / "results" / "trust"
 
 MODELS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
 KEEPS = (0.9, 0.7, 0.5)
@@ -92,12 +89,6 @@ def failures(table: pd.DataFrame) -> pd.DataFrame:
 
 def report(table: pd.DataFrame, refused: list[str]) -> Iterator[str]:
     """The lines of reconciliation.txt."""
-    machine = describe(torch.device("cpu"))
-    yield (
-        f"python benchmarks/reconciliation.py, {machine['measured']}, {machine['device_name']}, {machine['cpus']} CPUs"
-    )
-    yield ", ".join(f"{name} {machine['versions'][name]}" for name in ("python", "torch", "timm", "fvcore", "tokbench"))
-    yield ""
     yield f"{len(table)} cells: {table['method'].nunique()} methods, {len(MODELS)} models, keeps {KEEPS}."
     yield f"Wanted: no two routes further apart than {TOLERANCE:.1%} of the larger. Missed: {len(failures(table))}."
     by_model = table.groupby("model", sort=False)["seconds"].sum().round()
@@ -144,11 +135,9 @@ def main() -> int:
         lines += [reconcile(vit, model, method, keep, image) for method, keep in shown]
         refused = refused or list(refusals(vit, image))
     table = pd.DataFrame(lines)
-    text = "\n".join(report(table, refused)) + "\n"
-    OUT.mkdir(parents=True, exist_ok=True)
-    write_atomically(OUT / "reconciliation.csv", lambda path: table.to_csv(path, index=False))
-    write_atomically(OUT / "reconciliation.txt", lambda path: path.write_text(text, encoding="utf-8"))
-    sys.stdout.write(text)
+    packages = ("python", "torch", "timm", "fvcore", "tokbench")
+    keep(TRUST / "reconciliation.txt", report(table, refused), packages)
+    write_atomically(TRUST / "reconciliation.csv", lambda path: table.to_csv(path, index=False))
     named = len(refused) == 2 and all("special_bessel_j0" in line for line in refused)
     return int(bool(broken) or not failures(table).empty or not named)
 

@@ -23,7 +23,7 @@ from tokbench.check.finding import Finding, Outcome, Row
 from tokbench.check.rules import Counts, judge_answers_exactly, judge_counts, judge_times
 from tokbench.compare.answers import RIGHT
 from tokbench.compare.pictures import pictures_for, shown
-from tokbench.compare.plan import PUBLISHED, Cell
+from tokbench.compare.plan import OFF_THE_SHELF, PUBLISHED, Cell
 from tokbench.compare.prepare import Prepared, put_together
 from tokbench.compare.run import DTYPES, SHARD, shards
 from tokbench.config import Check, Suite
@@ -31,16 +31,14 @@ from tokbench.data.loading import Unreadable, check_unreadable, evaluation_trans
 from tokbench.data.loading import batches as decode
 from tokbench.downsampler import Downsampler
 from tokbench.measure.accuracy import UNREADABLE, evaluate, image_ids
-from tokbench.measure.latency import FLOOR_BLOCKS, Forward, Latency, measure_floor, measure_latency
+from tokbench.measure.latency import FLOOR_BLOCKS, Forward, Latency, measure_floor, measure_latency, noise_floor
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.modes import forget_compiled, in_mode
 from tokbench.models import Pretrained
 from tokbench.notation import bind
 from tokbench.registry import method_class
 from tokbench.schedule import Schedule, takes_keep
-from tokbench.stats import Comparison, compare_times, floor_of
-
-REGIME = "off-the-shelf"
+from tokbench.stats import Comparison, compare_times
 
 T = TypeVar("T")
 
@@ -73,7 +71,7 @@ def compare_versions(
         precision: The half width of the interval at which both stop earlier.
     """
     blocks = measure_floor(old, batches, seconds / FLOOR_BLOCKS, precision)
-    floor = floor_of([compare_times(block.base_s, block.other_s) for block in blocks])
+    floor = noise_floor(blocks)
     latency = measure_latency(old, new, batches, seconds, precision)
     return TimedVersions(latency, floor, compare_times(latency.base_s, latency.other_s, floor))
 
@@ -140,7 +138,7 @@ def _row(cell: Cell, suite: Suite) -> Row:
         model=cell.model,
         method=variant.method,
         params=variant.params_text,
-        regime=REGIME,
+        regime=OFF_THE_SHELF,
         site=variant.site,
         schedule=variant.schedule,
         keep=variant.keep,

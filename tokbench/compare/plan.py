@@ -14,6 +14,7 @@ from tokbench.registry import bind_parameters, create
 from tokbench.schedule import Schedule, Stages, takes_keep
 
 PLAIN = "none"
+OFF_THE_SHELF = "off-the-shelf"  # the regime of a method that is put into a model as it comes
 PUBLISHED = "published"  # the schedule that stands for each method's own
 
 # The plain model's attention: timm's fused kernel, or matrix by matrix. Some methods need the matrix; this tells what

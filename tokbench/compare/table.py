@@ -10,7 +10,7 @@ import pandas as pd
 
 from tokbench.compare.answers import accuracy, correctness, front, outcomes, seeds_spread
 from tokbench.compare.pictures import adaptive
-from tokbench.compare.plan import PLAIN
+from tokbench.compare.plan import OFF_THE_SHELF, PLAIN
 from tokbench.compare.prepare import Prepared, Row
 from tokbench.compare.records import FAILED, NOISE
 from tokbench.compare.run import shard_key, shards
@@ -119,7 +119,7 @@ def _planned(row: Row) -> dict[str, Any]:
         "model": row.cell.model,
         "method": variant.method,
         "params": variant.params_text,
-        "regime": "off-the-shelf",
+        "regime": OFF_THE_SHELF,
         "site": variant.site,
         "schedule": variant.schedule,
         "keep": variant.keep,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tokbench.measure.cpu import OtherLoad, pinned
-from tokbench.stats import MIN_ROUNDS, median_interval
+from tokbench.stats import MIN_ROUNDS, compare_times, floor_of, median_interval
 
 WARM_UP = 0.25  # of the time for sampling
 FLOOR_BLOCKS = 5  # of a model against itself in each session
@@ -99,6 +99,11 @@ def measure_floor(forward: Forward, batches: Sequence[Tensor], seconds: float, p
         precision: Of each block.
     """
     return tuple(measure_latency(forward, forward, batches, seconds, precision) for _ in range(FLOOR_BLOCKS))
+
+
+def noise_floor(blocks: Sequence[Latency]) -> float:
+    """How far a model surely differed from itself in blocks of `measure_floor`, as a fraction."""
+    return floor_of([compare_times(block.base_s, block.other_s) for block in blocks])
 
 
 def _enough(samples: Sequence[tuple[float, float]], precision: float, *, time_left: bool) -> bool:

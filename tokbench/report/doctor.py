@@ -19,12 +19,12 @@ from tokbench.data.loading import batches
 from tokbench.data.sets import open_images
 from tokbench.errors import UserError
 from tokbench.measure.environment import resolve_device
-from tokbench.measure.latency import measure_floor
+from tokbench.measure.latency import measure_floor, noise_floor
 from tokbench.models import EMBEDDED_MODEL, load_model
 from tokbench.registry import discover
 from tokbench.report import machine
 from tokbench.report.machine import GIB, Finding
-from tokbench.stats import MIN_MARGIN, compare_times, floor_of
+from tokbench.stats import MIN_MARGIN
 
 LEAST_DISK = 1 * GIB  # a suite's results with every image's answer
 
@@ -113,7 +113,7 @@ def noise(device: torch.device) -> Iterator[Finding]:
     weight = vit.patch_embed.proj.weight
     pictures = torch.zeros(BATCH, weight.shape[1], *vit.patch_embed.img_size, device=device)
     blocks = measure_floor(vit, [pictures], BLOCK_SECONDS, MIN_MARGIN)
-    floor = max(MIN_MARGIN, floor_of([compare_times(block.base_s, block.other_s) for block in blocks]))
+    floor = max(MIN_MARGIN, noise_floor(blocks))
     # Besides what is sure, a difference must outgrow what is left to chance in so much time.
     floor += max(block.half_width for block in blocks)
     told = f"{100 * floor:.1f} %: a smaller difference in time cannot be told from none here and now"
