@@ -6,8 +6,8 @@ While another process loads a core half of the time, 200 comparisons of each kin
 
 - rows: the plain model against itself, ten rows a session, with the session's noise floor, as `tokbench compare` does;
 - versions: a method against itself in one session, as `tokbench check --against` does;
-- results: `tokbench compare` of ten methods, 21 times, each in a process of its own, and `tokbench check` of each
-  against the one before it: 20 exit codes, 200 rows.
+- results: `tokbench compare` of ten methods at two keeps, 11 times, each in a process of its own, and `tokbench check`
+  of each against the one before it: 10 exit codes, 200 rows.
 
 At most 1 % of each kind may end in FASTER, SLOWER or exit code 1.
 
@@ -38,14 +38,14 @@ from tokbench.stats import Verdict, compare_times
 
 COMPARISONS, ALLOWED = 200, 0.01
 ROWS = 10  # of a session
-SECONDS = 0.5  # of a row: short, for then chance has most room
-VERSION_SECONDS = 1.0
+SECONDS = 0.5  # of a comparison: short, for then chance has most room
 PRECISION = 0.01
 
 METHODS = (
     *("score_pruning", "score_pruning(score=cls)", "importance_sampling", "random_selection", "grid_pooling"),
     *("tome", "evit", "dpc_knn", "gtp", "frequency"),
 )
+KEEPS = ("0.7", "0.5")
 ALARMS = (Verdict.FASTER, Verdict.SLOWER)
 
 
@@ -69,7 +69,7 @@ def versions() -> Counter[str]:
     method_class("score_pruning")
     for _ in track(range(COMPARISONS), "versions", transient=True):
         (old, images), (new, _) = (digits_with(create("score_pruning")) for _ in range(2))
-        verdicts[compare_versions(old, new, [images], VERSION_SECONDS, PRECISION).change.verdict] += 1
+        verdicts[compare_versions(old, new, [images], SECONDS, PRECISION).change.verdict] += 1
     return verdicts
 
 
@@ -78,9 +78,9 @@ def results() -> tuple[Counter[str], Counter[int]]:
     outcomes: Counter[str] = Counter()
     codes: Counter[int] = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        made = [Path(folder) / str(number) for number in range(COMPARISONS // ROWS + 1)]
+        made = [Path(folder) / str(number) for number in range(COMPARISONS // (len(METHODS) * len(KEEPS)) + 1)]
         for out in track(made, "results", transient=True):
-            cells = ("--methods", ",".join(METHODS), "--keep", "0.7", "--seeds", "0")
+            cells = ("--methods", ",".join(METHODS), "--keep", ",".join(KEEPS), "--seeds", "0")
             timed = ("--only", "latency", "--batch-size", str(BATCH), "--seconds", str(SECONDS))
             _tokbench("compare", *cells, *timed, "--out", str(out))
         for old, new in pairwise(made):
@@ -110,7 +110,7 @@ def main() -> None:
     lines = [
         f"{COMPARISONS} comparisons of each kind on the digits, batch {BATCH}, next to a core loaded half of the time.",
         f"rows, {SECONDS:g} s each: {_told(of_rows)}",
-        f"versions, {VERSION_SECONDS:g} s each: {_told(of_versions)}",
+        f"versions, {SECONDS:g} s each: {_told(of_versions)}",
         f"results, two sessions each: found {_told(of_results)} of {COMPARISONS} rows; "
         f"exit codes of {sum(codes.values())} checks: {_told(codes)}",
         "",
