@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tokbench.report.terminal import DROPPED_FIRST, PIPED_WIDTH, SIGNS, open_console, render
+from tokbench.report.lines import SIGNS
+from tokbench.report.terminal import DROPPED_FIRST, PIPED_WIDTH, open_console, render
 from tokbench.stats import Verdict
 
 ROW = """

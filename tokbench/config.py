@@ -53,6 +53,7 @@ class Suite(BaseModel):
         0.01, description="a row is timed until the half width of its speedup's interval is this fraction"
     )
     threads: pydantic.PositiveInt | None = Field(None, description="of the CPU for computing; default: torch's own")
+    analyse: bool = Field(False, description="measure redundancy besides: spectra and reconstruction errors")
 
 
 class Check(BaseModel):

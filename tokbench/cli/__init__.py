@@ -21,6 +21,9 @@ from tokbench.cli.doctor import doctor
 from tokbench.cli.export import export
 from tokbench.cli.listing import listing
 from tokbench.cli.new import new
+from tokbench.cli.plot import plot
+from tokbench.cli.report import report
+from tokbench.cli.show import show
 from tokbench.cli.verify import verify
 from tokbench.errors import UserError
 
@@ -37,6 +40,9 @@ app.command(name="list")(listing)
 app.command()(new)
 app.command()(verify)
 app.command()(check)
+app.command()(report)
+app.command()(plot)
+app.command()(show)
 app.command()(export)
 app.command()(doctor)
 

@@ -118,5 +118,7 @@ def _with_commit(ref: str, settings: Config, given: dict[str, Any], *, silent: b
     if "seconds" in given:
         thresholds = thresholds.model_copy(update={"seconds": given["seconds"]})
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=silent or not console.is_terminal) as progress:
+    # Drawn between measurements only: a thread that draws would take its time from what is being timed.
+    silent = silent or not console.is_terminal
+    with Progress(console=console, transient=True, disable=silent, auto_refresh=False) as progress:
         return compare_with_commit(ref, suite, settings, named, thresholds, progress)

@@ -44,6 +44,9 @@ def compare(
     workers: Annotated[int | None, typer.Option(help="Processes that decode images.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Of the stochastic methods, as 0,1,2.")] = None,
     only: Annotated[str | None, typer.Option(help="Of macs,latency,accuracy.")] = None,
+    analyse: Annotated[
+        bool, typer.Option("--analyse", help="Measure redundancy too: spectra, and what methods reconstruct.")
+    ] = False,
     plugins: Annotated[str | None, typer.Option(help="Files or folders with methods of your own.")] = None,
     config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go; default: results/SUITE.")] = None,
@@ -67,6 +70,7 @@ def compare(
     from tokbench.registry import discover
     from tokbench.report.claims import render_claims
     from tokbench.report.terminal import open_console, render
+    from tokbench.report.watch import Watch
     from tokbench.schedule import takes_keep
     from tokbench.store import Store
 
@@ -90,6 +94,7 @@ def compare(
         "workers": workers,
         "seeds": split(seeds),
         "only": split(only),
+        "analyse": analyse or None,
     }
     chosen = settings.suite(name, {key: value for key, value in given.items() if value is not None})
     if keep is not None and not takes_keep(chosen.schedule):
@@ -106,7 +111,8 @@ def compare(
         return
     store = Store(out or Path("results") / name, fresh=fresh)
     write_plan(prepared, store)
-    with _progress(as_json) as progress:
+    terminal = Console(stderr=True)
+    with Watch(store, terminal, disable=as_json or not terminal.is_interactive) as progress:
         run(prepared, store, progress)
     table = write_results(prepared, store)
     for lost in unreadable(prepared, store):

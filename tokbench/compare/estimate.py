@@ -8,6 +8,7 @@ import time
 import torch
 
 from tokbench.compare.prepare import Prepared
+from tokbench.compare.redundancy import IMAGES, RECONSTRUCTION, SPECTRA
 from tokbench.compare.run import DTYPES
 from tokbench.data.loading import batches, evaluation_transform
 from tokbench.measure.latency import FLOOR_BLOCKS, WARM_UP, measure_latency
@@ -38,6 +39,9 @@ def _estimate(name: str, model: Pretrained, prepared: Prepared) -> float:
         round_seconds = 2 * batch * per_image
         seconds += max(suite.seconds, MIN_ROUNDS * round_seconds) + max(WARM_UP * suite.seconds, 2 * round_seconds)
     seconds += MEMORY_SECONDS * sum("memory" in row.keys for row in rows)
+    analysed = {row.keys[kind] for row in rows for kind in (SPECTRA, RECONSTRUCTION) if kind in row.keys}
+    if prepared.images is not None:
+        seconds += len(analysed) * min(IMAGES, len(prepared.images)) * per_image
     answers = {row.keys["accuracy"] for row in rows if "accuracy" in row.keys}
     if prepared.images is not None and answers:
         few = prepared.images.head(PROBE)

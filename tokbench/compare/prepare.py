@@ -37,6 +37,7 @@ from tokbench.store import identity
 MEASURING = (
     "*.py",
     "compare/pictures.py",
+    "compare/redundancy.py",
     "compare/run.py",
     "compare/timing.py",
     "data/*.py",
@@ -220,11 +221,15 @@ def _keys(cell: Cell, suite: Suite, device: torch.device, model: Pretrained, ima
         "latency": {**base, **place, **running, **timing},
         "memory": {**base, **place, **running},
         "accuracy": {**base, **place, **answers},
+        "spectra": {**base, **place, "data": data},
+        "reconstruction": {**base, **place, "data": data, "seed": cell.seed},
     }
     wanted: list[str] = [*suite.only]
     # Compiling takes more of a process than what it compiles; CUDA's allocator does not see it.
     if "latency" in wanted and (cell.mode == "eager" or device.type == "cuda"):
         wanted.append("memory")
+    if suite.analyse and not (plain and variant.params):  # without fusion, the plain model's spectra are the same
+        wanted.append("spectra" if plain else "reconstruction")
     return {kind: identity({"kind": kind, **parts[kind]}) for kind in wanted}
 
 
@@ -243,12 +248,14 @@ def _harness_digest() -> str:
 def _check_fit(names: list[str], suite: Suite) -> None:
     if suite.weights is not None and len(names) > 1:
         raise UserError(f"--weights is one model's, and {len(names)} models are named: run them one by one")
-    if "accuracy" not in suite.only:
+    if "accuracy" not in suite.only and not suite.analyse:
         return
     if suite.data is None:
+        purpose, way_out = "measure accuracy on", "leave accuracy out with --only macs,latency"
+        if "accuracy" not in suite.only:
+            purpose, way_out = "analyse", "leave --analyse out"
         raise UserError(
-            "no data to measure accuracy on: name them with --data (a folder by synset id, a .tar, a .parquet), "
-            "or leave accuracy out with --only macs,latency"
+            f"no data to {purpose}: name them with --data (a folder by synset id, a .tar, a .parquet), or {way_out}"
         )
     strangers = [name for name in names if (name == EMBEDDED_MODEL) != (suite.data == EMBEDDED)]
     if strangers:

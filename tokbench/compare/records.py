@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+from rich.progress import Progress
 
 from tokbench.compare.prepare import Row
 from tokbench.errors import UserError
@@ -20,6 +22,24 @@ def missing(rows: Iterable[Row], kind: str, store: Store) -> dict[str, Row]:
     """One row for each measurement of a kind that has no record, by its key."""
     wanted = {row.keys[kind]: row for row in rows if kind in row.keys}
     return {key: row for key, row in wanted.items() if store.get(kind, key) is None}
+
+
+def announced(rows: Mapping[str, Row], kind: str, progress: Progress) -> Iterator[tuple[str, Row]]:
+    """Go through the measurements of a kind, and tell the progress of each before it is made.
+
+    Args:
+        rows: By the measurements' keys.
+        kind: Of the measurements.
+        progress: Its task has the fields `kind` and `key`. It is refreshed between measurements, never in one.
+    """
+    if not rows:
+        return
+    task = progress.add_task(kind, total=len(rows), kind=kind)
+    for key, row in rows.items():
+        progress.update(task, key=key, refresh=True)
+        yield key, row
+        progress.advance(task)
+    progress.update(task, key=None, refresh=True)
 
 
 def attempt(kind: str, key: str, store: Store, measure: Callable[[], dict[str, Any]]) -> bool:

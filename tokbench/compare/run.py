@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tokbench.compare.pictures import adaptive, pictures_for, shown
 from tokbench.compare.prepare import Prepared, Row, put_together
-from tokbench.compare.records import LOST_IMAGE, attempt, missing
+from tokbench.compare.records import LOST_IMAGE, announced, attempt, missing
+from tokbench.compare.redundancy import analyse
 from tokbench.compare.timing import time, weigh
 from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable, evaluation_transform
 from tokbench.measure.accuracy import evaluate, image_ids
@@ -43,6 +44,7 @@ def run(prepared: Prepared, store: Store, progress: Progress) -> None:
         own = [row for row in rows if row.cell.model == name]
         model.vit.to(*place)
         _count(own, model, prepared, store, progress)
+        analyse(own, model, prepared, store, progress)
         time(own, model, prepared, store, progress)
         weigh(own, model, prepared, store, progress)
         model.vit.to("cpu")
@@ -78,7 +80,7 @@ def _count(rows: list[Row], model: Pretrained, prepared: Prepared, store: Store,
     if not uncounted:
         return
     pictures = pictures_for([row.cell for row in uncounted.values()], model, prepared.images)
-    for key, row in progress.track(uncounted.items(), description="MACs"):
+    for key, row in announced(uncounted, "macs", progress):
         attempt("macs", key, store, partial(_counted, row, model, pictures))
 
 
@@ -116,20 +118,20 @@ def _classify(rows: list[Row], prepared: Prepared, store: Store, progress: Progr
     ids = image_ids(images.names)
     transform = evaluation_transform(models[rows[0].cell.model].vit)
     decoded = batches(images, transform, batch_size=batch, workers=prepared.suite.workers, start=spans[first].start)
-    task = progress.add_task("accuracy", total=sum(len(keys) for keys in todo))
+    task = progress.add_task("accuracy", total=sum(len(keys) for keys in todo), kind="accuracy")
     for span, keys in zip(spans[first:], todo[first:], strict=True):
+        progress.update(task, key=None, refresh=True)
         stretch = list(islice(decoded, SHARD))
         for lost in (image for _, images_lost in stretch for image in images_lost):
             store.add(LOST_IMAGE, f"{images.identity}/{lost.name}", {"reason": lost.reason})
         check_unreadable(unreadable(prepared, store), len(images))
         seen = [part for part, _ in stretch]
         for key in keys:
-            progress.advance(task)
-            if key not in built:
-                continue
+            progress.update(task, key=key, refresh=True)
 
             def classify(key: str = key, span: range = span, seen: list[Batch] = seen) -> dict[str, Any]:
                 return {"outcomes": evaluate(built[key], seen, ids, span, images.classes)}
 
-            if not attempt("accuracy", shard_key(key, span.start), store, classify):
+            if key in built and not attempt("accuracy", shard_key(key, span.start), store, classify):
                 del built[key]
+            progress.advance(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokbench.compare.pictures import adaptive
 from tokbench.compare.plan import OFF_THE_SHELF, PLAIN
 from tokbench.compare.prepare import Prepared, Row
 from tokbench.compare.records import FAILED, NOISE
+from tokbench.compare.redundancy import reconstruction, spectra
 from tokbench.compare.run import shard_key, shards
 from tokbench.compare.times import time_remarks, times
 from tokbench.errors import UserError
@@ -97,14 +99,39 @@ def read_table(directory: Path) -> pd.DataFrame:
     return table.astype(COLUMNS)
 
 
+def read_spectra(directory: Path) -> pd.DataFrame:
+    """The spectra of a directory, as far as they have been measured: see `compare.redundancy.spectra`.
+
+    Raises:
+        UserError: The directory holds no plan.
+    """
+    return spectra(read_plan(directory), Records(directory))
+
+
+def read_reconstruction(directory: Path) -> pd.DataFrame:
+    """The reconstruction errors of a directory, as far as measured: see `compare.redundancy.reconstruction`.
+
+    Raises:
+        UserError: The directory holds no plan.
+    """
+    return reconstruction(read_plan(directory), Records(directory))
+
+
 def write_results(prepared: Prepared, store: Store) -> pd.DataFrame:
-    """Write `table.parquet`, `table.csv` and `correctness.parquet`, and return the table."""
+    """Write `table.parquet`, `table.csv` and `correctness.parquet`, and return the table.
+
+    What was analysed is written to `spectra.csv` and `reconstruction.csv`.
+    """
     table = read_table(store.directory)
     write_atomically(store.directory / "table.parquet", table.to_parquet)
     write_atomically(store.directory / "table.csv", lambda path: table.to_csv(path, index=False))
     if prepared.images is not None:
         answers = correctness(prepared, prepared.images, store)
         write_atomically(store.directory / "correctness.parquet", answers.to_parquet)
+    for name, read in (("spectra.csv", read_spectra), ("reconstruction.csv", read_reconstruction)):
+        analysed = read(store.directory)
+        if not analysed.empty:
+            write_atomically(store.directory / name, partial(analysed.to_csv, index=False))
     return table
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tokbench.compare.pictures import pictures_for, sample, shown
 from tokbench.compare.plan import PLAIN, Cell
 from tokbench.compare.prepare import Prepared, Row, put_together
-from tokbench.compare.records import FAILED, NOISE, attempt, missing
+from tokbench.compare.records import FAILED, NOISE, announced, attempt, missing
 from tokbench.config import Mode
 from tokbench.measure.gpu import condition
 from tokbench.measure.latency import Forward, measure_floor, measure_latency
@@ -51,8 +51,9 @@ def time(rows: list[Row], model: Pretrained, prepared: Prepared, store: Store, p
     for batch_size, mode in dict.fromkeys((row.cell.batch_size, row.cell.mode) for row in untimed.values()):
         session = uuid.uuid4().hex[:12]
         own = {key: row for key, row in untimed.items() if (row.cell.batch_size, row.cell.mode) == (batch_size, mode)}
+        progress.add_task("noise floor", total=None)
         if attempt(NOISE, session, store, partial(_floor, model, mode, pictures[:batch_size], prepared)):
-            for key, row in progress.track(own.items(), description="latency"):
+            for key, row in announced(own, "latency", progress):
                 attempt("latency", key, store, partial(_latency, row, model, pictures, prepared, session))
         else:
             for key in own:
@@ -73,7 +74,7 @@ def weigh(rows: list[Row], model: Pretrained, prepared: Prepared, store: Store, 
     if not unweighed:
         return
     pictures = sample(model, prepared.images, max(row.cell.batch_size for row in unweighed.values()))
-    waiting = progress.track(unweighed.items(), description="memory")
+    waiting = announced(unweighed, MEMORY, progress)
     if prepared.device.type == "cuda":
         for key, row in waiting:
             attempt(MEMORY, key, store, partial(_cuda_memory, row.cell, model, pictures))

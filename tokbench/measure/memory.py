@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import forkserver
 
 import psutil
 import torch
@@ -47,6 +49,12 @@ def measuring_processes(preload: str) -> Iterator[Executor]:
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([preload])
+        # Ctrl-C reaches every process of a terminal: what it ends is for this one to say.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, handler)
     with ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1) as processes:
         yield processes
 
