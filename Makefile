@@ -10,7 +10,7 @@ compare: setup
 	@$(BIN)/tokbench compare
 
 test: setup check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: setup
 	@$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tokbench.compare.table import read_table
 from tokbench.report.page import page as report_page
@@ -37,9 +38,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the embedded suite."""
-    file = tmp_path_factory.mktemp("report") / "report.html"
-    file.write_text(report_page(REFERENCE), encoding="utf-8")
+    """The report of the embedded suite, with a picture."""
+    results = shutil.copytree(REFERENCE, tmp_path_factory.mktemp("report") / "embedded")
+    Image.new("RGB", (900, 300), "orange").save(results / "tokens.png")
+    file = results / "report.html"
+    file.write_text(report_page(results), encoding="utf-8")
     return file
 
 
@@ -99,6 +102,7 @@ def test_all_charts_are_drawn_and_nothing_is_complained_of_or_fetched(opened: Op
     assert opened.page.locator(".chart:has(svg.main-svg)").count() == charts.count()
     # Points and bars, not frames alone.
     assert opened.page.locator("#compute .scatterlayer .points path").count() >= len(read_table(REFERENCE)) / 3
+    assert opened.page.eval_on_selector("#pictures img", "image => image.naturalWidth") == 900
     assert opened.complaints == []
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 

@@ -20,6 +20,7 @@ from tokbench.errors import UserError
 from tokbench.notation import printable, split_list
 from tokbench.report.page import page
 from tokbench.report.repeat import repetition
+from tokbench.report.sections import for_script
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -216,6 +217,12 @@ def test_hostile_texts_are_texts(results: Path) -> None:
     assert not any(name.startswith("on") for element in read.elements for name in element.attributes)
 
 
+def test_json_ends_no_script() -> None:
+    told = {"name": "</script><!-- <script>"}
+    assert "<" not in for_script(json.dumps(told))
+    assert json.loads(for_script(json.dumps(told))) == told
+
+
 def test_nothing_is_fetched(real: Reader) -> None:
     fetching = ("src", "href", "srcset", "poster", "action", "data", "formaction", "background", "style")
     for element in real.elements:
@@ -247,6 +254,17 @@ def test_an_unfinished_one_says_what_is_missing_and_how_to_go_on(results: Path) 
     commands = [element.text for element in read.of("code")]
     assert commands[0] == f"tokbench compare embedded --device cpu --out {results}"
     assert commands[0] in commands[1:]
+    # What is there already is shown.
+    assert "Where the MACs are" in titles
+    column = heads_of(read, "rows-table").index("status")
+    assert [row[column].text for row in table_cells(read, "rows-table")].count("not measured yet") == waiting
+
+
+@pytest.mark.parametrize("lines", [0, 1, 30, 60, 120])
+def test_it_can_be_written_at_any_moment(results: Path, lines: int) -> None:
+    records = (results / "records.jsonl").read_text().splitlines()
+    (results / "records.jsonl").write_text("".join(f"{line}\n" for line in records[:lines]))
+    assert "Unfinished" in Reader(page(results)).text
 
 
 def test_the_last_stretch_of_images_counts_as_missing(results: Path) -> None:

@@ -143,7 +143,7 @@ def _asked(schedule: str | None, keep: float) -> str:
 
 def wrapped(text: str) -> list[str]:
     """A text's first lines, escaped; it breaks after commas and, where there are none, anywhere."""
-    lines = textwrap.wrap(text.replace(",", ", "), WIDTH, break_on_hyphens=False)[: MAX_LINES + 1]
+    lines = textwrap.wrap(text.replace(",", ", "), WIDTH, break_on_hyphens=False)
     cut = [*lines[:MAX_LINES], "…"] if len(lines) > MAX_LINES else lines
     return [label(line, WIDTH) for line in cut]
 

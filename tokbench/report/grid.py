@@ -28,7 +28,7 @@ HEADS = {
     "delta_top1": "Δ top-1",
     "pareto": "★",
 }
-# Their heads, and decimals.
+# At equal accuracy, compute and time: the heads, and decimals.
 READINGS = {
     "saved_at_equal_accuracy": (f"saved % within {LOST:g} points", 1),
     "speedup_at_equal_accuracy": (f"speedup {TIMES} there", 2),
@@ -36,7 +36,7 @@ READINGS = {
     "delta_at_equal_time": (f"Δ top-1 at {SPEEDUP:g}{TIMES} speed", 1),
 }
 ENDS = ("_lo", "_hi")
-# The ends of an interval are told beside its estimate, or as columns of their own under these names.
+# An interval's ends are named after its estimate, or after this.
 STEMS = {"delta_top1": "delta"}
 MANY_DIGITS = 1000
 COUNTED = ("gmacs", "gmacs_method", "params_m")  # exact, so that every digit says something

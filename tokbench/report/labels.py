@@ -44,7 +44,7 @@ def series(rows: pd.DataFrame) -> pd.Series:
     for setting in SETTINGS:
         values = rows[setting].map(word)
         several = values.groupby(names).transform("nunique") > 1
-        told[several] += " " + values[several]
+        told[several] = (told[several] + " " + values[several]).str.rstrip()
     return told
 
 

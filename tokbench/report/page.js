@@ -3,7 +3,7 @@
   const root = document.documentElement;
   const config = JSON.parse(document.getElementById("config").textContent);
   const PRINTED = 690; // pixels: as wide as A4 and US letter are within their margins
-  const SHRUNK = 0.75; // so that a page takes two charts
+  const [SHRUNK, SMALL] = [0.7, 10]; // of its height, and pixels of its font, so that a page takes two charts
 
   // Charts: drawn when they come near the window, all of them before the page is printed. plotly.js is large, and is
   // started only when the first of them is drawn, so that the page can be read before.
@@ -94,15 +94,15 @@
       part.open = true;
     }
     for (const chart of charts) {
-      const { style, layout: { height } } = chart;
-      const usual = style.cssText;
+      const { style, layout: { font, height, yaxis2 } } = chart;
+      const usual = { style: style.cssText, font: font.size };
       undo.push(() => {
-        style.cssText = usual;
-        Plotly.relayout(chart, { autosize: true, width: null, height });
+        style.cssText = usual.style;
+        Plotly.relayout(chart, { autosize: true, width: null, height, "font.size": usual.font });
       });
-      const size = { width: PRINTED, height: SHRUNK * height };
+      const size = { width: PRINTED, height: yaxis2 ? height : SHRUNK * height };
       style.cssText = `width: ${size.width}px; height: ${size.height}px`;
-      Plotly.relayout(chart, size);
+      Plotly.relayout(chart, { ...size, "font.size": SMALL });
     }
     for (const table of tables) {
       const length = table.page.len();

@@ -97,7 +97,11 @@ def sections(table: pd.DataFrame, directory: Path, environment: Mapping[str, Any
         environment: What it was measured on.
         again: How it is measured again.
     """
-    parts = [*_answers(table), *_costs(table, directory), *_rows(table, directory), *_ground(environment, again)]
+    waits = table["status"].eq("failed") & table["reason"].eq(NOT_MEASURED)
+    # What a row lacks does not hide what it has.
+    measured = table.assign(status=table["status"].mask(waits, "ok"))
+    told = table.assign(status=table["status"].mask(waits, NOT_MEASURED))
+    parts = [*_answers(measured), *_costs(measured, directory), *_rows(told, directory), *_ground(environment, again)]
     return [section for section in parts if not section.empty]
 
 
@@ -115,8 +119,8 @@ def _answers(table: pd.DataFrame) -> Iterator[Section]:
     yield Section(
         "headlines",
         "In one sentence each",
-        f"How far a method goes before it loses {LOST:g} points of top-1, read off between the measured keeps. "
-        "[ ] are 95 % intervals.",
+        f"How far a method goes before it loses {LOST:g} points of top-1, read off between the measured keeps; where "
+        "no accuracy was measured, what its lowest keep saves. [ ] are 95 % intervals.",
         told=tuple(told),
     )
     yield Section(
@@ -202,14 +206,16 @@ def _rows(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
         grid=grid.comparison(table),
         told=(Told("the same in all rows", "; ".join(f"{name} {text}" for name, text in grid.alike(table).items())),),
     )
-    unmeasured = table["reason"].eq(NOT_MEASURED) & table["status"].eq("failed")
-    failed = table[table["status"].eq("failed") & ~unmeasured]
-    yield Section("failed", "Failed", told=_reasons(failed, table, "reason"))
-    skipped = table[table["status"].eq("skipped")]
-    yield Section("skipped", "Skipped", told=_reasons(skipped, table, "reason", by_method=True))
-    yield Section("unmeasured", "Still to be measured", told=_reasons(table[unmeasured], table, "reason"))
+    names = _names(table)
+    failed = table[table["status"].eq("failed")]
+    yield Section("failed", "Failed", told=_reasons(failed, "reason", names))
+    # A method is skipped at every keep and seed alike.
+    skipped = table[table["status"].eq("skipped")].assign(seed=None)
+    yield Section("skipped", "Skipped", told=_reasons(skipped, "reason", _methods(table)))
+    waiting = table[table["status"].eq(NOT_MEASURED)]
+    yield Section("waiting", "Still to be measured", told=_reasons(waiting, "reason", names))
     remarks = table[table["remarks"].ne("")]
-    told = _reasons(remarks, table, "remarks")
+    told = _reasons(remarks, "remarks", names)
     yield Section("remarks", "Remarks on the measurements", told=told, folded=f"{len(remarks)} rows have remarks")
 
 
@@ -250,30 +256,35 @@ def _pictures(directory: Path) -> Iterator[Picture]:
             yield Picture(word(path.name), f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
 
 
-def _reasons(rows: pd.DataFrame, table: pd.DataFrame, column: str, by_method: bool = False) -> tuple[Told, ...]:
+def _reasons(rows: pd.DataFrame, column: str, names: Mapping[Hashable, str]) -> tuple[Told, ...]:
     """What is said of rows; those of which the same is said stand together, and so do a setting's seeds."""
-    names = _names(table, by_method)
     told: dict[str, dict[str, list[str]]] = {}
     for index, row in rows.iterrows():
         seeds = told.setdefault(word(row[column]), {}).setdefault(names[index], [])
-        seeds += [] if by_method else filter(None, [word(row["seed"])])
+        seeds += filter(None, [word(row["seed"])])
     return tuple(
         Told(", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in same.items()), text)
         for text, same in told.items()
     )
 
 
-def _names(table: pd.DataFrame, by_method: bool) -> dict[Hashable, str]:
-    """What rows are called but for their seed, by the table's index; or no more than their method and model."""
-    told = [] if by_method else [name for name in SETTINGS if table[name].nunique() > 1]
+def _names(table: pd.DataFrame) -> dict[Hashable, str]:
+    """What rows are called but for their seed, by the table's index."""
+    told = [name for name in SETTINGS if table[name].nunique() > 1]
     several = table["model"].nunique() > 1
     names = {}
     for model, rows in table.groupby("model", sort=False):
-        for (index, row), curve in zip(rows.iterrows(), labels(rows) if by_method else series(rows), strict=True):
-            keep = "" if by_method or row["method"] == PLAIN else word(row["keep"])
+        for (index, row), curve in zip(rows.iterrows(), series(rows), strict=True):
+            keep = "" if row["method"] == PLAIN else word(row["keep"])
             settings = [f"keep {keep}" if keep else "", *(f"{SETTINGS[name]}{word(row[name])}" for name in told)]
             names[index] = " ".join(filter(None, (curve, *settings, f"in {word(model)}" if several else "")))
     return names
+
+
+def _methods(table: pd.DataFrame) -> dict[Hashable, str]:
+    """What the rows' methods are called, by the table's index."""
+    models = [rows for _, rows in table.groupby("model", sort=False)]
+    return {index: name for rows in models for index, name in zip(rows.index, labels(rows), strict=True)}
 
 
 def _flat(value: Any) -> str:
