@@ -68,6 +68,7 @@ def run(
 ) -> Callable[..., tuple[int, str, str]]:
     """Run a command in an empty folder; gives its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # the width of whoever runs the tests
 
     def ran(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])
