@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from tokbench.compare.plan import PLAIN
 from tokbench.report.chart_form import PLAIN_LABEL, label
 from tokbench.report.digits import Line, decimals, number
 from tokbench.report.labels import series, word
 from tokbench.schedule import takes_keep
 
-PLAIN = "none"
 EAGER = "eager"
 TIMES = "\N{MULTIPLICATION SIGN}"
 

@@ -10,6 +10,7 @@ from rich.console import JustifyMethod
 from rich.text import Text
 
 from tokbench.compare.plan import PLAIN
+from tokbench.compare.times import MUCH_LOAD
 from tokbench.report.digits import Line, aligned, decimals, number
 from tokbench.report.labels import labels, word
 
@@ -22,8 +23,6 @@ NUMBERS = [
     *("speedup", "speedup_lo", "speedup_hi", "peak_mib", "top1", "top5", "images", "top1_lo", "top1_hi"),
     *("delta_top1", "delta_lo", "delta_hi", "noise_floor", "other_load"),
 ]
-# Of the CPUs, taken by other processes: worth a line under the table.
-MUCH_LOAD = 0.1
 
 HEADS = {"batch_size": "batch", "attention_kernel": "attention"}
 SIGNS = {"FASTER": ("▲", "green"), "SLOWER": ("▼", "red"), "SAME": ("=", "dim"), "AMBIGUOUS": ("?", "yellow")}

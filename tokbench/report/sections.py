@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from tokbench.claims import beside
+from tokbench.compare.plan import PLAIN
 from tokbench.compare.table import NOT_MEASURED
 from tokbench.report import charts, grid
 from tokbench.report.grid import Grid
@@ -22,7 +23,6 @@ from tokbench.report.labels import labels, series, word
 from tokbench.report.redundancy import reconstruction_chart, spectrum_chart
 from tokbench.report.repeat import SUITE_FILE, Repetition
 
-PLAIN = "none"
 SETTINGS = {"batch_size": "batch ", "mode": ""}
 CLAIMS = {
     **{"model": "model", "method": "method", "regime": "regime", "schedule": "schedule", "keep": "keep"},
