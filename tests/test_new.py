@@ -54,7 +54,7 @@ def test_a_new_method_keeps_the_contract_as_it_is(run: Run, tmp_path: Path, fami
     assert failures(path) == []
     assert len(path.read_text().splitlines()) <= 33
     assert registry.create("my_method").site == site
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["my_method.py", "test_my_method.py"]
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["my_method.py", "test_my_method.py"]
 
 
 def test_the_new_tests_pass(run: Run, tmp_path: Path):
