@@ -12,6 +12,7 @@ from tokbench.measure.environment import describe
 from tokbench.store import write_atomically
 
 TRUST = Path(__file__).parents[1] / "results" / "trust"
+SPEED = TRUST.with_name("speed")
 
 
 def keep(path: Path, lines: Iterable[str], packages: Sequence[str] = ("python", "torch", "tokbench")) -> None:

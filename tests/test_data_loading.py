@@ -71,7 +71,7 @@ def test_workers_change_nothing(ten: ImageSet) -> None:
         assert torch.equal(a.labels, b.labels)
         assert lost_a == lost_b == ()
     images = torch.cat([batch.images for batch, _ in there])
-    assert images.dtype == torch.float32
+    assert images.dtype == torch.float32  # what the transform gives
     assert images[:, :, 0, 0].tolist() == [list(map(float, colour_of(i))) for i in range(10)]
     assert torch.cat([batch.labels for batch, _ in there]).tolist() == [0] * 5 + [281] * 5
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tokbench.cli.report import report
-from tokbench.compare.run import shard_key, shards
+from tokbench.compare.accuracy import shard_key, shards
 from tokbench.compare.table import read_table
 from tokbench.config import Suite, load_config
 from tokbench.errors import UserError

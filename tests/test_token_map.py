@@ -10,10 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 from timm.models.vision_transformer import VisionTransformer
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
-from tokbench.data.loading import evaluation_transform
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
 from tokbench.measure.ledger import keep_ledger
@@ -187,7 +188,7 @@ def test_a_photograph_is_seen_as_in_a_comparison() -> None:
     vit = load_model("digits_deit").vit
     canvas = image_set().reader.read(3)
     seen, picture = as_seen(canvas.convert("RGB"), vit)
-    assert torch.equal(seen[0], evaluation_transform(vit)(canvas))
+    assert torch.equal(seen[0], create_transform(**resolve_data_config({}, model=vit))(canvas))
     grey = np.asarray(canvas) / 255
     assert picture == pytest.approx(np.repeat(grey[..., None], 3, axis=2), abs=1e-6)
 

@@ -119,9 +119,43 @@ class DownsampledViT(nn.Module):
         """
         if image_ids is None:
             image_ids = torch.arange(images.shape[0], device=images.device)
-        tokens = self.embed(images)
+        return self.classify(self.through(self.embed(images), range(len(self.vit.blocks)), image_ids, observe))
+
+    @property
+    def start(self) -> int:
+        """The first block that may not run as the plain model's; for the plain model itself the number of its blocks.
+
+        A method before a block reads the attention of the block before that.
+        """
+        if self.downsampler is None or not self.depths:
+            return len(self.vit.blocks)
+        reads_before = self.site == "before_block" and bool(self.downsampler.needs)
+        return self.depths[0] - reads_before
+
+    def through(
+        self,
+        tokens: Tokens,
+        blocks: range,
+        image_ids: Tensor,
+        observe: Observer | None = None,
+    ) -> Tokens:
+        """Send tokens through some of the blocks.
+
+        Args:
+            tokens: Those that enter the first of them, of B images.
+            blocks: Depths, one after the other.
+            image_ids: (B,) int64.
+            observe: As for `forward`.
+
+        Returns:
+            The tokens that leave the last of them.
+
+        Raises:
+            DownsamplerError: The method broke its contract.
+        """
         heads: Heads | None = None
-        for depth, block in enumerate(self.vit.blocks):
+        for depth in blocks:
+            block = self.vit.blocks[depth]
             tokens = self._reduce("before_block", depth, tokens, heads, image_ids)
             update, heads = self._attend(depth, block, tokens)
             tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path1(block.ls1(update)))
@@ -131,7 +165,7 @@ class DownsampledViT(nn.Module):
             tokens = self._reduce("after_block", depth, tokens, heads, image_ids)
             if observe is not None:
                 observe(depth, tokens)
-        return self.classify(tokens)
+        return tokens
 
     def embed(self, images: Tensor) -> Tokens:
         """The tokens that enter the first block, from images (B, C, H, W)."""

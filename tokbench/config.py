@@ -45,6 +45,10 @@ class Suite(BaseModel):
     batch_size: tuple[pydantic.PositiveInt, ...] = Field((32,), min_length=1, description="of the timed batches")
     accuracy_batch: pydantic.PositiveInt = Field(50, description="images a batch when accuracy is measured")
     workers: pydantic.NonNegativeInt = Field(0, description="processes that decode images")
+    cache: Path | None = Field(None, description="a folder that keeps preprocessed images for the next run")
+    memory: pydantic.PositiveInt = Field(
+        1024, description="MiB of decoded images that wait, and as many of tokens that cells share, at most"
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of the stochastic methods")
     only: tuple[Measurement, ...] = Field(("macs", "latency", "accuracy"), min_length=1)
     mode: tuple[Mode, ...] = Field(("eager",), min_length=1, description="how timed models run")
@@ -150,7 +154,7 @@ def _absolute(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         if not isinstance(table, dict):
             return table
         settled = dict(table)
-        for key in ("data", "weights"):
+        for key in ("data", "weights", "cache"):
             value = settled.get(key)
             if isinstance(value, str) and value != EMBEDDED and not value.startswith("hfds/"):
                 settled[key] = str(folder / Path(value).expanduser())

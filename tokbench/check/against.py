@@ -21,16 +21,18 @@ from torch import Tensor
 from tokbench.backbone import DownsampledViT
 from tokbench.check.finding import Finding, Outcome, Row
 from tokbench.check.rules import Counts, judge_answers_exactly, judge_counts, judge_times
+from tokbench.compare.accuracy import MIB, SHARD, shards
 from tokbench.compare.answers import RIGHT
 from tokbench.compare.pictures import pictures_for, shown
 from tokbench.compare.plan import OFF_THE_SHELF, PUBLISHED, Cell
 from tokbench.compare.prepare import Prepared, put_together
-from tokbench.compare.run import DTYPES, SHARD, shards
+from tokbench.compare.run import DTYPES
 from tokbench.config import Check, Suite
-from tokbench.data.loading import Unreadable, check_unreadable, evaluation_transform
+from tokbench.data.loading import Unreadable, check_unreadable
 from tokbench.data.loading import batches as decode
+from tokbench.data.preprocessing import preprocessing_of
 from tokbench.downsampler import Downsampler
-from tokbench.measure.accuracy import UNREADABLE, evaluate, image_ids
+from tokbench.measure.accuracy import UNREADABLE, SharedBlocks, evaluate, image_ids
 from tokbench.measure.latency import FLOOR_BLOCKS, Forward, Latency, measure_floor, measure_latency, noise_floor
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.modes import forget_compiled, in_mode
@@ -213,23 +215,26 @@ def _answers(pairs: Sequence[_Pair], model: Pretrained, prepared: Prepared, prog
     images, suite = prepared.images, prepared.suite
     if images is None or not pairs:
         return
-    ids, transform = image_ids(images.names), evaluation_transform(model.vit)
-    decoded = decode(images, transform, batch_size=suite.accuracy_batch, workers=suite.workers)
+    ids, preprocessing = image_ids(images.names), preprocessing_of(model.vit)
+    decoded = decode(images, preprocessing.pixels, batch_size=suite.accuracy_batch, workers=suite.workers)
     # Batch size and mode are the timed batches'.
-    versions = {replace(pair.row, batch_size=None, mode=""): pair for pair in pairs}
-    said: dict[tuple[Row, bool], str | _Failure] = {(row, now): "" for row in versions for now in (False, True)}
+    pairs_by_row = {replace(pair.row, batch_size=None, mode=""): pair for pair in pairs}
+    both = {(row, now): pair.new if now else pair.old for row, pair in pairs_by_row.items() for now in (False, True)}
+    versions = dict(sorted(both.items(), key=lambda version: version[1].start))
+    said: dict[tuple[Row, bool], str | _Failure] = dict.fromkeys(versions, "")
     lost: list[Unreadable] = []
     for span in progress.track(shards(len(images), suite.accuracy_batch), description="accuracy"):
         shard = list(islice(decoded, SHARD))
         stretch = [batch for batch, _ in shard]
         lost += (image for _, unread in shard for image in unread)
-        for (row, now), before in said.items():
-            version = versions[row].new if now else versions[row].old
+        shared = SharedBlocks(DownsampledViT(model.vit).eval(), stretch, preprocessing, suite.memory * MIB)
+        for key, version in versions.items():
+            before = said[key]
             if isinstance(before, str):
-                part = _attempt(partial(evaluate, version, stretch, ids, span, images.classes))
-                said[row, now] = part if isinstance(part, _Failure) else before + part
+                part = _attempt(partial(evaluate, version, shared, ids, span, images.classes))
+                said[key] = part if isinstance(part, _Failure) else before + part
     check_unreadable(lost, len(images))
-    for row in versions:
+    for row in pairs_by_row:
         old, new = said[row, False], said[row, True]
         if isinstance(old, _Failure) or isinstance(new, _Failure):
             yield _failed(row, "top1", old, new)

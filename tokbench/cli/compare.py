@@ -42,6 +42,8 @@ def compare(
     seconds: Annotated[float | None, typer.Option(help="Of timing a row at most.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of the CPU for computing.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images.")] = None,
+    cache: Annotated[str | None, typer.Option(help="A folder that keeps preprocessed images for the next run.")] = None,
+    memory: Annotated[int | None, typer.Option(help="MiB of waiting images, and of shared tokens, at most.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Of the stochastic methods, as 0,1,2.")] = None,
     only: Annotated[str | None, typer.Option(help="Of macs,latency,accuracy.")] = None,
     analyse: Annotated[
@@ -61,10 +63,11 @@ def compare(
     Example: tokbench compare imagenet --data /data/val --models deit_small_patch16_224 --keep 0.9,0.7
     """
     from tokbench.claims import beside
+    from tokbench.compare.accuracy import unreadable
     from tokbench.compare.answers import unlike_published
     from tokbench.compare.plan import plan as plan_cells
     from tokbench.compare.prepare import prepare
-    from tokbench.compare.run import run, unreadable
+    from tokbench.compare.run import run
     from tokbench.compare.table import read_plan, write_plan, write_results
     from tokbench.config import load_config
     from tokbench.registry import discover
@@ -92,6 +95,8 @@ def compare(
         "seconds": seconds,
         "threads": threads,
         "workers": workers,
+        "cache": cache,
+        "memory": memory,
         "seeds": split(seeds),
         "only": split(only),
         "analyse": analyse or None,

@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tokbench.claims import SAME_WEIGHTS
+from tokbench.compare.accuracy import shard_key, shards
 from tokbench.compare.plan import PLAIN
 from tokbench.compare.prepare import Prepared
-from tokbench.compare.run import shard_key, shards
 from tokbench.data.sets import ImageSet
 from tokbench.measure.accuracy import UNREADABLE, WRONG
 from tokbench.proportions import mcnemar, surely_better, tango, wilson

@@ -10,7 +10,8 @@ import torch
 from tokbench.compare.prepare import Prepared
 from tokbench.compare.redundancy import IMAGES, RECONSTRUCTION, SPECTRA
 from tokbench.compare.run import DTYPES
-from tokbench.data.loading import batches, evaluation_transform
+from tokbench.data.loading import batches
+from tokbench.data.preprocessing import preprocessing_of
 from tokbench.measure.latency import FLOOR_BLOCKS, WARM_UP, measure_latency
 from tokbench.models import Pretrained
 from tokbench.stats import MIN_ROUNDS
@@ -46,7 +47,7 @@ def _estimate(name: str, model: Pretrained, prepared: Prepared) -> float:
     if prepared.images is not None and answers:
         few = prepared.images.head(PROBE)
         start = time.perf_counter()
-        list(batches(few, evaluation_transform(vit), batch_size=PROBE, workers=0))
+        list(batches(few, preprocessing_of(vit).pixels, batch_size=PROBE, workers=0))
         decoding = (time.perf_counter() - start) / len(few) / max(1, suite.workers)
         seconds += len(prepared.images) * (decoding + len(answers) * per_image)
     return math.ceil(seconds)

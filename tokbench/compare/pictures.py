@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tokbench.compare.plan import PLAIN, Cell, Variant
-from tokbench.data.loading import batches, evaluation_transform
+from tokbench.data.loading import batches
+from tokbench.data.preprocessing import preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.models import Pretrained
 from tokbench.registry import method_class
@@ -49,6 +50,7 @@ def sample(model: Pretrained, images: ImageSet | None, count: int) -> Tensor:
         size = (count, projection.in_channels, *model.vit.patch_embed.img_size)
         return torch.randn(size, generator=torch.Generator().manual_seed(0)).to(projection.weight)
     few = images.head(min(count, len(images)))
-    read = [part.images for part, _ in batches(few, evaluation_transform(model.vit), batch_size=32, workers=0)]
-    pictures = torch.cat([part for part in read if len(part)])
-    return pictures.repeat(-(-count // len(pictures)), 1, 1, 1)[:count].to(projection.weight)
+    preprocessing = preprocessing_of(model.vit)
+    read = [part.images for part, _ in batches(few, preprocessing.pixels, batch_size=32, workers=0)]
+    pictures = preprocessing.normalise(torch.cat([part for part in read if len(part)]), projection.weight)
+    return pictures.repeat(-(-count // len(pictures)), 1, 1, 1)[:count]

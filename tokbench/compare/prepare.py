@@ -36,6 +36,7 @@ from tokbench.store import identity
 # The parts of tokbench that a measured number can depend on: of the modules at the top, all but these.
 MEASURING = (
     "*.py",
+    "compare/accuracy.py",
     "compare/pictures.py",
     "compare/redundancy.py",
     "compare/run.py",

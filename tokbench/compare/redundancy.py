@@ -7,7 +7,7 @@ many images are timed at once, so rows of several batch sizes and modes share wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,8 @@ from rich.progress import Progress
 
 from tokbench.compare.prepare import Prepared, Row
 from tokbench.compare.records import announced, attempt, missing
-from tokbench.data.loading import Batch, batches, check_unreadable, evaluation_transform
+from tokbench.data.loading import Batch, batches, check_unreadable
+from tokbench.data.preprocessing import preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.measure.accuracy import image_ids
 from tokbench.measure.redundancy import measure_reconstruction, measure_spectra
@@ -121,9 +122,11 @@ def reconstruction(plan: Mapping[str, Any], store: Records) -> pd.DataFrame:
 
 
 def _decoded(images: ImageSet, model: Pretrained) -> list[Batch]:
-    """The images that can be read; which cannot is told where accuracy is measured."""
-    read = list(batches(images, evaluation_transform(model.vit), batch_size=BATCH, workers=0))
-    seen = [batch for batch, _ in read if len(batch.index)]
+    """The images that can be read, as the model reads them; which cannot is told where accuracy is measured."""
+    preprocessing, weight = preprocessing_of(model.vit), model.vit.patch_embed.proj.weight
+    read = list(batches(images, preprocessing.pixels, batch_size=BATCH, workers=0))
+    pixels = [batch for batch, _ in read if len(batch.index)]
+    seen = [replace(batch, images=preprocessing.normalise(batch.images, weight)) for batch in pixels]
     if not seen:
         check_unreadable([lost for _, several in read for lost in several], len(images))
     return seen

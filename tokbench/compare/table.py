@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from tokbench.compare.accuracy import shard_key, shards
 from tokbench.compare.answers import accuracy, correctness, front, outcomes, seeds_spread
 from tokbench.compare.pictures import adaptive
 from tokbench.compare.plan import OFF_THE_SHELF, PLAIN
 from tokbench.compare.prepare import Prepared, Row
 from tokbench.compare.records import FAILED, NOISE
 from tokbench.compare.redundancy import reconstruction, spectra
-from tokbench.compare.run import shard_key, shards
 from tokbench.compare.times import time_remarks, times
 from tokbench.errors import UserError
 from tokbench.measure.environment import describe

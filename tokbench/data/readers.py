@@ -23,6 +23,10 @@ class Reader(Protocol):
         """Return one image as RGB; raises whatever its decoder raises when it cannot be read."""
         ...
 
+    def content(self, index: int) -> bytes:
+        """Return what `read` decodes: two images with the same content have the same pixels."""
+        ...
+
 
 def decode(file: Path | IO[bytes]) -> Image.Image:
     """Decode a whole image to RGB, as timm does.
@@ -49,6 +53,10 @@ class Files:
         """Read the file of that position."""
         return decode(self.root / self.names[index])
 
+    def content(self, index: int) -> bytes:
+        """The file's bytes."""
+        return (self.root / self.names[index]).read_bytes()
+
 
 @dataclass(frozen=True)
 class TarMembers:
@@ -59,10 +67,14 @@ class TarMembers:
 
     def read(self, index: int) -> Image.Image:
         """Read the member of that position."""
+        return decode(BytesIO(self.content(index)))
+
+    def content(self, index: int) -> bytes:
+        """The member's bytes."""
         offset, size = self.spans[index]
         with self.archive.open("rb") as file:
             file.seek(offset)
-            return decode(BytesIO(file.read(size)))
+            return file.read(size)
 
 
 class ParquetRows:
@@ -84,13 +96,21 @@ class ParquetRows:
 
     def read(self, index: int) -> Image.Image:
         """Read the row of that position."""
+        return decode(BytesIO(self.content(index)))
+
+    def content(self, index: int) -> bytes:
+        """The row's bytes.
+
+        Raises:
+            ValueError: It holds none.
+        """
         group = bisect_right(self.starts, index) - 1
         if self._held is None or self._held[0] != group:
             self._held = group, self._load(group)
-        content = self._held[1][index - self.starts[group]]["bytes"].as_py()
+        content: bytes | None = self._held[1][index - self.starts[group]]["bytes"].as_py()
         if content is None:
             raise ValueError("the row holds no image bytes")
-        return decode(BytesIO(content))
+        return content
 
     def _load(self, group: int) -> pa.ChunkedArray:
         file, number = self.groups[group]
@@ -110,6 +130,12 @@ class HubRows:
         with self.reader[index][0] as file:
             return decode(file)
 
+    def content(self, index: int) -> bytes:
+        """The row's bytes."""
+        with self.reader[index][0] as file:
+            content: bytes = file.read()
+            return content
+
 
 @dataclass(frozen=True)
 class Picked:
@@ -121,3 +147,7 @@ class Picked:
     def read(self, index: int) -> Image.Image:
         """Read the image of that position among those picked."""
         return self.reader.read(self.indices[index])
+
+    def content(self, index: int) -> bytes:
+        """The content of that position among those picked."""
+        return self.reader.content(self.indices[index])

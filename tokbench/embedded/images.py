@@ -32,6 +32,10 @@ class CanvasReader:
         """The picture at a position."""
         return Image.fromarray(self.canvases.images[index])
 
+    def content(self, index: int) -> bytes:
+        """The canvas's pixels."""
+        return bytes(self.canvases.images[index].tobytes())
+
 
 def image_set() -> ImageSet:
     """The 1,000 held-out canvases."""

@@ -1,7 +1,12 @@
-"""Accuracy: what a model says of each image, kept image by image."""
+"""Accuracy: what a model says of each image, kept image by image.
+
+Models that differ in their method alone are the same up to where the first of them acts. `SharedBlocks` computes that
+part once for all of them, with the plain model's own blocks, so that each says what it would say alone.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 
@@ -10,11 +15,16 @@ from torch import Tensor
 
 from tokbench.backbone import DownsampledViT
 from tokbench.data.loading import Batch
+from tokbench.data.preprocessing import Preprocessing
 from tokbench.downsampler import DownsamplerError
+from tokbench.tokens import Tokens
 
 TOP = 5
 WRONG = "-"  # not among the first five
 UNREADABLE = "?"
+
+# How an image comes out on the device: how many classes came before the right one, or one of these.
+_NOT_AMONG_TOP, _NOT_FINITE = TOP, TOP + 1
 
 
 def image_ids(names: Sequence[str]) -> Tensor:
@@ -23,9 +33,54 @@ def image_ids(names: Sequence[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in hashes], dtype=torch.int64)
 
 
+class SharedBlocks:
+    """A stretch of images on its way through the plain model: for each batch, the tokens that entered some block.
+
+    Models are asked in the order of their `start`; then no block is computed twice for a batch whose tokens are held.
+    """
+
+    def __init__(
+        self, plain: DownsampledViT, batches: Sequence[Batch], preprocessing: Preprocessing, room: int
+    ) -> None:
+        """Begin before the first block.
+
+        Args:
+            plain: The model without a method.
+            batches: The stretch's images.
+            preprocessing: The model's.
+            room: Bytes of tokens to hold at most. A batch for which there is none begins at its images each time.
+        """
+        self.batches = batches
+        self._plain = plain
+        self._preprocessing = preprocessing
+        self._room = room
+        self._held: dict[int, tuple[int, Tokens]] = {}
+
+    def entering(self, depth: int, number: int, ids: Tensor) -> Tokens:
+        """The tokens that enter a block, the caller's own to change.
+
+        Args:
+            depth: The block's; the number of blocks for the tokens that leave the last.
+            number: Which batch, of B images.
+            ids: (B,) int64, their identities.
+        """
+        reached, tokens = self._held.pop(number, (0, None))
+        if tokens is None or reached > depth:
+            pixels = self.batches[number].images
+            images = self._preprocessing.normalise(pixels, self._plain.vit.patch_embed.proj.weight)
+            reached, tokens = 0, self._plain.embed(images)
+        tokens = self._plain.through(tokens, range(reached, depth), ids)
+        if sum(_bytes(held) for _, held in self._held.values()) + _bytes(tokens) > self._room:
+            return tokens
+        self._held[number] = depth, tokens
+        # A method that writes into what it is given must not change what the others are given.
+        own = (tokens.x.clone(), tokens.size.clone(), tokens.owner.clone())
+        return dataclasses.replace(tokens, x=own[0], size=own[1], owner=own[2])
+
+
 def evaluate(
     model: DownsampledViT,
-    batches: Sequence[Batch],
+    shared: SharedBlocks,
     ids: Tensor,
     span: range,
     classes: Sequence[int] | None,
@@ -33,8 +88,8 @@ def evaluate(
     """Classify a stretch of an image set.
 
     Args:
-        model: In evaluation mode.
-        batches: The stretch's images.
+        model: In evaluation mode; its ViT is the one of `shared`.
+        shared: The stretch's images.
         ids: (images of the whole set,) int64, each image's identity.
         span: The positions of the stretch in the set.
         classes: Logits are restricted to these; None for all.
@@ -46,21 +101,35 @@ def evaluate(
     Raises:
         DownsamplerError: A logit is not a finite number.
     """
-    weight = model.vit.patch_embed.proj.weight
-    allowed = None if classes is None else torch.tensor(classes, device=weight.device)
-    outcomes = [UNREADABLE] * len(span)
-    for batch in batches:
-        if len(batch.index) == 0:
-            continue
+    device = model.vit.patch_embed.proj.weight.device
+    allowed = None if classes is None else torch.tensor(classes, device=device)
+    read = [number for number, batch in enumerate(shared.batches) if len(batch.index)]
+    ranks = []
+    for number in read:
+        batch = shared.batches[number]
+        own_ids = ids[batch.index].to(device)
         with torch.inference_mode():
-            logits = model(batch.images.to(weight), ids[batch.index].to(weight.device))
-        if not torch.isfinite(logits).all():
-            raise DownsamplerError("the logits are not finite (NaN or infinity)")
-        if allowed is None:
-            best = logits.topk(min(TOP, logits.shape[1])).indices
-        else:
-            best = allowed[logits[:, allowed].topk(TOP).indices]
-        hits = (best.cpu() == batch.labels[:, None]).int()
-        for position, hit in zip(batch.index.tolist(), hits, strict=True):
-            outcomes[position - span.start] = str(int(hit.argmax())) if hit.any() else WRONG
+            tokens = shared.entering(model.start, number, own_ids)
+            logits = model.classify(model.through(tokens, range(model.start, len(model.vit.blocks)), own_ids))
+            ranks.append(_rank(logits, batch.labels.to(device), allowed))
+    outcomes = [UNREADABLE] * len(span)
+    # Not before the last batch is on its way: reading one waits for a GPU.
+    for number, rank in zip(read, ranks, strict=True):
+        for position, place in zip(shared.batches[number].index.tolist(), rank.tolist(), strict=True):
+            if place == _NOT_FINITE:
+                raise DownsamplerError("the logits are not finite (NaN or infinity)")
+            outcomes[position - span.start] = WRONG if place == _NOT_AMONG_TOP else str(place)
     return "".join(outcomes)
+
+
+def _rank(logits: Tensor, labels: Tensor, allowed: Tensor | None) -> Tensor:
+    """(B,) how many of the classes allowed came before the right one, of logits (B, classes)."""
+    restricted = logits if allowed is None else logits[:, allowed]
+    best = restricted.topk(min(TOP, restricted.shape[1])).indices
+    hits = (best if allowed is None else allowed[best]) == labels[:, None]
+    rank = torch.where(hits.any(dim=1), hits.int().argmax(dim=1), _NOT_AMONG_TOP)
+    return torch.where(torch.isfinite(logits).all(dim=1), rank, _NOT_FINITE)
+
+
+def _bytes(tokens: Tokens) -> int:
+    return sum(part.numel() * part.element_size() for part in (tokens.x, tokens.size, tokens.owner))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tokbench.compare.accuracy import shard_key, shards
 from tokbench.compare.answers import RIGHT
 from tokbench.compare.plan import PLAIN
 from tokbench.compare.records import FAILED
-from tokbench.compare.run import shard_key, shards
 from tokbench.measure.accuracy import UNREADABLE
 from tokbench.notation import printable
 from tokbench.report.labels import labels, word

@@ -12,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.data.config import resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.backbone import DownsampledViT
 from tokbench.compare.plan import PLAIN
 from tokbench.compare.prepare import Prepared, Row, put_together
-from tokbench.data.loading import evaluation_transform
+from tokbench.data.preprocessing import preprocessing_of
 from tokbench.notation import parse_call, printable
 from tokbench.registry import method_class
 from tokbench.report.labels import PARAMETER, labels
@@ -193,14 +192,13 @@ def as_seen(photograph: Image.Image, vit: VisionTransformer) -> tuple[Tensor, Pi
     Returns:
         What goes into the model (1, C, H, W), and as much of it as patches cover, to be looked at.
     """
-    settings = resolve_data_config({}, model=vit)
-    grey = settings["input_size"][0] == 1
-    read = evaluation_transform(vit)(photograph.convert("L" if grey else "RGB"))
-    mean, std = (torch.tensor(settings[name])[:, None, None] for name in ("mean", "std"))
+    preprocessing = preprocessing_of(vit)
+    grey = preprocessing.shape[0] == 1
+    pixels = preprocessing.pixels(photograph.convert("L" if grey else "RGB"))
     covered = zip(vit.patch_embed.grid_size, vit.patch_embed.patch_size, strict=True)
     height, width = (count * size for count, size in covered)
-    looks = (read * std + mean).clamp(0, 1)[:, :height, :width].expand(3, -1, -1)
-    return read[None], looks.permute(1, 2, 0).double().numpy()
+    looks = (pixels / 255)[:, :height, :width].expand(3, -1, -1)
+    return preprocessing.normalise(pixels[None], torch.empty(())), looks.permute(1, 2, 0).double().numpy()
 
 
 def class_names(vit: VisionTransformer) -> list[str]:

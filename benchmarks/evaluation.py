@@ -1,0 +1,109 @@
+"""The plain model's accuracy: tokbench's pass against timm's own loader and loop, on the same images.
+
+    python benchmarks/evaluation.py DATA WEIGHTS [MODEL]
+
+Both decode, preprocess and classify a folder of images in batches of the same size, with the same number of workers,
+in one process and in turn, ten rounds of each. Both must get the same number of images right.
+
+Writes results/speed/evaluation.txt.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import torch
+from kept import SPEED, keep
+from speed import accuracy_plan, answer
+from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_config
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils import accuracy
+
+from tokbench.compare.plan import PLAIN
+from tokbench.compare.prepare import Prepared
+from tokbench.measure.environment import describe
+from tokbench.stats import compare_times
+
+ROUNDS = 10
+WORKERS = (0, 2)
+WANTED = 1.0
+
+
+def main(data: str, weights: str, model: str = "deit_tiny_patch16_224") -> None:
+    """Measure and tell.
+
+    Args:
+        data: A folder of images by synset.
+        weights: The model's.
+        model: A name that timm knows.
+    """
+    lines = []
+    for workers in WORKERS:
+        prepared = accuracy_plan(data, weights, model, ("none",), (1.0,), workers=workers)
+        lines += compared(prepared, data)
+    keep(SPEED / "evaluation.txt", lines, ("python", "torch", "timm", "pillow", "tokbench"))
+
+
+def compared(prepared: Prepared, data: str) -> list[str]:
+    """What is to be said of one number of workers."""
+    ((name, pretrained),) = prepared.models.items()
+    rows = [row for row in prepared.rows if row.cell.variant.method == PLAIN]
+    images = len(prepared.images or ())
+    seconds: dict[str, list[float]] = {"timm": [], "tokbench": []}
+    right: dict[str, set[int]] = {"timm": set(), "tokbench": set()}
+    for turn in range(ROUNDS + 1):
+        for who in ("timm", "tokbench") if turn % 2 else ("tokbench", "timm"):
+            if who == "timm":
+                start = time.perf_counter()
+                count = timms_loop(pretrained.vit, data, prepared)
+                took = time.perf_counter() - start
+            else:
+                took, answers = answer(rows, prepared)
+                count = sum(text.count("0") for text in answers.values())
+            right[who].add(count)
+            if turn:  # the first warms up
+                seconds[who].append(took)
+    ratio = compare_times(seconds["timm"], seconds["tokbench"]).speedup
+    rates = {who: images / float(np.median(took)) for who, took in seconds.items()}
+    return [
+        f"{name}, {images} images, batches of {prepared.suite.accuracy_batch}, {prepared.suite.workers} workers, "
+        f"{prepared.suite.dtype}, {describe(prepared.device)['device_name']}",
+        *(f"  {who}: {rate:.1f} images/s, {' or '.join(map(str, right[who]))} right" for who, rate in rates.items()),
+        f"  tokbench is {ratio.estimate:.3f} times as fast [{ratio.lo:.3f}, {ratio.hi:.3f}] over {ROUNDS} rounds "
+        f"(wanted: {WANTED}): " + ("met" if ratio.estimate >= WANTED else "NOT met"),
+    ]
+
+
+def timms_loop(vit: VisionTransformer, data: str, prepared: Prepared) -> int:
+    """How many images timm gets right, as its validation script goes about it."""
+    settings = resolve_data_config({}, model=vit)
+    synsets = ImageNetInfo().label_names()
+    loader = create_loader(
+        create_dataset("", root=data, class_map={synset: index for index, synset in enumerate(synsets)}),
+        input_size=settings["input_size"],
+        batch_size=prepared.suite.accuracy_batch,
+        use_prefetcher=prepared.device.type == "cuda",
+        interpolation=settings["interpolation"],
+        mean=settings["mean"],
+        std=settings["std"],
+        num_workers=prepared.suite.workers,
+        crop_pct=settings["crop_pct"],
+        crop_mode=settings["crop_mode"],
+        pin_memory=prepared.device.type == "cuda",
+        device=prepared.device,
+        persistent_workers=False,
+    )
+    right = 0.0
+    with torch.inference_mode():
+        for images, labels in loader:
+            weight = vit.patch_embed.proj.weight
+            logits = vit(images.to(weight))
+            (top1,) = accuracy(logits, labels.to(weight.device), topk=(1,))
+            right += float(top1) * len(labels) / 100
+    return round(right)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,151 @@
+"""The accuracy pass: each image is decoded once for all cells, and blocks that cells share are computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from rich.progress import Progress
+from timm.data.config import resolve_data_config
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from tokbench.backbone import DownsampledViT
+from tokbench.compare.prepare import Prepared, Row, put_together
+from tokbench.compare.records import LOST_IMAGE, attempt
+from tokbench.data.cache import open_cache
+from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable
+from tokbench.data.preprocessing import Preprocessing, preprocessing_of
+from tokbench.data.sets import ImageSet
+from tokbench.measure.accuracy import SharedBlocks, evaluate, image_ids
+from tokbench.models import Pretrained
+from tokbench.store import Store
+
+SHARD = 8  # batches that are decoded, shown to every method and forgotten; what a kill can cost
+MIB = 2**20
+
+
+def shard_key(key: str, start: int) -> str:
+    """The key of the part of an accuracy that begins at an image's position."""
+    return f"{key}/{start}"
+
+
+def shards(images: int, batch: int) -> list[range]:
+    """The stretches that an image set is measured in: whole batches, so that no batch is ever cut otherwise."""
+    step = SHARD * batch
+    return [range(start, min(start + step, images)) for start in range(0, images, step)]
+
+
+def unreadable(prepared: Prepared, store: Store) -> list[Unreadable]:
+    """The images that could not be decoded, in this run or those before it."""
+    if prepared.images is None:
+        return []
+    found = {name: store.get(LOST_IMAGE, f"{prepared.images.identity}/{name}") for name in prepared.images.names}
+    return [Unreadable(name, record["reason"]) for name, record in found.items() if record]
+
+
+def classify(
+    rows: Sequence[Row],
+    prepared: Prepared,
+    store: Store,
+    progress: Progress,
+    spans: Sequence[range] | None = None,
+) -> None:
+    """Measure the accuracies that have no record yet.
+
+    Args:
+        rows: The rows wanted, of any of the models.
+        prepared: The plan; its models lie on its device.
+        store: Where it goes: a record for each row and stretch.
+        progress: Shows how far it is.
+        spans: Some of the set's `shards`, following one another; None for all.
+
+    Raises:
+        UserError: More than 1 % of the images cannot be read, or the cache cannot be written.
+    """
+    for group in _seeing_alike(rows, prepared.models):
+        _classify_alike(group, prepared, store, progress, spans)
+
+
+def _seeing_alike(rows: Sequence[Row], models: dict[str, Pretrained]) -> list[list[Row]]:
+    """The rows, grouped by their models' preprocessing: a group shares its decoded images."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(resolve_data_config({}, model=models[row.cell.model].vit)), []).append(row)
+    return list(groups.values())
+
+
+def _classify_alike(
+    rows: Sequence[Row],
+    prepared: Prepared,
+    store: Store,
+    progress: Progress,
+    spans: Sequence[range] | None,
+) -> None:
+    images, suite = prepared.images, prepared.suite
+    wanted = {row.keys["accuracy"]: row for row in rows if "accuracy" in row.keys}
+    if images is None or not wanted:
+        return
+    spans = shards(len(images), suite.accuracy_batch) if spans is None else spans
+    todo = [[key for key in wanted if store.get("accuracy", shard_key(key, span.start)) is None] for span in spans]
+    first = next((number for number, keys in enumerate(todo) if keys), None)
+    if first is None:
+        return
+    built = {key: put_together(row.cell, prepared.models[row.cell.model]) for key, row in wanted.items()}
+    ids = image_ids(images.names)
+    preprocessing = preprocessing_of(prepared.models[rows[0].cell.model].vit)
+    decoded = _decoded(images, preprocessing, prepared, spans[first].start)
+    task = progress.add_task("accuracy", total=sum(len(keys) for keys in todo), kind="accuracy")
+    for span, keys in zip(spans[first:], todo[first:], strict=True):
+        progress.update(task, key=None, refresh=True)
+        stretch = list(islice(decoded, SHARD))
+        for lost in (image for _, images_lost in stretch for image in images_lost):
+            store.add(LOST_IMAGE, f"{images.identity}/{lost.name}", {"reason": lost.reason})
+        check_unreadable(unreadable(prepared, store), len(images))
+        seen = [part for part, _ in stretch]
+        progress.advance(task, len([key for key in keys if key not in built]))  # have failed before
+        for vit, several in _by_model(keys, built):
+            shared = SharedBlocks(DownsampledViT(vit).eval(), seen, preprocessing, suite.memory * MIB)
+            for key in several:
+                progress.update(task, key=key, refresh=True)
+                classified = partial(_outcomes, built[key], shared, ids, span, images)
+                if not attempt("accuracy", shard_key(key, span.start), store, classified):
+                    del built[key]
+                progress.advance(task)
+
+
+def _outcomes(
+    model: DownsampledViT, shared: SharedBlocks, ids: Tensor, span: range, images: ImageSet
+) -> dict[str, Any]:
+    return {"outcomes": evaluate(model, shared, ids, span, images.classes)}
+
+
+def _decoded(
+    images: ImageSet, preprocessing: Preprocessing, prepared: Prepared, start: int
+) -> Iterator[tuple[Batch, tuple[Unreadable, ...]]]:
+    suite = prepared.suite
+    return batches(
+        images,
+        preprocessing.pixels,
+        batch_size=suite.accuracy_batch,
+        workers=suite.workers,
+        start=start,
+        waiting=suite.memory * MIB // (suite.accuracy_batch * math.prod(preprocessing.shape)),
+        cache=None if suite.cache is None else open_cache(suite.cache, preprocessing),
+        pin_memory=prepared.device.type == "cuda",
+    )
+
+
+def _by_model(
+    keys: Iterable[str], built: Mapping[str, DownsampledViT]
+) -> Iterator[tuple[VisionTransformer, list[str]]]:
+    """The keys of those that were built, model by model, and of a model those first that act first."""
+    groups: dict[VisionTransformer, list[str]] = {}
+    for key in keys:
+        if key in built:
+            groups.setdefault(built[key].vit, []).append(key)
+    for vit, several in groups.items():
+        yield vit, sorted(several, key=lambda key: built[key].start)
