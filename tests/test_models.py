@@ -98,3 +98,12 @@ def test_a_model_that_cannot_be_taken_apart_is_refused_before_anything_is_downlo
 def test_a_misspelt_model_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match="deit_tiny_patch16_224"):
         load_model("deit_tiny_patch16_244")
+
+
+def test_random_weights_are_the_same_each_time_and_need_no_hub() -> None:
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    one, other = load_model(NAME, "random"), load_model(NAME, "random")
+    assert one.identity == other.identity
+    assert one.vit.head.weight.std() > 0
+    assert torch.equal(torch.get_rng_state(), state)

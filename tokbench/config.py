@@ -16,6 +16,7 @@ from tokbench.notation import first_problem
 
 FILE_NAME = "tokbench.toml"
 EMBEDDED = "embedded"  # the data that come with tokbench
+RANDOM = "random"  # weights from a fixed seed: what a model costs does not depend on what it has learnt
 
 Measurement = Literal["macs", "latency", "accuracy"]
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -38,7 +39,9 @@ class Suite(BaseModel):
     schedule: str = Field("stages(at=3-6-9)", description="or 'published': each method's own")
     site: Site | None = Field(None, description="overrides the methods' own")
     data: str | None = Field(None, description="'embedded', a folder, a .tar, a .parquet or hfds/NAME")
-    weights: Path | None = Field(None, description="a .safetensors or .pth for the one model; else timm's hub")
+    weights: Literal["random"] | Path | None = Field(
+        None, description="a .safetensors or .pth for the one model, or 'random'; else timm's hub"
+    )
     limit: int | None = Field(None, ge=1, description="measure accuracy on so many images, evenly spaced")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     dtype: Dtype = "fp32"
@@ -156,7 +159,7 @@ def _absolute(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         settled = dict(table)
         for key in ("data", "weights", "cache"):
             value = settled.get(key)
-            if isinstance(value, str) and value != EMBEDDED and not value.startswith("hfds/"):
+            if isinstance(value, str) and value not in (EMBEDDED, RANDOM) and not value.startswith("hfds/"):
                 settled[key] = str(folder / Path(value).expanduser())
         return settled
 

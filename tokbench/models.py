@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.backbone import check_supported
+from tokbench.config import RANDOM
 from tokbench.embedded import model as digits
 from tokbench.embedded.images import DATA_CONFIG
 from tokbench.errors import UserError, did_you_mean
@@ -35,12 +36,13 @@ class Pretrained:
     identity: str
 
 
-def load_model(name: str, weights: Path | None = None) -> Pretrained:
+def load_model(name: str, weights: Literal["random"] | Path | None = None) -> Pretrained:
     """Load a model with pretrained weights.
 
     Args:
         name: `digits_deit`, or a name that timm knows.
-        weights: A `.safetensors` or `.pth` file in timm's key names; None takes timm's hub.
+        weights: A `.safetensors` or `.pth` file in timm's key names; `random` draws them from a fixed seed; None takes
+            timm's hub.
 
     Raises:
         UserError: The model is unknown or of another kind, or its weights cannot be had or do not fit.
@@ -76,11 +78,15 @@ def model_names() -> tuple[str, ...]:
     )
 
 
-def _load_timm(name: str, weights: Path | None) -> VisionTransformer:
+def _load_timm(name: str, weights: Literal["random"] | Path | None) -> VisionTransformer:
     check_name(name)
-    vit = timm.create_model(name, pretrained=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vit = timm.create_model(name, pretrained=False)
     check_supported(vit)
-    if weights is not None:
+    if weights == RANDOM:
+        return vit
+    if isinstance(weights, Path):
         _fill(vit, read_weights(weights), weights)
         return vit
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's business

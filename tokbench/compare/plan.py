@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tokbench.config import Config, Mode, Suite
+from tokbench.config import RANDOM, Config, Mode, Suite
 from tokbench.downsampler import Downsampler, Site, parameters_text
 from tokbench.errors import UserError, did_you_mean
 from tokbench.notation import parse_call, split_list
@@ -15,6 +15,7 @@ from tokbench.schedule import Schedule, Stages, takes_keep
 
 PLAIN = "none"
 OFF_THE_SHELF = "off-the-shelf"  # the regime of a method that is put into a model as it comes
+UNTRAINED = "needs fine-tuned weights, which pretrained ones are not"
 PUBLISHED = "published"  # the schedule that stands for each method's own
 
 # The plain model's attention: timm's fused kernel, or matrix by matrix. Some methods need the matrix; this tells what
@@ -136,5 +137,5 @@ def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: fl
         keep=schedule.keep,
         site=site,
         stochastic=method.stochastic,
-        skipped="needs fine-tuned weights, which pretrained ones are not" if method.trained else "",
+        skipped=UNTRAINED if method.trained and suite.weights != RANDOM else "",
     )

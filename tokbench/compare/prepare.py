@@ -21,7 +21,7 @@ from tokbench.backbone import DownsampledViT
 from tokbench.budget import OutOfReachError, solve_keep
 from tokbench.compare.pictures import adaptive, pictures_for, shown
 from tokbench.compare.plan import PLAIN, Cell, Variant
-from tokbench.config import EMBEDDED, Suite
+from tokbench.config import EMBEDDED, RANDOM, Suite
 from tokbench.data.sets import ImageSet, open_images
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
@@ -247,7 +247,7 @@ def _harness_digest() -> str:
 
 
 def _check_fit(names: list[str], suite: Suite) -> None:
-    if suite.weights is not None and len(names) > 1:
+    if isinstance(suite.weights, Path) and len(names) > 1:
         raise UserError(f"--weights is one model's, and {len(names)} models are named: run them one by one")
     if "accuracy" not in suite.only and not suite.analyse:
         return
@@ -257,6 +257,10 @@ def _check_fit(names: list[str], suite: Suite) -> None:
             purpose, way_out = "analyse", "leave --analyse out"
         raise UserError(
             f"no data to {purpose}: name them with --data (a folder by synset id, a .tar, a .parquet), or {way_out}"
+        )
+    if suite.weights == RANDOM:
+        raise UserError(
+            "random weights have learnt nothing: name a model's with --weights FILE, or measure --only macs,latency"
         )
     strangers = [name for name in names if (name == EMBEDDED_MODEL) != (suite.data == EMBEDDED)]
     if strangers:

@@ -35,7 +35,6 @@ from torch.nn import functional as F
 
 from tokbench.attention import Heads, attend
 from tokbench.backbone import DownsampledViT
-from tokbench.clustering import squared_distances
 from tokbench.data.loading import Batch
 from tokbench.downsampler import Context, Downsampler, DownsamplerError, Geometry
 from tokbench.reduction import check_result
@@ -232,7 +231,7 @@ def reconstruction_error(before: Tensor, after: Tensor, valid: Tensor | None = N
     f, reduced = before.double(), after.double()
     centre = f.mean(dim=1, keepdim=True)
     f, reduced = f - centre, reduced - centre
-    distance = squared_distances(f, reduced)
+    distance = torch.cdist(f, reduced).square()
     if valid is not None:
         distance = distance.masked_fill(~valid[:, None], torch.inf)
     return distance.amin(dim=2).sum(dim=1) / f.square().sum(dim=(1, 2))
