@@ -66,9 +66,11 @@ def agglomerate(distance: Tensor, n: int, count: int, linkage: Linkage) -> Tenso
     members = torch.ones_like(distance[:, 0])
     owner = torch.arange(n, device=distance.device).expand(members.shape)
     for _ in range(n - count):
-        nearest = distance.flatten(1).argmin(dim=1, keepdim=True)
-        i, j = nearest // n, nearest % n  # i < j: of the symmetric matrix, the upper half is met first
-        d_i, d_j = row(distance, i), row(distance, j)
+        # Of the symmetric matrix the upper half is met first, so i < j. Only `amin` reads fast on a CPU.
+        i = distance.amin(dim=2).min(dim=1, keepdim=True).indices
+        d_i = row(distance, i)
+        j = d_i.min(dim=1, keepdim=True).indices
+        d_j = row(distance, j)
         m_i, m_j = members.gather(1, i), members.gather(1, j)
         if linkage == "single":
             joined = torch.minimum(d_i, d_j)

@@ -51,7 +51,7 @@ class DiffRate(Downsampler):
             order = context.cls_attention.argsort(dim=1, descending=True, stable=True)
             x = tokens.patches.to(torch.promote_types(tokens.x.dtype, torch.float32))
             x = F.normalize(x, dim=2).gather(1, order[..., None].expand_as(x))
-            partner = (x[:, keep:p] @ x[:, :keep].mT).argmax(dim=2)
+            partner = (x[:, keep:p] @ x[:, :keep].mT).max(dim=2).indices
             kept = torch.arange(keep, device=order.device).expand(order.shape[0], keep)
             dropped = torch.full_like(order[:, p:], -1)
             owner = torch.zeros_like(order).scatter(1, order, torch.cat([kept, partner, dropped], dim=1))

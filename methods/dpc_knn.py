@@ -56,7 +56,7 @@ class DPCKNN(Downsampler):
             to_centre = squared.gather(1, centres[..., None].expand(-1, -1, tokens.n_patches))
             own = torch.arange(keep, device=x.device).expand_as(centres)
             # A centre stays in its own cluster even where another has the same vector, so that none comes out empty.
-            owner = to_centre.argmin(dim=1).scatter(1, centres, own)
+            owner = to_centre.min(dim=1).indices.scatter(1, centres, own)
         return tokens.merge(owner, keep, torch.ones_like(tokens.size))
 
 

@@ -77,9 +77,10 @@ class GTP(Downsampler):
             if self.graph != "spatial":
                 edges = edges | similar(tokens.patches.to(wide), min(self.similar, tokens.n_patches - 1))
             scale = edges.sum(dim=2).clamp_min(1).to(wide).rsqrt()
-            links = scale[:, :, None] * edges * scale[:, None]
-            links = links.gather(1, kept[..., None].expand(-1, -1, tokens.n_patches))
-            links = self.alpha * links.gather(2, dropped[:, None].expand(-1, keep, -1))
+            links = edges.gather(1, kept[..., None].expand(-1, -1, tokens.n_patches))
+            links = links.gather(2, dropped[:, None].expand(-1, keep, -1))
+            links = scale.gather(1, kept)[..., None] * links * scale.gather(1, dropped)[:, None]
+            links = self.alpha * links
         left, gone = tokens.select(kept), tokens.select(dropped)
         return left.replace(
             patches=left.patches.to(wide) + links @ gone.patches.to(wide),
@@ -95,7 +96,7 @@ def adjacent(tokens: Tokens) -> Tensor:
     column = torch.where(tokens.owner < 0, tokens.n_patches, tokens.owner)
     last = torch.full_like(F.pad(tokens.size, (0, 1)), tokens.grid[0] * width, dtype=torch.int64)
     place = last.scatter_reduce(1, column, patch, "amin")[:, :-1]
-    row, column = place // width, place % width
+    row, column = (place // width).to(torch.int32), (place % width).to(torch.int32)
     apart = torch.maximum(
         (row[:, :, None] - row[:, None]).abs(),
         (column[:, :, None] - column[:, None]).abs(),

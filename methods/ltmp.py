@@ -29,7 +29,7 @@ TEMPERATURE = 0.1
 class LTMP(Downsampler):
     """Merge the tokens that are alike and drop those that matter little, by learned thresholds."""
 
-    needs = frozenset({"attention", "keys"})
+    needs = frozenset({"received", "keys"})
     trained = True
     adaptive = True
     schedule = "every_block"
@@ -40,8 +40,10 @@ class LTMP(Downsampler):
         super().__init__()
         self.merge_thresholds = nn.Parameter(torch.empty(0))
         self.prune_thresholds = nn.Parameter(torch.empty(0))
+        self.heads = 1
 
     def setup(self, geometry: Geometry) -> None:
+        self.heads = geometry.heads
         self.merge_thresholds = nn.Parameter(torch.full((len(geometry.depths),), 0.9))
         self.prune_thresholds = nn.Parameter(torch.zeros(len(geometry.depths)))
 
@@ -61,7 +63,8 @@ class LTMP(Downsampler):
         source = torch.arange(1, n, 2, device=merging.device).expand_as(merging)
         absorbed = torch.zeros_like(valid).scatter(1, source, merging)
 
-        s = importance(context.attention.to(wide), valid)
+        queries = tokens.n_prefix + valid.sum(dim=1, keepdim=True)
+        s = context.received / (self.heads * queries)
         candidates = s.masked_fill(absorbed | ~valid, -torch.inf)
         staying = (candidates >= theta_p).scatter(1, candidates.argmax(dim=1, keepdim=True), 1)
 
@@ -74,14 +77,6 @@ class LTMP(Downsampler):
             tokens = tokens.replace(patches=tokens.patches * passing(s - theta_p)[..., None].to(tokens.x.dtype))
         result = tokens.merge(owner, n, weight)
         return dataclasses.replace(result, valid=result.size > 0)
-
-
-def importance(attention: Tensor, valid: Tensor) -> Tensor:
-    """(B, N), the mean attention (B, H, P+N, P+N) that patch tokens receive from what is no padding (B, N)."""
-    prefix = int(attention.shape[-1]) - int(valid.shape[1])
-    queries = F.pad(valid.to(attention.dtype), (prefix, 0), value=1.0)
-    given = (queries[:, None, None] @ attention).mean(dim=1)[:, 0]
-    return given[:, prefix:] / queries.sum(dim=1, keepdim=True)
 
 
 def passing(margin: Tensor) -> Tensor:

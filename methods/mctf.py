@@ -78,12 +78,12 @@ class MCTF(Downsampler):
             own = -(received.log() / self.tau_info + tokens.size.log() / self.tau_size)
             odd = torch.arange(1, n, 2, device=x.device)
             even = torch.arange(0, n, 2, device=x.device)
-            alike = ((1 + x[:, even] @ x[:, odd].mT) / 2).clamp_min(eps).log() / self.tau_sim
-            attraction = alike + own[:, even, None] + own[:, None, odd]
+            alike = ((1 + x[:, ::2] @ x[:, 1::2].mT) / 2).clamp_min(eps).log() / self.tau_sim
+            attraction = alike + own[:, ::2, None] + own[:, None, 1::2]
             into_odd = bipartite_matching(attraction, even, odd, n, first)
             # Of the even tokens the unfused now come first, in their order, and the odd ones follow.
             free = (n + 1) // 2 - first
-            unfused = into_odd[:, even].argsort(dim=1, stable=True)[:, :free]
+            unfused = into_odd[:, ::2].argsort(dim=1, stable=True)[:, :free]
             back = attraction.mT.gather(2, unfused[:, None].expand(-1, n // 2, -1))
             place = torch.arange(n - first, device=x.device)
             into_even = bipartite_matching(back, place[free:], place[:free], n - first, second)

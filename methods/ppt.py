@@ -61,7 +61,7 @@ class PPT(Downsampler):
 
             keys = F.normalize(context.keys.to(wide), dim=2)
             source, target = place[1::2], place[::2]  # ToMe's halves: it counts from the class token
-            pooled = bipartite_matching(keys[:, source] @ keys[:, target].mT, source, target, n, n - left)
+            pooled = bipartite_matching(keys[:, 1::2] @ keys[:, ::2].mT, source, target, n, n - left)
 
             even = score.var(dim=1, keepdim=True) < self.threshold
             owner = torch.where(even, pooled, pruned)

@@ -57,7 +57,7 @@ class ToFu(Downsampler):
         a, b = position[first::2], position[1 - first :: 2]
         with torch.no_grad():
             keys = F.normalize(context.keys.to(wide), dim=2)
-            owner = bipartite_matching(keys[:, a] @ keys[:, b].mT, a, b, n, n - count)
+            owner = bipartite_matching(keys[:, first::2] @ keys[:, 1 - first :: 2].mT, a, b, n, n - count)
         one = torch.ones_like(tokens.size)
         if context.depth < self.prune_before:
             joined = owner >= count - b.shape[0]  # a group that has a target

@@ -46,7 +46,7 @@ class ToMe(Downsampler):
         first = tokens.n_prefix % 2  # the patch at the first even position of the sequence
         a, b = position[first::2], position[1 - first :: 2]
         with torch.no_grad():
-            similarity = cosine(context.keys[:, a], context.keys[:, b])
+            similarity = cosine(context.keys[:, first::2], context.keys[:, 1 - first :: 2])
             owner = bipartite_matching(similarity, a, b, n, n - count)
         return tokens.merge(owner, count)
 

@@ -112,6 +112,11 @@ WORK: dict[str, tuple[Callable[[Tensor], object], int]] = {
     "scatter_reduce by mean": (lambda f: f.new_zeros(1, K, C).scatter_reduce(1, COLUMNS, f, "mean"), N * C),
     "scatter_reduce by amax": (lambda f: f.new_zeros(1, K, C).scatter_reduce(1, COLUMNS, f, "amax"), 0),
     "scatter": (lambda f: f.new_zeros(1, K, C).scatter(1, COLUMNS, f), 0),
+    "embedding_bag": (lambda f: F.embedding_bag(GROUP, f[0], GROUP.new_tensor([0, 2]), mode="sum"), N * C),
+    "embedding_bag with weights": (
+        lambda f: F.embedding_bag(GROUP, f[0], GROUP * 0, mode="sum", per_sample_weights=f[0, :, 0].contiguous()),
+        N * C,
+    ),
     "index_put accumulating": (lambda f: f.new_zeros(K, C).index_put((GROUP,), f[0], accumulate=True), N * C),
     "index_put": (lambda f: f.new_zeros(N, C).index_put((torch.arange(N),), f[0]), 0),
     "power iteration": (lambda f: power_iteration(f[0], rounds=3), 3 * 2 * N * C),

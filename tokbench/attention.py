@@ -8,6 +8,7 @@ computes is charged to the method that asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from timm.models.vision_transformer import Attention
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.tokens import Tokens
+
+CACHE = 2**21  # bytes near a core: logits that stay there are summed in half the time of those that go out to memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +95,6 @@ class AttentionProbe(nn.Module):
             The declared fields by name, in the shapes of `Context`.
         """
         fields: dict[str, Tensor] = {}
-        wide = torch.promote_types(
-            heads.q.dtype, torch.float32
-        )  # a sum over 10^5 probabilities outgrows half precision
         if "keys" in self.needs:
             fields["keys"] = heads.k[:, :, n_prefix:].mean(dim=1)
         if "values" in self.needs:
@@ -103,12 +103,13 @@ class AttentionProbe(nn.Module):
             assert heads.matrix is not None
             fields["attention"] = heads.matrix
         if "cls_attention" in self.needs:
-            fields["cls_attention"] = _rows(heads, queries=1)[:, :, 0, n_prefix:].mean(dim=1, dtype=wide)
+            fields["cls_attention"] = _rows(heads, queries=1)[:, :, 0, n_prefix:].mean(dim=1, dtype=_wide(heads.q))
         if "received" in self.needs:
-            rows = _rows(heads, queries=heads.q.shape[2])[..., n_prefix:]
-            if valid is not None:  # padding asks nothing
-                rows = rows * F.pad(valid, (n_prefix, 0), value=True)[:, None, :, None]
-            fields["received"] = rows.sum(dim=(1, 2), dtype=wide)
+            learning = torch.is_grad_enabled() and (heads.q.requires_grad or heads.k.requires_grad)
+            if learning or heads.matrix is not None:
+                fields["received"] = _column_sums(heads, valid, n_prefix)
+            else:
+                fields["received"] = received(heads.q, heads.k, heads.bias, valid, heads.scale, n_prefix)
         return fields
 
 
@@ -129,6 +130,71 @@ def log_size_bias(tokens: Tokens, *, proportional: bool) -> Tensor | None:
         bias = bias.masked_fill(~tokens.valid, -torch.inf)
     bias = F.pad(bias, (tokens.n_prefix, 0))
     return bias[:, None, None].to(tokens.x.dtype)
+
+
+@torch.library.custom_op(
+    "tokbench::received",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor? bias, Tensor? valid, float scale, int prefix) -> Tensor",
+)
+def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: float, prefix: int) -> Tensor:
+    """The attention that each patch token receives, without the matrix of a whole batch; it has no gradient.
+
+    An operator of its own, so that a compiler meets one call in place of a kernel or a loop.
+
+    Args:
+        q: (B, H, P+N, Dh).
+        k: (B, H, P+N, Dh).
+        bias: (B, 1, 1, P+N), added to the logits of each key, or None.
+        valid: (B, N), False for padding, whose queries do not count, or None.
+        scale: What the logits are multiplied with.
+        prefix: P.
+
+    Returns:
+        (B, N), float32 at least, summed over heads and queries.
+    """
+    if _kernel_runs(q):
+        from tokbench import kernels  # there is no Triton without a GPU
+
+        with torch.cuda.device(q.device):
+            return kernels.received(q, k, bias, valid, scale, prefix)
+    batch, heads, n, _ = q.shape
+    together = batch
+    if q.device.type == "cpu":
+        together = max(1, torch.get_num_threads() * CACHE // (heads * n * n * 4))
+    sums = []
+    for first in range(0, batch, together):
+        some = slice(first, first + together)
+        part = Heads(q[some], k[some], k[some], scale, None if bias is None else bias[some], None)
+        sums.append(_column_sums(part, None if valid is None else valid[some], prefix))
+    return torch.cat(sums)
+
+
+@received.register_fake
+def _(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: float, prefix: int) -> Tensor:
+    return q.new_empty(q.shape[0], q.shape[2] - prefix, dtype=_wide(q))
+
+
+def _kernel_runs(q: Tensor) -> bool:
+    return (
+        q.is_cuda
+        and q.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(q.device) >= (8, 0)
+        and find_spec("triton") is not None
+    )
+
+
+def _column_sums(heads: Heads, valid: Tensor | None, prefix: int) -> Tensor:
+    """(B, N), what the patch tokens receive, from the matrix itself."""
+    rows = _rows(heads, queries=heads.q.shape[2])[..., prefix:]
+    if valid is not None:  # padding asks nothing
+        rows = rows * F.pad(valid, (prefix, 0), value=True)[:, None, :, None]
+    return rows.sum(dim=(1, 2), dtype=_wide(heads.q))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """What sums are taken in: one over 10^5 probabilities outgrows half precision."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _rows(heads: Heads, queries: int) -> Tensor:

@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from timm.models.vision_transformer import Attention
 
 from tokbench.attention import AttentionProbe, attend
-from tokbench.clustering import farthest_first, kmeans, kmedoids, squared_distances
+from tokbench.clustering import farthest_first, kmeans, kmedoids, nearest_members
 from tokbench.downsampler import FIELDS
 from tokbench.matching import bipartite_matching
 from tokbench.tokens import gather_rows, group_sum
@@ -64,9 +64,9 @@ def test_group_sum(benchmark: BenchmarkFixture, keep: int) -> None:
     assert benchmark(inferring(group_sum), normal(BATCH, N, D), grouped(keep), keep).shape == (BATCH, keep, D)
 
 
-def test_squared_distances(benchmark: BenchmarkFixture, keep: int) -> None:
+def test_nearest_members(benchmark: BenchmarkFixture, keep: int) -> None:
     f = normal(BATCH, N, D)
-    assert benchmark(inferring(squared_distances), f, f[:, :keep]).shape == (BATCH, N, keep)
+    assert benchmark(inferring(nearest_members), f, grouped(keep), f[:, :keep]).shape == (BATCH, keep)
 
 
 @pytest.mark.parametrize("cluster", [kmeans, kmedoids])

@@ -26,13 +26,22 @@ def made(theta_m: float = 0.9, theta_p: float = 0.0) -> Downsampler:
     return method.double().eval()
 
 
-def told(batch: int, n: int, seed: int, prefix: int = 1, valid: Tensor | None = None) -> Context:
-    """A context of the second reduction; no attention is paid to padding."""
+def attention_of(batch: int, n: int, seed: int, prefix: int = 1, valid: Tensor | None = None) -> Tensor:
+    """(B, 2, P+N, P+N); no attention is paid to padding."""
     logits = noisy(batch, 2, prefix + n, prefix + n, seed=seed)
     if valid is not None:
         logits[..., prefix:] = logits[..., prefix:].masked_fill(~valid[:, None, None], -torch.inf)
-    keys = noisy(batch, n, WIDTH, seed=seed + 1)
-    return Context(depth=2, depths=(1, 2), stage=1, noise=torch.empty(0), attention=logits.softmax(dim=-1), keys=keys)
+    return logits.softmax(dim=-1)
+
+
+def told(attention: Tensor, seed: int, prefix: int = 1, valid: Tensor | None = None) -> Context:
+    """A context of the second reduction; padding asks nothing."""
+    batch, _, length, _ = attention.shape
+    keys = noisy(batch, length - prefix, WIDTH, seed=seed + 1)
+    rows = attention[..., prefix:]
+    if valid is not None:
+        rows = rows * torch.nn.functional.pad(valid, (prefix, 0), value=True)[:, None, :, None]
+    return Context(depth=2, depths=(1, 2), stage=1, noise=torch.empty(0), received=rows.sum(dim=(1, 2)), keys=keys)
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -61,13 +70,14 @@ def test_the_thresholds_decide(theta_m: float, theta_p: float):
     for seed in range(6):
         for n, keep in [(2, 1), (3, 2), (9, 7), (10, 4)]:
             prefix = seed % 3
-            method, context = made(theta_m, theta_p), told(3, n, seed, prefix)
+            matrix = attention_of(3, n, seed, prefix)
+            method, context = made(theta_m, theta_p), told(matrix, seed, prefix)
             size = torch.randint(1, 4, (3, n), generator=torch.Generator().manual_seed(seed)).float()
             tokens = Tokens.from_sequence(noisy(3, prefix + n, 4, seed=seed + 9), (1, n), prefix).replace(size=size)
             after = method(tokens, keep, context)
             assert after.n_patches == n == method.count(keep, n, 2, None)
             for b in range(3):
-                attention, keys = context.attention[b].tolist(), context.keys[b].tolist()
+                attention, keys = matrix[b].tolist(), context.keys[b].tolist()
                 wanted = groups(attention, keys, prefix, theta_m, theta_p)
                 assert after.valid[b].tolist() == [k < len(wanted) for k in range(n)]
                 for k, group in enumerate(wanted):
@@ -81,7 +91,8 @@ def test_the_thresholds_decide(theta_m: float, theta_p: float):
 def test_padding_neither_stays_nor_votes():
     n, present = 9, [9, 4, 1, 6]
     valid = torch.arange(n) < torch.tensor(present)[:, None]
-    context = told(4, n, seed=3, valid=valid)
+    matrix = attention_of(4, n, seed=3, valid=valid)
+    context = told(matrix, seed=3, valid=valid)
     x = noisy(4, 1 + n, 4, seed=4)
     tokens = Tokens.from_sequence(x, (1, n))
     padded = Tokens(tokens.x, tokens.size * valid, tokens.owner.masked_fill(~valid, -1), (1, n), valid=valid)
@@ -93,7 +104,7 @@ def test_padding_neither_stays_nor_votes():
             depths=(1, 2),
             stage=1,
             noise=torch.empty(0),
-            attention=context.attention[b : b + 1, :, : 1 + m, : 1 + m],
+            received=matrix[b : b + 1, :, : 1 + m, 1 : 1 + m].sum(dim=(1, 2)),
             keys=context.keys[b : b + 1, :m],
         )
         single = method(Tokens.from_sequence(x[b : b + 1, : 1 + m], (1, m)), 5, alone)
@@ -104,7 +115,7 @@ def test_padding_neither_stays_nor_votes():
 
 
 def test_training_keeps_the_same_values_and_reaches_both_thresholds():
-    tokens, context = Tokens.from_sequence(noisy(3, 10, 4, seed=1), (3, 3)), told(3, 9, seed=2)
+    tokens, context = Tokens.from_sequence(noisy(3, 10, 4, seed=1), (3, 3)), told(attention_of(3, 9, seed=2), seed=2)
     method = made(theta_m=0.2, theta_p=0.05)
     measured = method(tokens, 7, context)
     trained = method.train()(tokens, 7, context)

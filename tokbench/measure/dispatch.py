@@ -127,6 +127,12 @@ def _attention(result: Any, query: Tensor, key: Tensor, value: Tensor, *args: An
     return pairs * query.shape[3] + pairs * value.shape[3]
 
 
+def _received(result: Tensor, q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> int:
+    """(B, H, n, Dh) on itself as one product, then (B, H, n, N) summed; a kernel may make the product twice."""
+    queries = q.numel() // q.shape[-1]
+    return queries * k.shape[2] * k.shape[3] + queries * result.shape[1]
+
+
 def _distances(result: Tensor, a: Tensor, b: Tensor, *args: Any, **kwargs: Any) -> int:
     return result.numel() * b.shape[-1]
 
@@ -159,6 +165,10 @@ def _scatter(result: Tensor, into: Tensor, dim: int, index: Tensor, *args: Any, 
     return index.numel() if how in ("sum", "mean", "add") else 0
 
 
+def _embedding_bag(result: Any, rows: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> int:
+    return indices.numel() * rows.shape[1]
+
+
 def _index_put(
     result: Tensor, into: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False, *rest: Any
 ) -> int:
@@ -185,12 +195,14 @@ FORMULAS: dict[str, Formula] = {
         ),
         _attention,
     ),
+    "tokbench::received": _received,
     **dict.fromkeys(("_cdist_forward", "_euclidean_dist"), _distances),
     **dict.fromkeys(("sum", "nansum", "mean", "cumsum", "norm", "linalg_vector_norm"), _all_elements),
     **dict.fromkeys(("std", "std_mean", "var", "var_mean"), _both_sums),
     "index_add": _index_add,
     "scatter_add": _scatter_add,
     **dict.fromkeys(("scatter", "scatter_reduce"), _scatter),
+    **dict.fromkeys(("_embedding_bag", "_embedding_bag_forward_only"), _embedding_bag),
     **dict.fromkeys(("index_put", "_index_put_impl", "_unsafe_index_put"), _index_put),
     "segment_reduce": _segment_reduce,
 }

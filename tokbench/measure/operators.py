@@ -81,6 +81,12 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> float:
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
+def _received(inputs: list[Any], outputs: list[Any]) -> float:
+    """q·k for each pair, and the sum over heads and queries: once, however often a kernel makes the logits anew."""
+    *heads, width = _shape(inputs[0])
+    return math.prod(heads) * heads[-1] * width + math.prod(heads[1:]) * _size(outputs[0])
+
+
 def _sum_of(argument: int, times: int = 1) -> Handle:
     """One addition, or several, for each element of an argument."""
     return lambda inputs, outputs: times * _size(inputs[argument])
@@ -117,6 +123,11 @@ def _segment_reduce(inputs: list[Any], outputs: list[Any]) -> float:
     return _size(inputs[0]) if inputs[1].toIValue() in ("sum", "mean") else 0
 
 
+def _embedding_bag(inputs: list[Any], outputs: list[Any]) -> float:
+    """One addition of a row for each index, weighted or not."""
+    return _size(inputs[1]) * _shape(inputs[0])[-1]
+
+
 def _index_put(inputs: list[Any], outputs: list[Any]) -> float:
     return _size(inputs[2]) if inputs[3].toIValue() else 0
 
@@ -134,6 +145,7 @@ COUNTED: dict[str, Handle] = {
     "index_add": _sum_of(3),
     "scatter_add": _sum_of(2),
     **dict.fromkeys(("scatter", "scatter_reduce"), _scatter),
+    "embedding_bag": _embedding_bag,
     "index_put": _index_put,
     "segment_reduce": _segment_reduce,
 }
@@ -174,4 +186,5 @@ def handles() -> dict[str, Handle | None]:
     """Every known operator by its traced name, in place or not: how to count it, or None where it counts nothing."""
     free = dict.fromkeys(ELEMENTWISE | COMPARISON | MOVEMENT)
     known: dict[str, Handle | None] = {**free, **COUNTED}
-    return {f"aten::{name}{suffix}": handle for name, handle in known.items() for suffix in ("", "_")}
+    traced = {f"aten::{name}{suffix}": handle for name, handle in known.items() for suffix in ("", "_")}
+    return {**traced, "tokbench::received": _received}
