@@ -41,7 +41,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(directory)
     write_plan(prepared, store)
     measure(prepared, store, Progress(disable=True))
-    write_results(prepared, store)
+    write_results(store)
     written = read(directory / "plan.json")
     written["suite"]["only"].append("latency")
     for row in written["rows"]:

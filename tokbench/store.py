@@ -41,13 +41,40 @@ class Records:
         """
         self.directory = directory
         self._path = directory / RECORDS
-        self._records = self._load()
+        self._records: dict[tuple[str, str], dict[str, Any]] = {}
+        self._read = 0  # bytes of the file
+        self._check_format()
+        self.refresh()
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """A measurement made before, or None."""
         return self._records.get((kind, key))
 
-    def _load(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def all(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Every measurement, by its kind and key."""
+        return dict(self._records)
+
+    def refresh(self) -> None:
+        """Take in what another process has written since.
+
+        Raises:
+            UserError: The directory is damaged.
+        """
+        content = b""
+        if self._path.is_file():
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                content = file.read()
+        # What stands behind the last line's end is of a writer that was killed, or still writes.
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            records = [json.loads(line) for line in whole.splitlines()]
+            self._records |= {(record["kind"], record["key"]): record["value"] for record in records}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._path} is damaged ({error}): measure anew with --fresh") from None
+        self._read += len(whole)
+
+    def _check_format(self) -> None:
         plan = self.directory / PLAN
         if plan.is_file():
             schema = json.loads(plan.read_text(encoding="utf-8")).get("schema")
@@ -56,13 +83,6 @@ class Records:
                     f"{self.directory} has results of format {schema}, this tokbench writes {SCHEMA}: "
                     "choose another folder with --out DIR, or measure anew with --fresh"
                 )
-        content = self._path.read_bytes() if self._path.is_file() else b""
-        try:
-            # What stands behind the last line's end is of a writer that was killed, or still writes.
-            records = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
-            return {(record["kind"], record["key"]): record["value"] for record in records}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._path} is damaged ({error}): measure anew with --fresh") from None
 
 
 class Store(Records):
@@ -97,13 +117,20 @@ class Store(Records):
 
     def add(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Write a measurement; when this returns, it is on the disk."""
-        record = {"kind": kind, "key": key, "value": dict(value)}
-        line = json.dumps(record, allow_nan=False) + "\n"
+        self.add_all({(kind, key): value})
+
+    def add_all(self, records: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
+        """Write measurements, by their kinds and keys; when this returns, they are on the disk."""
+        added = {place: dict(value) for place, value in records.items()}
+        lines = [
+            json.dumps({"kind": kind, "key": key, "value": value}, allow_nan=False) + "\n"
+            for (kind, key), value in added.items()
+        ]
         with self._path.open("ab") as file:
-            file.write(line.encode())
+            file.write("".join(lines).encode())
             file.flush()
             os.fsync(file.fileno())
-        self._records[kind, key] = record["value"]  # type: ignore[assignment]
+        self._records |= added
 
     def write_json(self, name: str, content: Any) -> None:
         """Write one of the directory's JSON files, whole or not at all."""

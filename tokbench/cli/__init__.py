@@ -20,6 +20,7 @@ from tokbench.cli.compare import compare
 from tokbench.cli.doctor import doctor
 from tokbench.cli.export import export
 from tokbench.cli.listing import listing
+from tokbench.cli.merge import merge
 from tokbench.cli.new import new
 from tokbench.cli.plot import plot
 from tokbench.cli.report import report
@@ -39,6 +40,7 @@ app.command()(compare)
 app.command(name="list")(listing)
 app.command()(new)
 app.command()(verify)
+app.command()(merge)
 app.command()(check)
 app.command()(report)
 app.command()(plot)

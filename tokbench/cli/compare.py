@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +34,9 @@ def compare(
     at: Annotated[str | None, typer.Option(help="Depths: --at 3,6,9 is short for stages(at=3-6-9).")] = None,
     site: Annotated[str | None, typer.Option(help="before_block, after_attention or after_block.")] = None,
     data: Annotated[str | None, typer.Option(help="A folder by synset id, a .tar, a .parquet or hfds/NAME.")] = None,
-    weights: Annotated[str | None, typer.Option(help="A .safetensors or .pth for the model; else timm's hub.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A .safetensors or .pth for the model, or random; else timm's hub.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Measure accuracy on so many images.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
@@ -50,6 +53,12 @@ def compare(
         bool, typer.Option("--analyse", help="Measure redundancy too: spectra, and what methods reconstruct.")
     ] = False,
     plugins: Annotated[str | None, typer.Option(help="Files or folders with methods of your own.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Run on a Ray cluster: its HOST:PORT, auto, or local for this machine's GPUs.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="2/4: the second of four parts; tokbench merge joins what machines measured.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go; default: results/SUITE.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the cells and the estimated time, and stop.")] = False,
@@ -62,13 +71,22 @@ def compare(
 
     Example: tokbench compare imagenet --data /data/val --models deit_small_patch16_224 --keep 0.9,0.7
     """
+    from tokbench.compare.cluster import check_address, connected
+
+    if ray is not None:
+        check_address(ray)
+    if ray is not None and part is not None:
+        raise UserError("--part is for machines that do not know of each other: leave it or --ray out")
+
     from tokbench.claims import beside
     from tokbench.compare.accuracy import unreadable
     from tokbench.compare.answers import unlike_published
+    from tokbench.compare.part import share
     from tokbench.compare.plan import plan as plan_cells
     from tokbench.compare.prepare import prepare
     from tokbench.compare.run import run
-    from tokbench.compare.table import read_plan, write_plan, write_results
+    from tokbench.compare.table import any_failed, read_plan, write_plan, write_results
+    from tokbench.compare.wide import run_wide
     from tokbench.config import load_config
     from tokbench.registry import discover
     from tokbench.report.claims import render_claims
@@ -104,22 +122,30 @@ def compare(
     chosen = settings.suite(name, {key: value for key, value in given.items() if value is not None})
     if keep is not None and not takes_keep(chosen.schedule):
         raise UserError(f"schedule '{chosen.schedule}' says itself how much stays: leave --keep out")
-    known, broken = discover([*settings.plugin_paths, *(Path(path) for path in split(plugins) or ())])
+    own_methods = [*settings.plugin_paths, *(Path(path) for path in split(plugins) or ())]
+    known, broken = discover(own_methods)
     for one in broken:
         typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
     cells = plan_cells(chosen, settings, list(known), broken=bool(broken))
-    with _progress(as_json) as progress:
-        progress.add_task("loading models and data", total=None)
-        prepared = prepare(cells, chosen)
-    if plan:
-        _show_plan(prepared, as_json)
-        return
-    store = Store(out or Path("results") / name, fresh=fresh)
-    write_plan(prepared, store)
-    terminal = Console(stderr=True)
-    with Watch(store, terminal, disable=as_json or not terminal.is_interactive) as progress:
-        run(prepared, store, progress)
-    table = write_results(prepared, store)
+    with nullcontext() if ray is None or plan else connected(ray):
+        with _progress(as_json) as progress:
+            progress.add_task("loading models and data", total=None)
+            prepared = prepare(cells, chosen)
+        own = None if part is None else share(prepared, part)
+        if plan:
+            _show_plan(prepared, as_json)
+            return
+        store = Store(out or Path("results") / name, fresh=fresh)
+        write_plan(prepared, store)
+        terminal = Console(stderr=True)
+        with Watch(store, terminal, disable=as_json or not terminal.is_interactive) as progress:
+            if ray is not None:
+                run_wide(prepared, store, progress, own_methods)
+            elif own is not None:
+                run(own.of(prepared), store, progress, own.spans)
+            else:
+                run(prepared, store, progress)
+    table = write_results(store)
     for lost in unreadable(prepared, store):
         typer.echo(f"tokbench: unreadable image {lost.name}: {lost.reason}", err=True)
     for warning in unlike_published(table, read_plan(store.directory)):
@@ -131,7 +157,7 @@ def compare(
         render(table, console)
         render_claims(beside(table), console)
         typer.echo(f"table.parquet, table.csv and the rest: {store.directory}")
-    if (table["status"] == "failed").any():
+    if any_failed(table):
         raise typer.Exit(1)
 
 

@@ -97,7 +97,7 @@ def _classify_alike(
     built = {key: put_together(row.cell, prepared.models[row.cell.model]) for key, row in wanted.items()}
     ids = image_ids(images.names)
     preprocessing = preprocessing_of(prepared.models[rows[0].cell.model].vit)
-    decoded = _decoded(images, preprocessing, prepared, spans[first].start)
+    decoded = _decoded(images, preprocessing, prepared, range(spans[first].start, spans[-1].stop))
     task = progress.add_task("accuracy", total=sum(len(keys) for keys in todo), kind="accuracy")
     for span, keys in zip(spans[first:], todo[first:], strict=True):
         progress.update(task, key=None, refresh=True)
@@ -124,7 +124,7 @@ def _outcomes(
 
 
 def _decoded(
-    images: ImageSet, preprocessing: Preprocessing, prepared: Prepared, start: int
+    images: ImageSet, preprocessing: Preprocessing, prepared: Prepared, wanted: range
 ) -> Iterator[tuple[Batch, tuple[Unreadable, ...]]]:
     suite = prepared.suite
     return batches(
@@ -132,7 +132,8 @@ def _decoded(
         preprocessing.pixels,
         batch_size=suite.accuracy_batch,
         workers=suite.workers,
-        start=start,
+        start=wanted.start,
+        stop=wanted.stop,
         waiting=suite.memory * MIB // (suite.accuracy_batch * math.prod(preprocessing.shape)),
         cache=None if suite.cache is None else open_cache(suite.cache, preprocessing),
         pin_memory=prepared.device.type == "cuda",

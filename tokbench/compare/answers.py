@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from tokbench.claims import SAME_WEIGHTS
 from tokbench.compare.accuracy import shard_key, shards
 from tokbench.compare.plan import PLAIN
-from tokbench.compare.prepare import Prepared
-from tokbench.data.sets import ImageSet
 from tokbench.measure.accuracy import UNREADABLE, WRONG
 from tokbench.proportions import mcnemar, surely_better, tango, wilson
 from tokbench.reference import COMPLETE, published_top1
@@ -25,6 +23,9 @@ RIGHT = "0"
 # The rows that share these have one front; those that share a setting too are the seeds of one method.
 FRONT = ["model", "batch_size", "mode"]
 SETTING = [*FRONT, "method", "params", "regime", "schedule", "keep", "site"]
+
+# What names an answer to all images.
+ANSWERED = ("model", "method", "params", "site", "schedule", "keep", "seed")
 
 
 def outcomes(store: Records, key: str | None, spans: list[range]) -> str | None:
@@ -129,30 +130,25 @@ def unlike_published(table: pd.DataFrame, plan: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def correctness(prepared: Prepared, images: ImageSet, store: Records) -> pd.DataFrame:
-    """Long: one line for each image and each answer that was measured."""
-    spans = shards(len(images), prepared.suite.accuracy_batch)
+def correctness(plan: Mapping[str, Any], labels: Mapping[str, int], store: Records) -> pd.DataFrame:
+    """Long: one line for each image and each answer that was measured.
+
+    Args:
+        plan: The comparison's plan.
+        labels: Each image's class, by its name and in the set's order.
+        store: The comparison's records.
+    """
+    spans = shards(len(labels), plan["suite"]["accuracy_batch"])
     parts = []
-    for row in {row.keys["accuracy"]: row for row in prepared.rows if "accuracy" in row.keys}.values():
-        said = outcomes(store, row.keys["accuracy"], spans)
+    for row in {row["keys"]["accuracy"]: row for row in plan["rows"] if "accuracy" in row["keys"]}.values():
+        said = outcomes(store, row["keys"]["accuracy"], spans)
         if said is None:
             continue
         marks = _marks(said)
-        variant = row.cell.variant
-        named = {
-            "model": row.cell.model,
-            "method": variant.method,
-            "params": variant.params_text,
-            "site": variant.site,
-            "schedule": variant.schedule,
-            "keep": variant.keep,
-            "seed": row.cell.seed,
-        }
-        part = pd.DataFrame(
-            {"image": images.names, "label": images.labels, "top1": marks == RIGHT, "top5": marks != WRONG}
-        )
-        parts.append(part.assign(**named)[marks != UNREADABLE])
-    columns = ["model", "method", "params", "site", "schedule", "keep", "seed", "image", "label", "top1", "top5"]
+        part = pd.DataFrame({"image": list(labels), "label": list(labels.values())})
+        part = part.assign(top1=marks == RIGHT, top5=marks != WRONG, **{name: row[name] for name in ANSWERED})
+        parts.append(part[marks != UNREADABLE])
+    columns = [*ANSWERED, "image", "label", "top1", "top5"]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     texts = dict.fromkeys(("model", "method", "params", "site", "schedule", "image"), "category")
     return joined[columns].astype({**texts, "keep": "float64", "seed": "Int64"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tokbench.compare.times import time_remarks, times
 from tokbench.errors import UserError
 from tokbench.measure.environment import describe
 from tokbench.store import ENVIRONMENT, PLAN, Records, Store, write_atomically
+
+IMAGES = "images.parquet"
 
 NOT_MEASURED = "not measured yet"
 
@@ -63,6 +66,22 @@ def write_plan(prepared: Prepared, store: Store) -> None:
         },
     )
     store.write_json(ENVIRONMENT, describe(prepared.device))
+    if images is not None:
+        write_images(store.directory, dict(zip(images.names, images.labels, strict=True)))
+
+
+def write_images(directory: Path, labels: Mapping[str, int]) -> None:
+    """Write down which images were shown, in what order, and the class of each: what the outcomes are of."""
+    images = pd.DataFrame({"image": list(labels), "label": list(labels.values())})
+    write_atomically(directory / IMAGES, images.to_parquet)
+
+
+def read_images(directory: Path) -> dict[str, int] | None:
+    """Each image's class, by its name and in the set's order; None where nothing was shown."""
+    if not (directory / IMAGES).is_file():
+        return None
+    images = pd.read_parquet(directory / IMAGES)
+    return dict(zip(images["image"], images["label"].tolist(), strict=True))
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
@@ -99,6 +118,11 @@ def read_table(directory: Path) -> pd.DataFrame:
     return table.astype(COLUMNS)
 
 
+def any_failed(table: pd.DataFrame) -> bool:
+    """Whether something went wrong; what has not been measured yet has not."""
+    return bool((table["status"].eq("failed") & table["reason"].ne(NOT_MEASURED)).any())
+
+
 def read_spectra(directory: Path) -> pd.DataFrame:
     """The spectra of a directory, as far as they have been measured: see `compare.redundancy.spectra`.
 
@@ -117,16 +141,20 @@ def read_reconstruction(directory: Path) -> pd.DataFrame:
     return reconstruction(read_plan(directory), Records(directory))
 
 
-def write_results(prepared: Prepared, store: Store) -> pd.DataFrame:
+def write_results(store: Records) -> pd.DataFrame:
     """Write `table.parquet`, `table.csv` and `correctness.parquet`, and return the table.
 
     What was analysed is written to `spectra.csv` and `reconstruction.csv`.
+
+    Args:
+        store: The records of a directory that holds their plan.
     """
     table = read_table(store.directory)
     write_atomically(store.directory / "table.parquet", table.to_parquet)
     write_atomically(store.directory / "table.csv", lambda path: table.to_csv(path, index=False))
-    if prepared.images is not None:
-        answers = correctness(prepared, prepared.images, store)
+    labels = read_images(store.directory)
+    if labels is not None:
+        answers = correctness(read_plan(store.directory), labels, store)
         write_atomically(store.directory / "correctness.parquet", answers.to_parquet)
     for name, read in (("spectra.csv", read_spectra), ("reconstruction.csv", read_reconstruction)):
         analysed = read(store.directory)
