@@ -37,7 +37,7 @@ from tokbench.compare.prepare import Prepared
 from tokbench.compare.wide import run_wide
 from tokbench.store import RECORDS, Store
 
-METHODS, KEEPS = ("evit", "tome", "random_selection"), (0.5,)
+METHODS, KEEPS = ("evit", "tome", "random_selection"), (0.7, 0.5)
 SUITE: dict[str, Any] = {"threads": 1, "workers": 0, "seeds": (0,), "device": "cpu", "accuracy_batch": 8}
 WANTED = 0.85
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}

@@ -14,7 +14,7 @@ from torch import Tensor
 from tokbench import Context, Tokens, create
 from tokbench.errors import UserError
 
-QUICK = settings(max_examples=50, deadline=None, derandomize=True)
+QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 
 
 def pool(points: Tensor, weight: Tensor, keep: int, **params: Any) -> Tokens:
@@ -305,6 +305,16 @@ def test_kmeans_is_scikit_learns(weighted: bool):
 
 
 # K-Medoids
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_many_swaps_at_once_are_those_of_the_loops(seed: int):
+    f, received = cloud(60, 16, 300 + seed)
+    for iterations in (1, 2):
+        after = pool(f, received, 15, output="medoid", weighted=False, iterations=iterations)
+        owner, medoids = medoids_of(f.tolist(), [1.0] * 60, received.topk(15).indices.tolist(), iterations)
+        assert after.owner[0].tolist() == owner
+        assert torch.equal(after.patches[0], f[medoids])
 
 
 @pytest.mark.parametrize("seed", range(8))
