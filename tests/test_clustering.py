@@ -236,3 +236,9 @@ def test_the_nearest_member_is_one_of_the_cluster_and_the_first_of_equals() -> N
     f = torch.tensor([[[0.0], [4.0], [6.0], [5.0], [1.0]]])
     owner = torch.tensor([[0, 1, 1, 0, 0]])
     assert nearest_members(f, owner, torch.tensor([[[4.1], [5.0]]])).tolist() == [[3, 1]]
+
+
+def test_the_nearest_member_is_found_in_float32() -> None:
+    f = torch.tensor([[[10.0, 8.0], [10.0, 7.9375], [10.0, 8.125]]], dtype=torch.bfloat16)
+    centre = torch.tensor([[[0.0, 8.0]]], dtype=torch.bfloat16)  # in bfloat16 all three are 100 away
+    assert nearest_members(f.flip(1), torch.zeros(1, 3, dtype=torch.int64), centre).tolist() == [[2]]

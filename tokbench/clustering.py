@@ -32,7 +32,7 @@ def kmeans(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[T
         (B, N) the cluster of each point, none empty, and (B, K, D) the clusters' weighted means, in float32 at least.
     """
     count = start.shape[1]
-    f = f.to(torch.promote_types(f.dtype, torch.float32))
+    f = _wide(f)
     weight = weight.to(f.dtype)
     between = _distances_between(f)
 
@@ -152,6 +152,7 @@ def _leaving(to_medoid: Tensor, weight: Tensor, owner: Tensor, nearest: Tensor) 
 
 def farthest_first(f: Tensor, count: int) -> Tensor:
     """(B, K) indices: the point of (B, N, D) nearest the mean, then each time the one farthest from those chosen."""
+    f = _wide(f)
     between = _distances_between(f)
     chosen = [(f - f.mean(dim=1, keepdim=True)).square().sum(dim=2).argmin(dim=1, keepdim=True)]
     gap = torch.full_like(between[:, 0], torch.inf)
@@ -163,13 +164,18 @@ def farthest_first(f: Tensor, count: int) -> Tensor:
 
 def nearest_members(f: Tensor, owner: Tensor, centres: Tensor) -> Tensor:
     """(B, K) the index of each cluster's point that is nearest to its centre (B, K, D); no cluster may be empty."""
-    gap = (f - gather_rows(centres, owner)).square().sum(dim=2)
+    gap = (_wide(f) - gather_rows(centres, owner)).square().sum(dim=2)
     return _least_of_each(gap, owner, centres.shape[1])
 
 
+def _wide(f: Tensor) -> Tensor:
+    """In float32 at least."""
+    return f.to(torch.promote_types(f.dtype, torch.float32))
+
+
 def _distances_between(f: Tensor) -> Tensor:
-    """Squared distances between the points (B, N, D): (B, N, N) in float32 at least, zero on the diagonal."""
-    f = f.to(torch.promote_types(f.dtype, torch.float32))
+    """Squared distances between the points (B, N, D): (B, N, N), zero on the diagonal."""
+    f = _wide(f)
     f = f - f.mean(dim=1, keepdim=True)  # distances stay; the rounding error of computing them shrinks
     product = f @ f.mT
     norm = product.diagonal(dim1=1, dim2=2).clone()
@@ -216,13 +222,13 @@ def _sums(values: Tensor, owner: Tensor, count: int) -> Tensor:
 
 def _weighted_sums(values: Tensor, weight: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, N, D) -> (B, K, D), each cluster's weighted sum, in an order that is the same on every run."""
-    place = torch.arange(count, device=owner.device)
+    device = owner.device
     if values.is_cuda:
-        return torch.where(owner[:, None] == place[:, None], weight[:, None], 0) @ values
+        return torch.where(owner[:, None] == torch.arange(count, device=device)[:, None], weight[:, None], 0) @ values
     batch, n = owner.shape
-    image = torch.arange(batch)[:, None]
+    image = torch.arange(batch, device=device)[:, None]
     order = (owner.argsort(dim=1, stable=True) + n * image).flatten()
-    sizes = torch.zeros(batch, count, dtype=torch.int64).scatter_add(1, owner, torch.ones_like(owner)).flatten()
+    sizes = owner.new_zeros(batch, count).scatter_add(1, owner, torch.ones_like(owner)).flatten()
     first = sizes.cumsum(dim=0) - sizes
     share = weight.flatten()[order]
     summed = embedding_bag(order, values.flatten(0, 1), first, mode="sum", per_sample_weights=share)
