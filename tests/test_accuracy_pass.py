@@ -138,6 +138,29 @@ def test_with_room_for_one_batch_the_others_run_anew(
     assert [blocks_run[depth] for depth in (0, 2, 3)] == [3 + 2, 3 + 2, 6]
 
 
+def test_what_is_sent_ahead_is_not_computed_again(
+    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+) -> None:
+    tome = built(digits, "tome", None, "stages(at=3-6-9)")
+    alone = outcomes(tome, sharing(digits, stretch))
+    blocks_run.clear()
+    shared = sharing(digits, stretch)
+    for number in range(3):
+        shared.advance(tome.start, number, image_ids(image_set().names))
+    assert [blocks_run[depth] for depth in range(12)] == [3] * 3 + [0] * 9
+    assert outcomes(tome, shared) == alone
+    assert [blocks_run[depth] for depth in range(12)] == [3] * 12
+
+
+def test_nothing_more_is_sent_ahead_when_there_is_no_room(
+    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+) -> None:
+    shared = sharing(digits, stretch, room=0)
+    for number in range(3):
+        shared.advance(3, number, image_ids(image_set().names))
+    assert blocks_run[0] == 1
+
+
 class Scribbler(Downsampler):
     """Writes into what it is given."""
 

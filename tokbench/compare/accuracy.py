@@ -99,16 +99,25 @@ def _classify_alike(
     preprocessing = preprocessing_of(prepared.models[rows[0].cell.model].vit)
     decoded = _decoded(images, preprocessing, prepared, range(spans[first].start, spans[-1].stop))
     task = progress.add_task("accuracy", total=sum(len(keys) for keys in todo), kind="accuracy")
+    check_unreadable(unreadable(prepared, store), len(images))
     for span, keys in zip(spans[first:], todo[first:], strict=True):
         progress.update(task, key=None, refresh=True)
-        stretch = list(islice(decoded, SHARD))
-        for lost in (image for _, images_lost in stretch for image in images_lost):
-            store.add(LOST_IMAGE, f"{images.identity}/{lost.name}", {"reason": lost.reason})
-        check_unreadable(unreadable(prepared, store), len(images))
-        seen = [part for part, _ in stretch]
+        seen: list[Batch] = []
+        groups = [
+            (SharedBlocks(DownsampledViT(vit).eval(), seen, preprocessing, suite.memory * MIB), several)
+            for vit, several in _by_model(keys, built)
+        ]
+        for batch, lost in islice(decoded, SHARD):
+            seen.append(batch)
+            for image in lost:
+                store.add(LOST_IMAGE, f"{images.identity}/{image.name}", {"reason": image.reason})
+            if lost:
+                check_unreadable(unreadable(prepared, store), len(images))
+            for shared, several in groups[:1]:  # while the next images are decoded
+                shared.advance(built[several[0]].start, len(seen) - 1, ids)
         progress.advance(task, len([key for key in keys if key not in built]))  # have failed before
-        for vit, several in _by_model(keys, built):
-            shared = SharedBlocks(DownsampledViT(vit).eval(), seen, preprocessing, suite.memory * MIB)
+        while groups:
+            shared, several = groups.pop(0)  # what it holds goes with it
             for key in several:
                 progress.update(task, key=key, refresh=True)
                 classified = partial(_outcomes, built[key], shared, ids, span, images)

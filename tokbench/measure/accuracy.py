@@ -55,6 +55,7 @@ class SharedBlocks:
         self._preprocessing = preprocessing
         self._room = room
         self._held: dict[int, tuple[int, Tokens]] = {}
+        self._full = False
 
     def entering(self, depth: int, number: int, ids: Tensor) -> Tokens:
         """The tokens that enter a block, the caller's own to change.
@@ -71,11 +72,25 @@ class SharedBlocks:
             reached, tokens = 0, self._plain.embed(images)
         tokens = self._plain.through(tokens, range(reached, depth), ids)
         if sum(_bytes(held) for _, held in self._held.values()) + _bytes(tokens) > self._room:
+            self._full = True
             return tokens
         self._held[number] = depth, tokens
         # A method that writes into what it is given must not change what the others are given.
         own = (tokens.x.clone(), tokens.size.clone(), tokens.owner.clone())
         return dataclasses.replace(tokens, x=own[0], size=own[1], owner=own[2])
+
+    def advance(self, depth: int, number: int, ids: Tensor) -> None:
+        """Send a batch to a block ahead of who will ask for it there, as long as there is room to hold it.
+
+        Args:
+            depth: The block's.
+            number: Which batch.
+            ids: (images of the whole set,) int64, each image's identity.
+        """
+        index = self.batches[number].index
+        if len(index) and not self._full:
+            with torch.inference_mode():
+                self.entering(depth, number, ids[index].to(self._plain.vit.patch_embed.proj.weight.device))
 
 
 def evaluate(
