@@ -56,14 +56,16 @@ class Kept(Store):
             keeper: A handle of the actor.
             places: What may be asked for and added; see `Keeper.known` for what is there besides.
         """
-        import ray
-
         self._keeper = keeper
-        self._records = ray.get(keeper.known.remote(places))
+        self._records = _answer(keeper.known.remote(places))
 
     def add_all(self, records: Mapping[Place, Mapping[str, Any]]) -> None:
         """Send measurements; when this returns, they are on the disk."""
-        import ray
-
-        ray.get([self._keeper.add.remote(place, dict(record)) for place, record in records.items()])
+        for sent in [self._keeper.add.remote(place, dict(record)) for place, record in records.items()]:
+            _answer(sent)
         self._records |= {place: dict(record) for place, record in records.items()}
+
+
+def _answer(sent: Any) -> Any:
+    """What the keeper answers. In `ray.get` a task would lend its cores to the next task while it waits."""
+    return sent.future().result()

@@ -68,7 +68,8 @@ def run_wide(prepared: Prepared, store: Store, progress: Progress, plugins: Sequ
     actor: Any = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here)
     keeper = actor.remote(store.directory.resolve(), (FAILED, LOST_IMAGE))
     order = Order(_elsewhere(prepared), torch.get_num_threads(), tuple(path.resolve() for path in plugins))
-    measure = ray.remote(measure_part)
+    # A process that has touched a GPU keeps to it, whichever Ray gives the next part: a new process for each.
+    measure: Any = ray.remote(max_calls=1 if prepared.device.type == "cuda" else 0)(measure_part)
     waiting = {}
     for part in parts:
         given = _resources(part, nodes, prepared)
