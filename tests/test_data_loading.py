@@ -1,6 +1,7 @@
 """Batches: what is in them, whatever workers or damaged files there are."""
 
 import multiprocessing
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_workers_change_nothing(ten: ImageSet) -> None:
     assert images.dtype == torch.float32  # what the transform gives
     assert images[:, :, 0, 0].tolist() == [list(map(float, colour_of(i))) for i in range(10)]
     assert torch.cat([batch.labels for batch, _ in there]).tolist() == [0] * 5 + [281] * 5
+
+
+def niceness(_: Image.Image) -> torch.Tensor:
+    return torch.full((3, 1, 1), os.nice(0), dtype=torch.uint8)
+
+
+def test_workers_stand_back_and_this_process_does_not(ten: ImageSet) -> None:
+    own = os.nice(0)
+    told = [batch.images for batch, _ in batches(ten, niceness, batch_size=5, workers=1, niceness=3)]
+    assert torch.cat(told).unique().tolist() == [own + 3]
+    assert os.nice(0) == own
 
 
 def test_a_set_read_here_still_travels_to_another_process(ten: ImageSet) -> None:

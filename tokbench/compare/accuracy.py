@@ -21,11 +21,13 @@ from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable
 from tokbench.data.preprocessing import Preprocessing, preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.measure.accuracy import SharedBlocks, evaluate, image_ids
+from tokbench.measure.allocator import freed_memory_kept
 from tokbench.models import Pretrained
 from tokbench.store import Store
 
 SHARD = 8  # batches that are decoded, shown to every method and forgotten; what a kill can cost
 MIB = 2**20
+NICENESS = 10  # of processes that decode on the cores that the models run on
 
 
 def shard_key(key: str, start: int) -> str:
@@ -66,8 +68,9 @@ def classify(
     Raises:
         UserError: More than 1 % of the images cannot be read, or the cache cannot be written.
     """
-    for group in _seeing_alike(rows, prepared.models):
-        _classify_alike(group, prepared, store, progress, spans)
+    with freed_memory_kept():
+        for group in _seeing_alike(rows, prepared.models):
+            _classify_alike(group, prepared, store, progress, spans)
 
 
 def _seeing_alike(rows: Sequence[Row], models: dict[str, Pretrained]) -> list[list[Row]]:
@@ -146,6 +149,7 @@ def _decoded(
         waiting=suite.memory * MIB // (suite.accuracy_batch * math.prod(preprocessing.shape)),
         cache=None if suite.cache is None else open_cache(suite.cache, preprocessing),
         pin_memory=prepared.device.type == "cuda",
+        niceness=0 if prepared.device.type == "cuda" else NICENESS,
     )
 
 

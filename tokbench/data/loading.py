@@ -4,8 +4,10 @@ Which images share a batch follows from their positions alone, not from which of
 compared image by image between runs, and a logit's last bits may depend on the batch around it.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -62,6 +64,7 @@ def batches(
     waiting: int | None = None,
     cache: PixelCache | None = None,
     pin_memory: bool = False,
+    niceness: int = 0,
 ) -> Iterator[tuple[Batch, tuple[Unreadable, ...]]]:
     """Decode, preprocess and batch the images of positions start to stop, in order.
 
@@ -78,6 +81,8 @@ def batches(
         waiting: How many decoded batches may wait at most: fewer workers decode where it is less; None for no bound.
         cache: Where preprocessed images are kept, and looked for first.
         pin_memory: Whether batches go where a GPU can fetch them by itself.
+        niceness: How far the workers stand back for other processes (`os.nice`, where the system has it). Where a model
+            runs on the same cores, they decode when it waits, and no thread of it waits for one of theirs.
 
     Yields:
         A batch, and what could not be read of its positions.
@@ -96,6 +101,7 @@ def batches(
         prefetch_factor=ahead if workers else None,
         pin_memory=pin_memory,
         collate_fn=_collate,
+        worker_init_fn=partial(_stand_back, niceness),
         # its own, for the loader draws a seed, and the caller's random numbers must not depend on that
         generator=torch.Generator(),
     )
@@ -153,6 +159,11 @@ class _Samples(Dataset[_Sample]):
             except DataError as error:  # out of another process an exception would come with its traceback as text
                 return _Sample(index, label, error)
         return _Sample(index, label, pixels)
+
+
+def _stand_back(niceness: int, _: int) -> None:
+    if hasattr(os, "nice"):
+        os.nice(niceness)
 
 
 def _collate(samples: Sequence[_Sample]) -> tuple[Batch, tuple[Unreadable, ...], tuple[DataError, ...]]:
