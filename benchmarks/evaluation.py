@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py DATA WEIGHTS [MODEL]
 
 Both decode, preprocess and classify a folder of images in batches of the same size, with the same number of workers,
-in one process and in turn, twenty rounds of each. Both must get the same number of images right.
+in one process and in turn, twelve rounds of each. Both must get the same number of images right.
 
 Writes results/speed/evaluation.txt.
 """
@@ -26,7 +26,7 @@ from tokbench.compare.prepare import Prepared
 from tokbench.measure.environment import describe
 from tokbench.stats import compare_times
 
-ROUNDS = 20
+ROUNDS = 12
 WORKERS = (0, 2)
 WANTED = 1.0
 

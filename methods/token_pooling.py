@@ -10,7 +10,7 @@ which is the objective of clustering. Each iteration assigns every token to its 
     K-Medoids: f̂_k = the f_j, j∈k, for which Σ_{i∈k} w_i |f_i - f_j|² is least
 
 Ours: a round of K-Medoids also swaps centres for tokens of other clusters where that lowers l. On the tokens of a DeiT,
-half or 70 % of them kept, moves within clusters alone end 20 to 75 % above what PAM reaches from the same start; five
+half or 70 % of them kept, moves within clusters alone end 21 to 76 % above what PAM reaches from the same start; five
 rounds with swaps end about 1 % above it (results/speed/clustering.txt).
 
 Not known of the paper: whether K-Medoids emits medoids or cluster means, how class token and diagonal enter w, and K

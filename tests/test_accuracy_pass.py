@@ -63,11 +63,11 @@ def built(vit: VisionTransformer, method: str | None, site: str | None, schedule
 
 
 def sharing(vit: VisionTransformer, stretch: list[Batch], room: int = ROOM) -> SharedBlocks:
-    return SharedBlocks(DownsampledViT(vit).eval(), stretch, preprocessing_of(vit), room)
+    return SharedBlocks(DownsampledViT(vit).eval(), stretch, image_ids(image_set().names), preprocessing_of(vit), room)
 
 
 def outcomes(model: DownsampledViT, shared: SharedBlocks) -> str:
-    return evaluate(model, shared, image_ids(image_set().names), range(3 * BATCH), None)
+    return evaluate(model, shared, range(3 * BATCH), None)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_each_cell_says_what_it_says_alone(
             with torch.inference_mode():
                 images = preprocessing.normalise(batch.images, digits.patch_embed.proj.weight)
                 alone = cell(images, own_ids)
-                tokens = shared.entering(cell.start, number, own_ids)
+                tokens = shared.entering(cell.start, number)
                 together = cell.classify(cell.through(tokens, range(cell.start, 12), own_ids))
             assert torch.equal(alone, together)
 
@@ -128,9 +128,8 @@ def test_without_room_every_cell_runs_all_of_its_blocks(
 def test_with_room_for_one_batch_the_others_run_anew(
     digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
 ) -> None:
-    ids = image_ids(image_set().names)[stretch[0].index]
     with torch.inference_mode():
-        one = sharing(digits, stretch).entering(3, 0, ids)
+        one = sharing(digits, stretch).entering(3, 0)
     shared = sharing(digits, stretch, sum(part.nbytes for part in (one.x, one.size, one.owner)))
     blocks_run.clear()
     for _ in range(2):
@@ -146,7 +145,7 @@ def test_what_is_sent_ahead_is_not_computed_again(
     blocks_run.clear()
     shared = sharing(digits, stretch)
     for number in range(3):
-        shared.advance(tome.start, number, image_ids(image_set().names))
+        shared.advance(tome.start, number)
     assert [blocks_run[depth] for depth in range(12)] == [3] * 3 + [0] * 9
     assert outcomes(tome, shared) == alone
     assert [blocks_run[depth] for depth in range(12)] == [3] * 12
@@ -157,8 +156,55 @@ def test_nothing_more_is_sent_ahead_when_there_is_no_room(
 ) -> None:
     shared = sharing(digits, stretch, room=0)
     for number in range(3):
-        shared.advance(3, number, image_ids(image_set().names))
+        shared.advance(3, number)
     assert blocks_run[0] == 1
+
+
+class Big(Downsampler):
+    """Has no memory where three batches' tokens are held besides."""
+
+    name = "big"
+    site = "after_attention"
+
+    def __init__(self, shared: SharedBlocks) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        if len(self.shared._held) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return tokens.select(torch.arange(keep).expand(tokens.x.shape[0], keep))
+
+
+def test_what_is_shared_goes_where_the_device_has_no_memory_for_it(
+    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+) -> None:
+    shared = sharing(digits, stretch)
+    big = DownsampledViT(digits, Big(shared), Schedule.parse("stages(at=3)", 0.5)).eval()
+    alone = outcomes(big, sharing(digits, stretch))
+    for number in range(3):
+        shared.advance(3, number)
+    blocks_run.clear()
+    assert outcomes(big, shared) == alone
+    assert blocks_run[0] == 3  # every batch anew, once
+
+
+def test_a_device_without_memory_for_what_is_shared_holds_nothing(
+    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+) -> None:
+    shared = sharing(digits, stretch)
+    shared.advance(3, 0)
+
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    hook = digits.blocks[1].mlp.register_forward_pre_hook(exhausted)
+    shared.advance(3, 1)
+    hook.remove()
+    blocks_run.clear()
+    shared.advance(3, 2)
+    assert blocks_run[0] == 0
+    assert not shared.forgo()
 
 
 class Scribbler(Downsampler):

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokbench.compare import cluster
-from tokbench.compare.keeper import Keeper
+from tokbench.compare.keeper import Keeper, Kept
 from tokbench.compare.part import RUNNING, divide, share
 from tokbench.compare.plan import plan
 from tokbench.compare.prepare import Prepared, prepare
@@ -110,6 +111,25 @@ def test_a_cluster_completes_what_a_local_run_left_though_a_worker_dies(run: Run
     assert measured(tmp_path / "x") == whole
     written = Counter((record["kind"], record["key"]) for record in records(tmp_path / "x"))
     assert {kind for (kind, _), times in written.items() if times > 1} <= {FAILED}
+
+
+def test_a_part_that_waits_for_its_records_lends_its_cores_to_nobody(address: str) -> None:
+    ray = pytest.importorskip("ray")
+
+    class Slow:
+        """A keeper that tells how many cores are free while somebody waits for it."""
+
+        def known(self, places: object) -> dict[tuple[str, str], dict[str, float]]:
+            time.sleep(1)  # until the cluster has heard of it
+            return {("free", "cores"): {"found": ray.available_resources().get("CPU", 0)}}
+
+    def wait(keeper: object) -> dict[tuple[str, str], dict[str, float]]:
+        return Kept(keeper, ()).all()
+
+    with cluster.connected(address):
+        keeper = ray.remote(Slow).options(num_cpus=0).remote()
+        found = ray.get(ray.remote(wait).options(num_cpus=2).remote(keeper))
+    assert found == {("free", "cores"): {"found": 0}}
 
 
 def test_a_cluster_too_small_is_told_in_a_line(run: Run, address: str) -> None:

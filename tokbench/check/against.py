@@ -21,15 +21,14 @@ from torch import Tensor
 from tokbench.backbone import DownsampledViT
 from tokbench.check.finding import Finding, Outcome, Row
 from tokbench.check.rules import Counts, judge_answers_exactly, judge_counts, judge_times
-from tokbench.compare.accuracy import MIB, SHARD, shards
+from tokbench.compare.accuracy import MIB, SHARD, decoded, shards
 from tokbench.compare.answers import RIGHT
 from tokbench.compare.pictures import pictures_for, shown
 from tokbench.compare.plan import OFF_THE_SHELF, PUBLISHED, Cell
 from tokbench.compare.prepare import Prepared, put_together
 from tokbench.compare.run import DTYPES
 from tokbench.config import Check, Suite
-from tokbench.data.loading import Unreadable, check_unreadable
-from tokbench.data.loading import batches as decode
+from tokbench.data.loading import Batch, Unreadable, check_unreadable
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.downsampler import Downsampler
 from tokbench.measure.accuracy import UNREADABLE, SharedBlocks, evaluate, image_ids
@@ -216,22 +215,25 @@ def _answers(pairs: Sequence[_Pair], model: Pretrained, prepared: Prepared, prog
     if images is None or not pairs:
         return
     ids, preprocessing = image_ids(images.names), preprocessing_of(model.vit)
-    decoded = decode(images, preprocessing.pixels, batch_size=suite.accuracy_batch, workers=suite.workers)
+    loaded = decoded(images, preprocessing, prepared, range(len(images)))
     # Batch size and mode are the timed batches'.
     pairs_by_row = {replace(pair.row, batch_size=None, mode=""): pair for pair in pairs}
     both = {(row, now): pair.new if now else pair.old for row, pair in pairs_by_row.items() for now in (False, True)}
     versions = dict(sorted(both.items(), key=lambda version: version[1].start))
+    first = next(iter(versions.values()))
     said: dict[tuple[Row, bool], str | _Failure] = dict.fromkeys(versions, "")
     lost: list[Unreadable] = []
     for span in progress.track(shards(len(images), suite.accuracy_batch), description="accuracy"):
-        shard = list(islice(decoded, SHARD))
-        stretch = [batch for batch, _ in shard]
-        lost += (image for _, unread in shard for image in unread)
-        shared = SharedBlocks(DownsampledViT(model.vit).eval(), stretch, preprocessing, suite.memory * MIB)
+        stretch: list[Batch] = []
+        shared = SharedBlocks(DownsampledViT(model.vit).eval(), stretch, ids, preprocessing, suite.memory * MIB)
+        for batch, unread in islice(loaded, SHARD):
+            stretch.append(batch)
+            lost += unread
+            shared.advance(first.start, len(stretch) - 1)
         for key, version in versions.items():
             before = said[key]
             if isinstance(before, str):
-                part = _attempt(partial(evaluate, version, shared, ids, span, images.classes))
+                part = _attempt(partial(evaluate, version, shared, span, images.classes))
                 said[key] = part if isinstance(part, _Failure) else before + part
     check_unreadable(lost, len(images))
     for row in pairs_by_row:

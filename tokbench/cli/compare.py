@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tokbench.cli.arguments import schedule_of, split
+from tokbench.cli.results import conclude
 from tokbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,19 +79,16 @@ def compare(
     if ray is not None and part is not None:
         raise UserError("--part is for machines that do not know of each other: leave it or --ray out")
 
-    from tokbench.claims import beside
     from tokbench.compare.accuracy import unreadable
     from tokbench.compare.answers import unlike_published
     from tokbench.compare.part import share
     from tokbench.compare.plan import plan as plan_cells
     from tokbench.compare.prepare import prepare
     from tokbench.compare.run import run
-    from tokbench.compare.table import any_failed, read_plan, write_plan, write_results
+    from tokbench.compare.table import read_plan, write_plan, write_results
     from tokbench.compare.wide import run_wide
     from tokbench.config import load_config
     from tokbench.registry import discover
-    from tokbench.report.claims import render_claims
-    from tokbench.report.terminal import open_console, render
     from tokbench.report.watch import Watch
     from tokbench.schedule import takes_keep
     from tokbench.store import Store
@@ -150,15 +148,7 @@ def compare(
         typer.echo(f"tokbench: unreadable image {lost.name}: {lost.reason}", err=True)
     for warning in unlike_published(table, read_plan(store.directory)):
         typer.echo(f"tokbench: WARNING: {warning}", err=True)
-    if as_json:
-        typer.echo(table.to_json(orient="records", indent=2))
-    else:
-        console = open_console()
-        render(table, console)
-        render_claims(beside(table), console)
-        typer.echo(f"table.parquet, table.csv and the rest: {store.directory}")
-    if any_failed(table):
-        raise typer.Exit(1)
+    conclude(table, store.directory, as_json)
 
 
 def _progress(silent: bool) -> Progress:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tokbench.cli.results import conclude
+
 
 def merge(
     directories: Annotated[list[Path], typer.Argument(help="What tokbench compare wrote, finished or not.")],
@@ -20,19 +22,6 @@ def merge(
 
     Example: tokbench merge results/machine-1 results/machine-2 --out results/imagenet
     """
-    from tokbench.claims import beside
     from tokbench.compare.merge import merge as join
-    from tokbench.compare.table import any_failed
-    from tokbench.report.claims import render_claims
-    from tokbench.report.terminal import open_console, render
 
-    table = join(directories, out)
-    if as_json:
-        typer.echo(table.to_json(orient="records", indent=2))
-    else:
-        console = open_console()
-        render(table, console)
-        render_claims(beside(table), console)
-        typer.echo(f"table.parquet, table.csv and the rest: {out}")
-    if any_failed(table):
-        raise typer.Exit(1)
+    conclude(join(directories, out), out, as_json)

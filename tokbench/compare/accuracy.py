@@ -11,7 +11,6 @@ from typing import Any
 from rich.progress import Progress
 from timm.data.config import resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
 
 from tokbench.backbone import DownsampledViT
 from tokbench.compare.prepare import Prepared, Row, put_together
@@ -100,44 +99,56 @@ def _classify_alike(
     built = {key: put_together(row.cell, prepared.models[row.cell.model]) for key, row in wanted.items()}
     ids = image_ids(images.names)
     preprocessing = preprocessing_of(prepared.models[rows[0].cell.model].vit)
-    decoded = _decoded(images, preprocessing, prepared, range(spans[first].start, spans[-1].stop))
+    loaded = decoded(images, preprocessing, prepared, range(spans[first].start, spans[-1].stop))
     task = progress.add_task("accuracy", total=sum(len(keys) for keys in todo), kind="accuracy")
     check_unreadable(unreadable(prepared, store), len(images))
     for span, keys in zip(spans[first:], todo[first:], strict=True):
         progress.update(task, key=None, refresh=True)
         seen: list[Batch] = []
         groups = [
-            (SharedBlocks(DownsampledViT(vit).eval(), seen, preprocessing, suite.memory * MIB), several)
+            (SharedBlocks(DownsampledViT(vit).eval(), seen, ids, preprocessing, suite.memory * MIB), several)
             for vit, several in _by_model(keys, built)
         ]
-        for batch, lost in islice(decoded, SHARD):
+        for batch, lost in islice(loaded, SHARD):
             seen.append(batch)
             for image in lost:
                 store.add(LOST_IMAGE, f"{images.identity}/{image.name}", {"reason": image.reason})
             if lost:
                 check_unreadable(unreadable(prepared, store), len(images))
             for shared, several in groups[:1]:  # while the next images are decoded
-                shared.advance(built[several[0]].start, len(seen) - 1, ids)
+                shared.advance(built[several[0]].start, len(seen) - 1)
         progress.advance(task, len([key for key in keys if key not in built]))  # have failed before
         while groups:
             shared, several = groups.pop(0)  # what it holds goes with it
             for key in several:
                 progress.update(task, key=key, refresh=True)
-                classified = partial(_outcomes, built[key], shared, ids, span, images)
+                classified = partial(_outcomes, built[key], shared, span, images)
                 if not attempt("accuracy", shard_key(key, span.start), store, classified):
                     del built[key]
                 progress.advance(task)
 
 
-def _outcomes(
-    model: DownsampledViT, shared: SharedBlocks, ids: Tensor, span: range, images: ImageSet
-) -> dict[str, Any]:
-    return {"outcomes": evaluate(model, shared, ids, span, images.classes)}
+def _outcomes(model: DownsampledViT, shared: SharedBlocks, span: range, images: ImageSet) -> dict[str, Any]:
+    return {"outcomes": evaluate(model, shared, span, images.classes)}
 
 
-def _decoded(
+def decoded(
     images: ImageSet, preprocessing: Preprocessing, prepared: Prepared, wanted: range
 ) -> Iterator[tuple[Batch, tuple[Unreadable, ...]]]:
+    """Some of a set's images in batches, decoded as the plan's suite wants it.
+
+    Args:
+        images: The set.
+        preprocessing: The model's.
+        prepared: The plan.
+        wanted: Positions, from the beginning of a batch.
+
+    Yields:
+        A batch, and what could not be read of its positions.
+
+    Raises:
+        DataError: The cache cannot be written.
+    """
     suite = prepared.suite
     return batches(
         images,

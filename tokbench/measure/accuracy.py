@@ -40,37 +40,41 @@ class SharedBlocks:
     """
 
     def __init__(
-        self, plain: DownsampledViT, batches: Sequence[Batch], preprocessing: Preprocessing, room: int
+        self, plain: DownsampledViT, batches: Sequence[Batch], ids: Tensor, preprocessing: Preprocessing, room: int
     ) -> None:
         """Begin before the first block.
 
         Args:
             plain: The model without a method.
             batches: The stretch's images.
+            ids: (images of the whole set,) int64, each image's identity.
             preprocessing: The model's.
             room: Bytes of tokens to hold at most. A batch for which there is none begins at its images each time.
         """
         self.batches = batches
         self._plain = plain
+        self._ids = ids
         self._preprocessing = preprocessing
         self._room = room
         self._held: dict[int, tuple[int, Tokens]] = {}
         self._full = False
 
-    def entering(self, depth: int, number: int, ids: Tensor) -> Tokens:
+    def ids(self, number: int) -> Tensor:
+        """(B,) int64: the identities of a batch's images, on the model's device."""
+        return self._ids[self.batches[number].index].to(self._weight.device)
+
+    def entering(self, depth: int, number: int) -> Tokens:
         """The tokens that enter a block, the caller's own to change.
 
         Args:
             depth: The block's; the number of blocks for the tokens that leave the last.
-            number: Which batch, of B images.
-            ids: (B,) int64, their identities.
+            number: Which batch.
         """
         reached, tokens = self._held.pop(number, (0, None))
         if tokens is None or reached > depth:
-            pixels = self.batches[number].images
-            images = self._preprocessing.normalise(pixels, self._plain.vit.patch_embed.proj.weight)
+            images = self._preprocessing.normalise(self.batches[number].images, self._weight)
             reached, tokens = 0, self._plain.embed(images)
-        tokens = self._plain.through(tokens, range(reached, depth), ids)
+        tokens = self._plain.through(tokens, range(reached, depth), self.ids(number))
         if sum(_bytes(held) for _, held in self._held.values()) + _bytes(tokens) > self._room:
             self._full = True
             return tokens
@@ -79,33 +83,44 @@ class SharedBlocks:
         own = (tokens.x.clone(), tokens.size.clone(), tokens.owner.clone())
         return dataclasses.replace(tokens, x=own[0], size=own[1], owner=own[2])
 
-    def advance(self, depth: int, number: int, ids: Tensor) -> None:
+    def advance(self, depth: int, number: int) -> None:
         """Send a batch to a block ahead of who will ask for it there, as long as there is room to hold it.
 
         Args:
             depth: The block's.
             number: Which batch.
-            ids: (images of the whole set,) int64, each image's identity.
         """
-        index = self.batches[number].index
-        if len(index) and not self._full:
+        if self._full or not len(self.batches[number].index):
+            return
+        try:
             with torch.inference_mode():
-                self.entering(depth, number, ids[index].to(self._plain.vit.patch_embed.proj.weight.device))
+                self.entering(depth, number)
+        except torch.OutOfMemoryError:
+            self.forgo()
+
+    def forgo(self) -> bool:
+        """Hold nothing from now on, for the device has no memory for it.
+
+        Returns:
+            Whether anything was held.
+        """
+        held = bool(self._held)
+        self._held.clear()
+        self._room, self._full = 0, True
+        return held
+
+    @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = self._plain.vit.patch_embed.proj.weight
+        return weight
 
 
-def evaluate(
-    model: DownsampledViT,
-    shared: SharedBlocks,
-    ids: Tensor,
-    span: range,
-    classes: Sequence[int] | None,
-) -> str:
+def evaluate(model: DownsampledViT, shared: SharedBlocks, span: range, classes: Sequence[int] | None) -> str:
     """Classify a stretch of an image set.
 
     Args:
         model: In evaluation mode; its ViT is the one of `shared`.
         shared: The stretch's images.
-        ids: (images of the whole set,) int64, each image's identity.
         span: The positions of the stretch in the set.
         classes: Logits are restricted to these; None for all.
 
@@ -116,17 +131,8 @@ def evaluate(
     Raises:
         DownsamplerError: A logit is not a finite number.
     """
-    device = model.vit.patch_embed.proj.weight.device
-    allowed = None if classes is None else torch.tensor(classes, device=device)
     read = [number for number, batch in enumerate(shared.batches) if len(batch.index)]
-    ranks = []
-    for number in read:
-        batch = shared.batches[number]
-        own_ids = ids[batch.index].to(device)
-        with torch.inference_mode():
-            tokens = shared.entering(model.start, number, own_ids)
-            logits = model.classify(model.through(tokens, range(model.start, len(model.vit.blocks)), own_ids))
-            ranks.append(_rank(logits, batch.labels.to(device), allowed))
+    ranks = [_rank_batch(model, shared, number, classes) for number in read]
     outcomes = [UNREADABLE] * len(span)
     # Not before the last batch is on its way: reading one waits for a GPU.
     for number, rank in zip(read, ranks, strict=True):
@@ -137,8 +143,28 @@ def evaluate(
     return "".join(outcomes)
 
 
-def _rank(logits: Tensor, labels: Tensor, allowed: Tensor | None) -> Tensor:
+def _rank_batch(model: DownsampledViT, shared: SharedBlocks, number: int, classes: Sequence[int] | None) -> Tensor:
+    """(B,) how each image of a batch comes out; without what is shared where the device has no memory for both."""
+    try:
+        return _rank(*_logits(model, shared, number), classes)
+    except torch.OutOfMemoryError:
+        if not shared.forgo():
+            raise
+    return _rank(*_logits(model, shared, number), classes)
+
+
+def _logits(model: DownsampledViT, shared: SharedBlocks, number: int) -> tuple[Tensor, Tensor]:
+    """(B, classes) of a batch, and (B,) its labels."""
+    with torch.inference_mode():
+        tokens = shared.entering(model.start, number)
+        left = model.through(tokens, range(model.start, len(model.vit.blocks)), shared.ids(number))
+        logits = model.classify(left)
+    return logits, shared.batches[number].labels.to(logits.device)
+
+
+def _rank(logits: Tensor, labels: Tensor, classes: Sequence[int] | None) -> Tensor:
     """(B,) how many of the classes allowed came before the right one, of logits (B, classes)."""
+    allowed = None if classes is None else torch.tensor(classes, device=logits.device)
     restricted = logits if allowed is None else logits[:, allowed]
     best = restricted.topk(min(TOP, restricted.shape[1])).indices
     hits = (best if allowed is None else allowed[best]) == labels[:, None]

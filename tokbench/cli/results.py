@@ -1,0 +1,38 @@
+"""What a command shows when a directory of results is complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def conclude(table: pd.DataFrame, directory: Path, as_json: bool) -> None:
+    """Show a table, and what papers claim beside it.
+
+    Args:
+        table: Of `tokbench.compare.table`.
+        directory: Where it lies.
+        as_json: Print the table as JSON and nothing else.
+
+    Raises:
+        typer.Exit: With status 1, where a row failed.
+    """
+    from tokbench.claims import beside
+    from tokbench.compare.table import any_failed
+    from tokbench.report.claims import render_claims
+    from tokbench.report.terminal import open_console, render
+
+    if as_json:
+        typer.echo(table.to_json(orient="records", indent=2))
+    else:
+        console = open_console()
+        render(table, console)
+        render_claims(beside(table), console)
+        typer.echo(f"table.parquet, table.csv and the rest: {directory}")
+    if any_failed(table):
+        raise typer.Exit(1)
