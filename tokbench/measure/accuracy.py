@@ -132,7 +132,8 @@ def evaluate(model: DownsampledViT, shared: SharedBlocks, span: range, classes: 
         DownsamplerError: A logit is not a finite number.
     """
     read = [number for number, batch in enumerate(shared.batches) if len(batch.index)]
-    ranks = [_rank_batch(model, shared, number, classes) for number in read]
+    allowed = None if classes is None else torch.tensor(classes, device=model.vit.patch_embed.proj.weight.device)
+    ranks = [_rank_batch(model, shared, number, allowed) for number in read]
     outcomes = [UNREADABLE] * len(span)
     # Not before the last batch is on its way: reading one waits for a GPU.
     for number, rank in zip(read, ranks, strict=True):
@@ -143,28 +144,26 @@ def evaluate(model: DownsampledViT, shared: SharedBlocks, span: range, classes: 
     return "".join(outcomes)
 
 
-def _rank_batch(model: DownsampledViT, shared: SharedBlocks, number: int, classes: Sequence[int] | None) -> Tensor:
+def _rank_batch(model: DownsampledViT, shared: SharedBlocks, number: int, allowed: Tensor | None) -> Tensor:
     """(B,) how each image of a batch comes out; without what is shared where the device has no memory for both."""
     try:
-        return _rank(*_logits(model, shared, number), classes)
+        return _run(model, shared, number, allowed)
     except torch.OutOfMemoryError:
         if not shared.forgo():
             raise
-    return _rank(*_logits(model, shared, number), classes)
+    return _run(model, shared, number, allowed)
 
 
-def _logits(model: DownsampledViT, shared: SharedBlocks, number: int) -> tuple[Tensor, Tensor]:
-    """(B, classes) of a batch, and (B,) its labels."""
-    with torch.inference_mode():
-        tokens = shared.entering(model.start, number)
-        left = model.through(tokens, range(model.start, len(model.vit.blocks)), shared.ids(number))
-        logits = model.classify(left)
-    return logits, shared.batches[number].labels.to(logits.device)
+@torch.inference_mode()
+def _run(model: DownsampledViT, shared: SharedBlocks, number: int, allowed: Tensor | None) -> Tensor:
+    tokens = shared.entering(model.start, number)
+    left = model.through(tokens, range(model.start, len(model.vit.blocks)), shared.ids(number))
+    logits = model.classify(left)
+    return _rank(logits, shared.batches[number].labels.to(logits.device), allowed)
 
 
-def _rank(logits: Tensor, labels: Tensor, classes: Sequence[int] | None) -> Tensor:
+def _rank(logits: Tensor, labels: Tensor, allowed: Tensor | None) -> Tensor:
     """(B,) how many of the classes allowed came before the right one, of logits (B, classes)."""
-    allowed = None if classes is None else torch.tensor(classes, device=logits.device)
     restricted = logits if allowed is None else logits[:, allowed]
     best = restricted.topk(min(TOP, restricted.shape[1])).indices
     hits = (best if allowed is None else allowed[best]) == labels[:, None]
