@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -286,7 +287,10 @@ def test_killed_in_the_middle_and_run_again_gives_what_an_undisturbed_run_gives(
 def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
     command = [*TOKBENCH, "compare", "--methods", "random_selection", "--out", "x"]
     records = tmp_path / "x/records.jsonl"
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    # Where the tests run in the background, their own SIGINT is ignored, and so would be the child's.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stderr=pipe, text=True, preexec_fn=listening) as process:
         while process.poll() is None and (not records.exists() or records.stat().st_size == 0):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
