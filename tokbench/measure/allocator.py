@@ -19,8 +19,8 @@ def freed_memory_kept() -> Iterator[None]:
     """Keep the memory that tensors free for the next tensors, and give it back in the end.
 
     By itself glibc gives back what a batch's activations leave and asks for it again in the next block, and the system
-    clears every page of it anew: up to a fifth of the CPU's time, more or less as the heap happens to lie. Times are
-    not measured under it, for a user's own model does not run so.
+    clears every page of it anew, more or less often as the heap happens to lie. Kept, the heap grows to some times its
+    largest tensor before it is enough. Times are not measured under it, for a user's own model does not run so.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
