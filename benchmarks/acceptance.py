@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tokbench.proportions import tango_score
+from tokbench.stats.proportions import tango_score
 
 Z = float(stats.norm.ppf(0.975))
 Floats = NDArray[np.float64]

@@ -32,7 +32,7 @@ from tokbench.config import Check
 from tokbench.downsampler import Downsampler
 from tokbench.measure.latency import measure_latency
 from tokbench.registry import method_class
-from tokbench.stats import Verdict, median_interval
+from tokbench.stats.times import Verdict, median_interval
 
 RUNS, WANTED = 100, 95
 SLOWDOWN = 0.05

@@ -37,11 +37,11 @@ from torch import Tensor
 from torch_kmeans import KMeans as TorchKMeans
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, gather_rows, kmeans, kmedoids
-from tokbench.compare.pictures import sample
+from tokbench.compare.sample_images import sample
 from tokbench.data.sets import open_images
 from tokbench.measure.environment import device_name
-from tokbench.models import load_model
-from tokbench.stats import median_interval
+from tokbench.stats.times import median_interval
+from tokbench.vit.models import load_model
 
 BATCH, N, D, K = 64, 196, 384, 98
 ITERATIONS = 5

@@ -33,8 +33,8 @@ from kept import TRUST, keep
 from scipy import stats
 from scipy.stats import qmc
 
-from tokbench.proportions import Interval, tango, wilson
-from tokbench.store import write_atomically
+from tokbench.files import write_atomically
+from tokbench.stats.proportions import Interval, tango, wilson
 
 IMAGES = (200, 500, 1000, 5000, 10_000, 50_000)
 TOP1 = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)

@@ -21,10 +21,10 @@ from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_
 from timm.models.vision_transformer import VisionTransformer
 from timm.utils import accuracy
 
-from tokbench.compare.plan import PLAIN
 from tokbench.compare.prepare import Prepared
 from tokbench.measure.environment import describe
-from tokbench.stats import compare_times
+from tokbench.names import PLAIN
+from tokbench.stats.times import compare_times
 
 ROUNDS = 12
 WORKERS = (0, 2)

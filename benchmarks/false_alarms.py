@@ -31,11 +31,12 @@ from trial import BATCH, busy_neighbour, digits_with
 
 from tokbench import create
 from tokbench.check.against import compare_versions
-from tokbench.compare.pictures import sample
+from tokbench.compare.sample_images import sample
 from tokbench.measure.latency import measure_floor, measure_latency, noise_floor
-from tokbench.models import EMBEDDED_MODEL, load_model
+from tokbench.names import EMBEDDED_MODEL
 from tokbench.registry import method_class
-from tokbench.stats import Verdict, compare_times
+from tokbench.stats.times import Verdict, compare_times
+from tokbench.vit.models import load_model
 
 ROWS, VERSIONS, RESULTS = 100, 60, 40
 ALLOWED = 0.01

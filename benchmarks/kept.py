@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from tokbench.files import write_atomically
 from tokbench.measure.environment import describe
-from tokbench.store import write_atomically
 
 TRUST = Path(__file__).parents[1] / "results" / "trust"
 SPEED = TRUST.with_name("speed")

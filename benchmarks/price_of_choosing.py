@@ -23,13 +23,14 @@ from kept import SPEED, keep
 from rich.progress import track
 from torch import Tensor
 
-from tokbench.backbone import DownsampledViT
 from tokbench.measure.environment import device_name
 from tokbench.measure.latency import measure_latency
 from tokbench.notation import parse_call
 from tokbench.registry import create, discover
 from tokbench.schedule import Stages
-from tokbench.stats import Interval, compare_times
+from tokbench.stats.proportions import Interval
+from tokbench.stats.times import compare_times
+from tokbench.vit.backbone import DownsampledViT
 
 MODEL = "deit_small_patch16_224"
 KEEP = 0.7

@@ -27,12 +27,12 @@ from rich.progress import track
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
-from tokbench.downsampler import parameters_text
+from tokbench.files import write_atomically
 from tokbench.measure.dispatch import dispatched
 from tokbench.measure.macs import TOLERANCE, count_by_routes, disagreement, trace
 from tokbench.measure.operators import CountError, refuse_unknown
+from tokbench.notation import parameters_text
 from tokbench.registry import bind_parameters, discover
-from tokbench.store import write_atomically
 
 MODELS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
 KEEPS = (0.9, 0.7, 0.5)

@@ -16,7 +16,7 @@ from tokbench.compare.prepare import Prepared, Row, prepare
 from tokbench.compare.run import DTYPES
 from tokbench.config import load_config
 from tokbench.registry import discover
-from tokbench.store import Store
+from tokbench.results.store import Store
 
 Answers = dict[str, str]
 """What was said of every image, by a row's key."""

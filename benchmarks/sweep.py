@@ -22,8 +22,8 @@ from statistics import fmean
 from kept import SPEED, keep
 from speed import Answers, accuracy_plan, answer
 
-from tokbench.compare.plan import PLAIN
 from tokbench.measure.environment import describe
+from tokbench.names import PLAIN
 
 METHODS, KEEPS = ("token_pooling", "tome", "evit", "dpc_knn"), (0.9, 0.7, 0.5)
 WANTED = {"cpu": 1.6, "cuda": 5.0}

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from tokbench.backbone import DownsampledViT
-from tokbench.compare.pictures import sample
+from tokbench.compare.sample_images import sample
 from tokbench.downsampler import Downsampler
-from tokbench.models import EMBEDDED_MODEL, load_model
+from tokbench.names import EMBEDDED_MODEL
 from tokbench.schedule import Stages
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.models import load_model
 
 BATCH = 8  # of digits: small, so that a minute holds many rounds
 KEEP = 0.7

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokbench.downsampler import parameters_text
 from tokbench.errors import UserError, did_you_mean
-from tokbench.notation import Call, bind, parse_call, split_list
+from tokbench.notation import Call, bind, parameters_text, parse_call, split_list
 
 
 def method(

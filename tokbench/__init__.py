@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokbench.backbone import DownsampledViT
-    from tokbench.clustering import farthest_first, kmeans, kmedoids, nearest_members
     from tokbench.downsampler import Claim, Context, Downsampler, Geometry, Paper
-    from tokbench.matching import bipartite_matching
+    from tokbench.ops.clustering import farthest_first, kmeans, kmedoids, nearest_members
+    from tokbench.ops.matching import bipartite_matching
     from tokbench.registry import create, register
     from tokbench.schedule import Schedule
     from tokbench.tokens import Tokens, gather_rows, group_sum
+    from tokbench.vit.backbone import DownsampledViT
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,20 +41,20 @@ __all__ = [
 _HOMES = {
     "Claim": "downsampler",
     "Context": "downsampler",
-    "DownsampledViT": "backbone",
+    "DownsampledViT": "vit.backbone",
     "Downsampler": "downsampler",
     "Geometry": "downsampler",
     "Paper": "downsampler",
     "Schedule": "schedule",
     "Tokens": "tokens",
-    "bipartite_matching": "matching",
+    "bipartite_matching": "ops.matching",
     "create": "registry",
     "group_sum": "tokens",
-    "farthest_first": "clustering",
+    "farthest_first": "ops.clustering",
     "gather_rows": "tokens",
-    "kmeans": "clustering",
-    "kmedoids": "clustering",
-    "nearest_members": "clustering",
+    "kmeans": "ops.clustering",
+    "kmedoids": "ops.clustering",
+    "nearest_members": "ops.clustering",
     "register": "registry",
 }
 

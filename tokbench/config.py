@@ -10,17 +10,13 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from tokbench.downsampler import Site
 from tokbench.errors import UserError, did_you_mean
+from tokbench.names import EMBEDDED, RANDOM, Dtype, Mode, Site
 from tokbench.notation import first_problem
 
 FILE_NAME = "tokbench.toml"
-EMBEDDED = "embedded"  # the data that come with tokbench
-RANDOM = "random"  # weights from a fixed seed: what a model costs does not depend on what it has learnt
 
 Measurement = Literal["macs", "latency", "accuracy"]
-Dtype = Literal["fp32", "bf16", "fp16"]
-Mode = Literal["eager", "compile", "cudagraph"]
 Keep = Annotated[float, Field(gt=0, le=1)]
 
 

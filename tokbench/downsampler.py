@@ -7,16 +7,14 @@ What it may know of the surrounding block comes in a `Context`, filled only with
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from tokbench.names import SITES, Site
 from tokbench.tokens import Tokens
-
-Site = Literal["before_block", "after_attention", "after_block"]
-SITES: tuple[Site, ...] = get_args(Site)
 
 Field = Literal["keys", "values", "attention", "cls_attention", "received"]
 FIELDS: tuple[Field, ...] = get_args(Field)
@@ -250,12 +248,3 @@ class Downsampler(nn.Module, ABC):
         """Run `forward` with the module's hooks."""
         result: Tokens = super().__call__(tokens, keep, context)
         return result
-
-
-def parameters_text(params: Mapping[str, Any]) -> str:
-    """A method's parameters as the table shows them: sorted, `algorithm=kmeans,weighted=true`."""
-
-    def text(value: Any) -> str:
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    return ",".join(f"{name}={text(params[name])}" for name in sorted(params))

@@ -59,6 +59,15 @@ def parse_call(text: str) -> Call:
     return Call(node.func.id, tuple(written(value) for value in node.args), named)
 
 
+def parameters_text(params: Mapping[str, Any]) -> str:
+    """A method's parameters as the table shows them: sorted, `algorithm=kmeans,weighted=true`."""
+
+    def text(value: Any) -> str:
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return ",".join(f"{name}={text(params[name])}" for name in sorted(params))
+
+
 def bind(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Check arguments against a function's annotated signature, convert them from text, and fill in the defaults.
 

@@ -7,13 +7,15 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import pydantic
 
-from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
 from tokbench.notation import bind, parse_call
+
+if TYPE_CHECKING:
+    from tokbench.downsampler import Downsampler
 
 DEFAULT_DEPTHS = (3, 6, 9)
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tokbench.attention import AttentionProbe, Heads
 from tokbench.downsampler import Context, Downsampler
-from tokbench.noise import uniform
 from tokbench.tokens import Tokens
+from tokbench.vit.attention import AttentionProbe, Heads
+from tokbench.vit.noise import uniform
 
 GRID = (14, 14)
 N = GRID[0] * GRID[1]

@@ -8,11 +8,11 @@ from deit_small import BATCH, DEVICE, KEEPS, D, H, N, P, clock, heads, inferring
 from pytest_benchmark.fixture import BenchmarkFixture
 from timm.models.vision_transformer import Attention
 
-from tokbench.attention import AttentionProbe, attend
-from tokbench.clustering import farthest_first, kmeans, kmedoids, nearest_members
 from tokbench.downsampler import FIELDS
-from tokbench.matching import bipartite_matching
+from tokbench.ops.clustering import farthest_first, kmeans, kmedoids, nearest_members
+from tokbench.ops.matching import bipartite_matching
 from tokbench.tokens import gather_rows, group_sum
+from tokbench.vit.attention import AttentionProbe, attend
 
 ITERATIONS = 5
 

@@ -18,15 +18,13 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from tokbench.backbone import DownsampledViT
 from tokbench.check.finding import Finding, Outcome, Row
 from tokbench.check.rules import Counts, judge_answers_exactly, judge_counts, judge_times
 from tokbench.compare.accuracy import MIB, SHARD, decoded, shards
-from tokbench.compare.answers import RIGHT
-from tokbench.compare.pictures import pictures_for, shown
-from tokbench.compare.plan import OFF_THE_SHELF, PUBLISHED, Cell
+from tokbench.compare.plan import Cell
 from tokbench.compare.prepare import Prepared, put_together
 from tokbench.compare.run import DTYPES
+from tokbench.compare.sample_images import pictures_for, shown
 from tokbench.config import Check, Suite
 from tokbench.data.loading import Batch, Unreadable, check_unreadable
 from tokbench.data.preprocessing import preprocessing_of
@@ -35,11 +33,14 @@ from tokbench.measure.accuracy import UNREADABLE, SharedBlocks, evaluate, image_
 from tokbench.measure.latency import FLOOR_BLOCKS, Forward, Latency, measure_floor, measure_latency, noise_floor
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.modes import forget_compiled, in_mode
-from tokbench.models import Pretrained
+from tokbench.names import OFF_THE_SHELF, PUBLISHED
 from tokbench.notation import bind
 from tokbench.registry import method_class
+from tokbench.results.answers import RIGHT
 from tokbench.schedule import Schedule, takes_keep
-from tokbench.stats import Comparison, compare_times
+from tokbench.stats.times import Comparison, compare_times
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.models import Pretrained
 
 T = TypeVar("T")
 

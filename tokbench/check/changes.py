@@ -12,11 +12,12 @@ from rich.progress import Progress
 from tokbench.check.against import check_versions
 from tokbench.check.finding import Finding, Outcome, Report
 from tokbench.check.versions import Changed, changed_files, plugin_files
-from tokbench.compare.plan import PLAIN, plan
+from tokbench.compare.plan import plan
 from tokbench.compare.prepare import prepare
 from tokbench.config import Check, Config, Suite
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
+from tokbench.names import PLAIN
 from tokbench.notation import parse_call, split_list
 from tokbench.registry import discover, load_apart, source_file
 

@@ -12,10 +12,10 @@ import pandas as pd
 from tokbench.check.finding import Finding, Outcome, Report, Row
 from tokbench.check.rules import Counts, judge_answers, judge_answers_exactly, judge_counts, judge_speedup
 from tokbench.check.stored import Results, read_results
-from tokbench.compare.plan import PLAIN
-from tokbench.compare.table import NOT_MEASURED
 from tokbench.config import Check
 from tokbench.errors import UserError
+from tokbench.names import PLAIN
+from tokbench.results.table import NOT_MEASURED
 
 # What answers depend on to the last bit, and what times depend on.
 ANSWERING = ("device_name", "threads", "dtype", "accuracy_batch", "torch", "timm", "torchvision", "pillow", "numpy")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from tokbench.check.finding import Outcome, Report
 from tokbench.check.show import Line, lines, subject
 from tokbench.errors import UserError
-from tokbench.store import write_atomically
+from tokbench.files import write_atomically
 
 # The elements that a case has for what was found of it.
 TAGS = {Outcome.INVALID: "error", Outcome.REGRESSED: "failure", Outcome.AMBIGUOUS: "skipped"}

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokbench.check.finding import Finding, Outcome, Row
-from tokbench.proportions import Flips, mcnemar, tango
-from tokbench.stats import MIN_MARGIN, Comparison, Verdict, compare_speedups
+from tokbench.stats.proportions import Flips, mcnemar, tango
+from tokbench.stats.times import MIN_MARGIN, Comparison, Verdict, compare_speedups
 
 Right = NDArray[np.bool_]
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from tokbench.check.finding import Row
 from tokbench.compare.records import NOISE
-from tokbench.compare.table import read_table
 from tokbench.errors import UserError
+from tokbench.results.store import ENVIRONMENT, PLAN, Records
+from tokbench.results.table import read_table
 from tokbench.schedule import takes_keep
-from tokbench.store import ENVIRONMENT, PLAN, Records
 
 CORRECTNESS = "correctness.parquet"
 ANSWERED = ("model", "method", "params", "site", "schedule", "keep", "seed")

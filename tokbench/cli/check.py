@@ -55,7 +55,7 @@ def check(
     from tokbench.check.junit import write_junit
     from tokbench.check.show import render
     from tokbench.config import load_config
-    from tokbench.report.terminal import open_console
+    from tokbench.report.terminal.table import open_console
 
     settings = load_config(config)
     page = summary_file() if github else None

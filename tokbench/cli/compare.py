@@ -72,7 +72,7 @@ def compare(
 
     Example: tokbench compare imagenet --data /data/val --models deit_small_patch16_224 --keep 0.9,0.7
     """
-    from tokbench.compare.cluster import check_address, connected
+    from tokbench.distributed.ray_cluster import check_address, connected
 
     if ray is not None:
         check_address(ray)
@@ -80,18 +80,18 @@ def compare(
         raise UserError("--part is for machines that do not know of each other: leave it or --ray out")
 
     from tokbench.compare.accuracy import unreadable
-    from tokbench.compare.answers import unlike_published
-    from tokbench.compare.part import share
     from tokbench.compare.plan import plan as plan_cells
     from tokbench.compare.prepare import prepare
     from tokbench.compare.run import run
-    from tokbench.compare.table import read_plan, write_plan, write_results
-    from tokbench.compare.wide import run_wide
     from tokbench.config import load_config
+    from tokbench.distributed.parts import share
+    from tokbench.distributed.ray_run import run_wide
     from tokbench.registry import discover
-    from tokbench.report.watch import Watch
+    from tokbench.report.terminal.live import Watch
+    from tokbench.results.answers import unlike_published
+    from tokbench.results.store import Store
+    from tokbench.results.table import read_plan, write_plan, write_results
     from tokbench.schedule import takes_keep
-    from tokbench.store import Store
 
     settings = load_config(config)
     name = suite or settings.default_suite
@@ -159,8 +159,8 @@ def _progress(silent: bool) -> Progress:
 
 def _show_plan(prepared: Prepared, as_json: bool) -> None:
     from tokbench.compare.estimate import estimate_seconds
-    from tokbench.compare.table import planned_rows
-    from tokbench.report.terminal import open_console
+    from tokbench.report.terminal.table import open_console
+    from tokbench.results.table import planned_rows
 
     rows = planned_rows(prepared)
     seconds = estimate_seconds(prepared)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from tokbench.report.machine import Finding
+    from tokbench.doctor.machine import Finding
 
 SIGNS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "red")}
 NAME_WIDTH = 11
@@ -31,8 +31,8 @@ def doctor(
 
     Example: tokbench doctor --data /data/imagenet/val
     """
-    from tokbench.report.doctor import examine
-    from tokbench.report.terminal import open_console
+    from tokbench.doctor.examine import examine
+    from tokbench.report.terminal.table import open_console
 
     console = open_console()
     found: list[Finding] = []

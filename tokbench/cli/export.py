@@ -27,8 +27,8 @@ def export(
 
     Example: tokbench export results/latency --out latency.json && pytest-benchmark compare latency.json
     """
+    from tokbench.files import write_atomically
     from tokbench.report.export import pytest_benchmark_json
-    from tokbench.store import write_atomically
 
     match form:
         case Format.PYTEST_BENCHMARK:

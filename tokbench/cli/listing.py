@@ -37,7 +37,7 @@ def listing(
     """
     from tokbench.config import load_config
     from tokbench.notation import split_list
-    from tokbench.report.terminal import open_console
+    from tokbench.report.terminal.table import open_console
 
     settings = load_config(config)
     paths = [*settings.plugin_paths, *(Path(path) for path in split_list(plugins or ""))]
@@ -95,10 +95,10 @@ def _suites(suites: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _claims(paths: list[Path], as_json: bool) -> None:
-    from tokbench.claims import published
+    from tokbench.published.claims import published
     from tokbench.registry import discover
-    from tokbench.report.claims import render_published
-    from tokbench.report.terminal import open_console
+    from tokbench.report.terminal.published import render_published
+    from tokbench.report.terminal.table import open_console
 
     found = published(discover(paths)[0])
     if as_json:
@@ -108,7 +108,7 @@ def _claims(paths: list[Path], as_json: bool) -> None:
 
 
 def _models() -> list[dict[str, Any]]:
-    from tokbench.models import model_names
+    from tokbench.vit.models import model_names
 
     return [{"name": name} for name in model_names()]
 

@@ -22,6 +22,6 @@ def merge(
 
     Example: tokbench merge results/machine-1 results/machine-2 --out results/imagenet
     """
-    from tokbench.compare.merge import merge as join
+    from tokbench.results.merge import merge as join
 
     conclude(join(directories, out), out, as_json)

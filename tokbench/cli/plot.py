@@ -41,19 +41,19 @@ def plot(
 
     Example: tokbench plot results/imagenet --latex --out table.tex
     """
-    from tokbench.compare.table import read_table
-    from tokbench.report.paper_rows import chosen
+    from tokbench.report.paper.rows import chosen
+    from tokbench.results.table import read_table
 
     if latex and markdown:
         raise UserError("--latex and --markdown are two tables: ask for one at a time")
     if latex or markdown:
-        from tokbench.report import paper_table
+        from tokbench.report.paper import table as paper_table
 
         _check(out, (".tex",) if latex else (".md",))
         rows = chosen(read_table(directory), split(methods), batch_size, mode)
         _write(paper_table.latex(rows) if latex else paper_table.markdown(rows), out)
     else:
-        from tokbench.report.paper import ENDINGS
+        from tokbench.report.paper.figure import ENDINGS
 
         _check(out, ENDINGS)
         rows = chosen(read_table(directory), split(methods), batch_size, mode)
@@ -67,8 +67,8 @@ def _check(out: Path | None, endings: tuple[str, ...]) -> None:
 
 
 def _draw(rows: DataFrame, x: Axis, width: float, out: Path) -> None:
-    from tokbench.report.paper import figure, save
-    from tokbench.report.paper_rows import drawable
+    from tokbench.report.paper.figure import figure, save
+    from tokbench.report.paper.rows import drawable
 
     drawn = drawable(rows, x)
     try:
@@ -79,7 +79,7 @@ def _draw(rows: DataFrame, x: Axis, width: float, out: Path) -> None:
 
 
 def _write(text: str, out: Path | None) -> None:
-    from tokbench.store import write_atomically
+    from tokbench.files import write_atomically
 
     if out is None:
         typer.echo(text, nl=False)

@@ -23,8 +23,8 @@ def report(
 
     Example: tokbench report results/imagenet --out imagenet.html
     """
-    from tokbench.report.page import page
-    from tokbench.store import write_atomically
+    from tokbench.files import write_atomically
+    from tokbench.report.html.page import page
 
     text = page(directory)
     file = out or directory / FILE_NAME

@@ -15,17 +15,17 @@ def conclude(table: pd.DataFrame, directory: Path, as_json: bool) -> None:
     """Show a table, and what papers claim beside it.
 
     Args:
-        table: Of `tokbench.compare.table`.
+        table: Of `tokbench.results.table`.
         directory: Where it lies.
         as_json: Print the table as JSON and nothing else.
 
     Raises:
         typer.Exit: With status 1, where a row failed.
     """
-    from tokbench.claims import beside
-    from tokbench.compare.table import any_failed
-    from tokbench.report.claims import render_claims
-    from tokbench.report.terminal import open_console, render
+    from tokbench.published.claims import beside
+    from tokbench.report.terminal.published import render_claims
+    from tokbench.report.terminal.table import open_console, render
+    from tokbench.results.table import any_failed
 
     if as_json:
         typer.echo(table.to_json(orient="records", indent=2))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from tokbench.config import Config, Suite
-    from tokbench.report.token_map import Sheet
+    from tokbench.show.token_map import Sheet
 
 MODEL = "deit_small_patch16_224"
 METHODS = "token_pooling,tome,evit,grid_pooling,random_selection"
@@ -52,11 +52,11 @@ def show(
     from tokbench.compare.plan import plan as plan_cells
     from tokbench.compare.prepare import prepare
     from tokbench.config import load_config
+    from tokbench.files import write_atomically
     from tokbench.registry import discover
-    from tokbench.report.token_map import left_out, sheets
-    from tokbench.report.token_sheet import draw
     from tokbench.schedule import takes_keep
-    from tokbench.store import write_atomically
+    from tokbench.show.sheet import draw
+    from tokbench.show.token_map import left_out, sheets
 
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the picture is a PNG, so give it a name that ends in .png")

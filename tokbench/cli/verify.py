@@ -40,7 +40,7 @@ def verify(
     from tokbench.conformance.checks import examine
     from tokbench.conformance.subject import find, find_all
     from tokbench.notation import split_list
-    from tokbench.report.terminal import open_console
+    from tokbench.report.terminal.table import open_console
 
     paths = [*load_config(config).plugin_paths, *(Path(path) for path in split_list(plugins or ""))]
     subjects = find(methods, paths) if methods else find_all(paths)

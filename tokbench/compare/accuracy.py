@@ -12,7 +12,6 @@ from rich.progress import Progress
 from timm.data.config import resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
 
-from tokbench.backbone import DownsampledViT
 from tokbench.compare.prepare import Prepared, Row, put_together
 from tokbench.compare.records import LOST_IMAGE, attempt
 from tokbench.data.cache import open_cache
@@ -21,8 +20,9 @@ from tokbench.data.preprocessing import Preprocessing, preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.measure.accuracy import SharedBlocks, evaluate, image_ids
 from tokbench.measure.allocator import freed_memory_kept
-from tokbench.models import Pretrained
-from tokbench.store import Store
+from tokbench.results.store import Store
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.models import Pretrained
 
 SHARD = 8  # batches that are decoded, shown to every method and forgotten; what a kill can cost
 MIB = 2**20

@@ -13,8 +13,8 @@ from tokbench.compare.run import DTYPES
 from tokbench.data.loading import batches
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.measure.latency import FLOOR_BLOCKS, WARM_UP, measure_latency
-from tokbench.models import Pretrained
-from tokbench.stats import MIN_ROUNDS
+from tokbench.stats.times import MIN_ROUNDS
+from tokbench.vit.models import Pretrained
 
 TRACE_SECONDS = 0.5  # building a model with a method in it, and tracing it once
 MEMORY_SECONDS = 0.5  # a process that loads a model and runs it once

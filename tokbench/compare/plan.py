@@ -6,21 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tokbench.config import RANDOM, Config, Mode, Suite
-from tokbench.downsampler import Downsampler, Site, parameters_text
+from tokbench.config import Config, Suite
+from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
-from tokbench.notation import parse_call, split_list
+from tokbench.names import FUSED, PLAIN, PUBLISHED, RANDOM, UNFUSED, Mode, Site
+from tokbench.notation import parameters_text, parse_call, split_list
 from tokbench.registry import bind_parameters, create
 from tokbench.schedule import Schedule, Stages, takes_keep
 
-PLAIN = "none"
-OFF_THE_SHELF = "off-the-shelf"  # the regime of a method that is put into a model as it comes
 UNTRAINED = "needs fine-tuned weights, which pretrained ones are not"
-PUBLISHED = "published"  # the schedule that stands for each method's own
-
-# The plain model's attention: timm's fused kernel, or matrix by matrix. Some methods need the matrix; this tells what
-# turning fusion off costs from what dropping tokens gains.
-FUSED, EAGER = "fused", "eager"
 
 
 @dataclass(frozen=True)
@@ -118,10 +112,10 @@ def _variants(suite: Suite, config: Config, known: list[str]) -> Iterator[Varian
 def _plain(written: str, named: dict[str, Any]) -> Iterator[Variant]:
     """The plain model is always there; without fused attention only where it is asked for."""
     attention = named.get("attention", FUSED)
-    if set(named) - {"attention"} or attention not in (FUSED, EAGER):
-        raise UserError(f"method '{written}': the plain model is '{PLAIN}' or '{PLAIN}(attention={EAGER})'")
-    if attention == EAGER:
-        yield Variant(PLAIN, params=(("attention", EAGER),))
+    if set(named) - {"attention"} or attention not in (FUSED, UNFUSED):
+        raise UserError(f"method '{written}': the plain model is '{PLAIN}' or '{PLAIN}(attention={UNFUSED})'")
+    if attention == UNFUSED:
+        yield Variant(PLAIN, params=(("attention", UNFUSED),))
 
 
 def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: float) -> Variant:

@@ -17,21 +17,22 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from tokbench.backbone import DownsampledViT
-from tokbench.budget import OutOfReachError, solve_keep
-from tokbench.compare.pictures import adaptive, pictures_for, shown
-from tokbench.compare.plan import PLAIN, Cell, Variant
-from tokbench.config import EMBEDDED, RANDOM, Suite
+from tokbench.compare.budget import OutOfReachError, solve_keep
+from tokbench.compare.plan import Cell, Variant
+from tokbench.compare.sample_images import adaptive, pictures_for, shown
+from tokbench.config import Suite
 from tokbench.data.sets import ImageSet, open_images
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
 from tokbench.measure.environment import device_name, resolve_device
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.modes import check_mode
-from tokbench.models import EMBEDDED_MODEL, Pretrained, check_name, load_model
+from tokbench.names import EMBEDDED, EMBEDDED_MODEL, PLAIN, RANDOM
 from tokbench.registry import method_class, source_digest
+from tokbench.results.store import identity
 from tokbench.schedule import Budget, Schedule
-from tokbench.store import identity
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.models import Pretrained, check_name, load_model
 
 # The parts of tokbench that a measured number can depend on: of the modules at the top, all but these.
 MEASURING = (

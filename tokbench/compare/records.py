@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from tokbench.compare.prepare import Row
 from tokbench.errors import UserError
-from tokbench.store import Store
+from tokbench.results.store import Store
 
 # Kinds of records beside the measurements' own.
 FAILED = "failed"  # why a measurement is missing

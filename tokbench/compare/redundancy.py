@@ -21,8 +21,8 @@ from tokbench.data.preprocessing import preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.measure.accuracy import image_ids
 from tokbench.measure.redundancy import measure_reconstruction, measure_spectra
-from tokbench.models import Pretrained
-from tokbench.store import Records, Store
+from tokbench.results.store import Records, Store
+from tokbench.vit.models import Pretrained
 
 # Kinds of records.
 SPECTRA = "spectra"

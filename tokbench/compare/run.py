@@ -12,14 +12,14 @@ from rich.progress import Progress
 from torch import Tensor
 
 from tokbench.compare.accuracy import classify
-from tokbench.compare.pictures import adaptive, pictures_for, shown
 from tokbench.compare.prepare import Prepared, Row, put_together
 from tokbench.compare.records import announced, attempt, missing
 from tokbench.compare.redundancy import analyse
+from tokbench.compare.sample_images import adaptive, pictures_for, shown
 from tokbench.compare.timing import time, weigh
 from tokbench.measure.macs import count_macs, spread_of_macs
-from tokbench.models import Pretrained
-from tokbench.store import Store
+from tokbench.results.store import Store
+from tokbench.vit.models import Pretrained
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

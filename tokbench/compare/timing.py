@@ -18,18 +18,18 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from tokbench.compare.pictures import pictures_for, sample, shown
-from tokbench.compare.plan import PLAIN, Cell
+from tokbench.compare.plan import Cell
 from tokbench.compare.prepare import Prepared, Row, put_together
 from tokbench.compare.records import FAILED, NOISE, announced, attempt, missing
-from tokbench.config import Mode
+from tokbench.compare.sample_images import pictures_for, sample, shown
 from tokbench.measure.gpu import condition
 from tokbench.measure.latency import Forward, measure_floor, measure_latency
 from tokbench.measure.memory import cpu_peak_mib, cuda_peak_mib, measuring_processes
 from tokbench.measure.modes import forget_compiled, in_mode
-from tokbench.models import Pretrained
+from tokbench.names import PLAIN, Mode
 from tokbench.registry import load_file, method_class, source_file
-from tokbench.store import Store
+from tokbench.results.store import Store
+from tokbench.vit.models import Pretrained
 
 MEMORY = "memory"
 

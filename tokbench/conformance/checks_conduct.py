@@ -19,8 +19,8 @@ from tokbench.conformance.result import ReportError, SkipError, ViolationError, 
 from tokbench.conformance.scenes import Case, context_of, images, logits_of, model_of, reduced
 from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Context, Field, UndeclaredFieldError
-from tokbench.noise import uniform
 from tokbench.tokens import Tokens
+from tokbench.vit.noise import uniform
 
 TOLERANCE = 1e-5  # of results in float64, which may be computed in float32 on the way
 MODEL_TOLERANCE = 1e-4  # of a float32 model's logits

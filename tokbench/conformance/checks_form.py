@@ -18,8 +18,9 @@ from torch import Tensor
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
 from tokbench.conformance.scenes import Case, images, logits_of, model_of, reduced, steps_of, told
 from tokbench.conformance.subject import Subject
-from tokbench.downsampler import FIELDS, SITES, Claim, Paper
+from tokbench.downsampler import FIELDS, Claim, Paper
 from tokbench.errors import UserError
+from tokbench.names import SITES
 from tokbench.schedule import Schedule
 from tokbench.tokens import Tokens
 

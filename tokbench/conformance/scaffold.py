@@ -10,9 +10,10 @@ from typing import Literal
 
 from tokbench import registry
 from tokbench.conformance.checks_form import RESERVED
-from tokbench.downsampler import Downsampler, Site
+from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
-from tokbench.store import write_atomically
+from tokbench.files import write_atomically
+from tokbench.names import Site
 
 Family = Literal["select", "merge", "pool"]
 

@@ -12,14 +12,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokbench.attention import AttentionProbe, Heads, log_size_bias
-from tokbench.backbone import DownsampledViT
 from tokbench.conformance.result import SkipError
 from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Context, Downsampler, Geometry
-from tokbench.noise import uniform
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
+from tokbench.vit.attention import AttentionProbe, Heads, log_size_bias
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.noise import uniform
 
 M = TypeVar("M", bound=torch.nn.Module)
 

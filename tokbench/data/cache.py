@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokbench.data.errors import DataError
 from tokbench.data.preprocessing import Preprocessing
-from tokbench.store import write_atomically
+from tokbench.files import write_atomically
 
 __all__ = ["PixelCache", "open_cache"]
 

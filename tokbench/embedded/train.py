@@ -27,7 +27,7 @@ from torch import Tensor
 
 from tokbench.embedded.canvases import SIDE, augment, compose, digits, held_out, to_input
 from tokbench.embedded.model import GRID, PATCH, WEIGHTS, build
-from tokbench.stats import wilson
+from tokbench.stats.proportions import wilson
 
 STEPS = 4500
 MINUTES = 8

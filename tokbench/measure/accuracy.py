@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tokbench.backbone import DownsampledViT
 from tokbench.data.loading import Batch
 from tokbench.data.preprocessing import Preprocessing
 from tokbench.downsampler import DownsamplerError
 from tokbench.tokens import Tokens
+from tokbench.vit.backbone import DownsampledViT
 
 TOP = 5
 WRONG = "-"  # not among the first five

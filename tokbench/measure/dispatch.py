@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from tokbench.backbone import DownsampledViT
 from tokbench.measure.operators import COMPARISON, ELEMENTWISE, MOVEMENT, Shares
+from tokbench.vit.backbone import DownsampledViT
 
 Formula = Callable[..., int]
 

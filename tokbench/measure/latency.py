@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tokbench.measure.cpu import OtherLoad, pinned
-from tokbench.stats import MIN_ROUNDS, compare_times, floor_of, median_interval
+from tokbench.stats.times import MIN_ROUNDS, compare_times, floor_of, median_interval
 
 WARM_UP = 0.25  # of the time for sampling
 FLOOR_BLOCKS = 5  # of a model against itself in each session

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokbench.backbone import DownsampledViT
 from tokbench.tokens import Tokens
+from tokbench.vit.backbone import DownsampledViT
 
 
 @dataclass(frozen=True)

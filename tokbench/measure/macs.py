@@ -18,10 +18,10 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tokbench.backbone import DownsampledViT
 from tokbench.measure.dispatch import dispatched
 from tokbench.measure.ledger import Ledger, closed_form, keep_ledger
 from tokbench.measure.operators import CountError, Shares, handles, refuse_unknown
+from tokbench.vit.backbone import DownsampledViT
 
 TOLERANCE = 0.001  # between any two routes, as a fraction of the larger figure: zero agrees with zero alone
 QUANTILES = (0.05, 0.95)

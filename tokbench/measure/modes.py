@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tokbench.config import Mode
 from tokbench.errors import UserError
 from tokbench.measure.latency import Forward
+from tokbench.names import Mode
 
 WARM_UP_CALLS = 3  # before capture, so that lazy initialisation is not captured
 

@@ -33,13 +33,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokbench.attention import Heads, attend
-from tokbench.backbone import DownsampledViT
 from tokbench.data.loading import Batch
 from tokbench.downsampler import Context, Downsampler, DownsamplerError, Geometry
-from tokbench.reduction import check_result
 from tokbench.schedule import Schedule
 from tokbench.tokens import Tokens
+from tokbench.vit.attention import Heads, attend
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.reduction import check_result
 
 HIGH = 0.5  # of Nyquist, which is half a cycle a patch: what lies above counts as high frequency
 

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest_benchmark
 from pytest_benchmark.stats import Stats
 
-from tokbench.compare.table import read_table
 from tokbench.errors import UserError
+from tokbench.results.store import ENVIRONMENT, PLAN, Records
+from tokbench.results.table import read_table
 from tokbench.schedule import takes_keep
-from tokbench.stats import MIN_ROUNDS
-from tokbench.store import ENVIRONMENT, PLAN, Records
+from tokbench.stats.times import MIN_ROUNDS
 
 PARAMS = ("model", "method", "site", "schedule", "keep", "device", "dtype", "batch_size", "mode")
 EXTRA = (

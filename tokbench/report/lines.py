@@ -9,10 +9,10 @@ import pandas as pd
 from rich.console import JustifyMethod
 from rich.text import Text
 
-from tokbench.compare.plan import PLAIN
-from tokbench.compare.times import MUCH_LOAD
+from tokbench.names import PLAIN
 from tokbench.report.digits import Line, aligned, decimals, number
 from tokbench.report.labels import labels, word
+from tokbench.results.times import MUCH_LOAD
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 METHOD_SETTINGS = ("schedule", "site", "regime")

@@ -1,0 +1,148 @@
+"""A budget's keep: found in few costs, the nearest there is, or refused."""
+
+import json
+import math
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokbench import DownsampledViT, Schedule, create
+from tokbench.compare.budget import STEPS, OutOfReachError, solve_keep
+from tokbench.errors import UserError
+from tokbench.measure.macs import count_macs
+from tokbench.schedule import takes_keep
+
+
+def steps(tokens, stages):
+    """What a few reductions to ceil(keep * N) leave, squared tokens included, as a share of no reduction."""
+
+    def cost(keep):
+        n, total = tokens, tokens + tokens**2 / 50
+        for _ in range(stages):
+            n = math.ceil(round(keep * STEPS) * n / STEPS)
+            total += n + n**2 / 50
+        return total / ((stages + 1) * (tokens + tokens**2 / 50))
+
+    return cost
+
+
+@settings(max_examples=60, deadline=None)
+@given(tokens=st.integers(2, 300), stages=st.integers(1, 6), target=st.floats(0.05, 0.99))
+def test_the_nearest_keep_is_found_in_at_most_14_costs(tokens: int, stages: int, target: float) -> None:
+    cost = steps(tokens, stages)
+    asked = []
+
+    def counted(keep):
+        asked.append(keep)
+        return cost(keep)
+
+    nearest = min(abs(cost(i / STEPS) - target) for i in range(1, STEPS, 3))
+    try:
+        keep = solve_keep(counted, target)
+    except OutOfReachError:
+        assert nearest > 0.01 * target - 1e-12
+    else:
+        missed = abs(cost(keep) - target)
+        assert missed <= 0.01 * target
+        assert missed <= max(nearest + 1e-12, 0.0025 * target)
+        assert keep == round(keep, 4)
+    assert len(asked) == len(set(asked)) <= 14
+
+
+def test_a_close_keep_ends_the_search() -> None:
+    asked = []
+
+    def cost(keep):
+        asked.append(keep)
+        return keep
+
+    assert solve_keep(cost, 0.5) == 0.5
+    assert asked == [0.5]
+
+
+def test_what_cannot_be_reached_is_told_in_one_line() -> None:
+    def half_at_most(keep):
+        return max(keep, 0.5)
+
+    with pytest.raises(
+        UserError, match=r"within 1% of the budget 0\.3: the nearest that can be reached is 0\.5"
+    ) as error:
+        solve_keep(half_at_most, 0.3)
+    assert "\n" not in str(error.value)
+
+
+def test_a_cost_that_falls_back_at_keep_one_is_no_trap() -> None:
+    def overhead(keep):
+        return 1.0 if keep > 0.99 else 0.1 + keep
+
+    assert overhead(solve_keep(overhead, 0.7)) == pytest.approx(0.7, rel=0.01)
+
+
+@cache
+def deit_tiny() -> DownsampledViT:
+    return DownsampledViT(timm.create_model("deit_tiny_patch16_224", pretrained=False)).eval()
+
+
+@pytest.mark.parametrize("method", ["random_selection", "token_pooling"])
+def test_deits_gmacs_with_the_methods_own_are_within_one_percent(method: str) -> None:
+    image = torch.zeros(1, 3, 224, 224)
+    plain = count_macs(deit_tiny(), image).total
+
+    def cost(keep):
+        model = DownsampledViT(deit_tiny().vit, create(method), Schedule.stages(keep)).eval()
+        return count_macs(model, image).total / plain
+
+    assert cost(solve_keep(cost, 0.7)) == pytest.approx(0.7, rel=0.01)
+
+
+@pytest.mark.parametrize("text", ["budget(0.7)", "budget(0.55,at=2-5)"])
+def test_a_budget_is_written_as_it_is_read(text: str) -> None:
+    assert str(Schedule.parse(text)) == text
+    assert str(Schedule.parse(text, 0.6342)) == text
+    assert Schedule.parse(text, 0.6342).target(0, 196) == 125
+    assert not takes_keep(text)
+
+
+def test_the_default_depths_go_without_saying() -> None:
+    assert str(Schedule.parse("budget(fraction=0.7,at=3-6-9)")) == "budget(0.7)"
+    assert Schedule.parse("budget(0.7)").depths(12) == (3, 6, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("budget", "fraction: field required"),
+        ("budget(1.2)", "above 0 and below 1"),
+        ("budget(0)", "above 0 and below 1"),
+        ("budget(much)", "fraction: .*number"),
+        ("budget(0.7,3)", "name its arguments"),
+        ("budget(0.7,at=6-3)", "not rising"),
+        ("stages(3)", "name its arguments"),
+    ],
+)
+def test_a_wrong_budget_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Schedule.parse(text, 0.7 if text.startswith("stages") else None)
+
+
+def test_an_unsolved_budget_leaves_nothing() -> None:
+    with pytest.raises(UserError, match=r"'budget\(0\.7\)' has no keep yet"):
+        Schedule.parse("budget(0.7)").target(0, 196)
+
+
+def test_compare_solves_it_for_each_method(run: Callable[..., tuple[int, str, str]]) -> None:
+    budget = ("--schedule", "budget(0.3,at=2-5)", "--only", "macs", "--json")
+    code, out, _ = run("compare", "--methods", "random_selection,token_pooling,tome", *budget)
+    rows = {row["method"]: row for row in json.loads(out)}
+    assert code == 0
+    for method in ("random_selection", "token_pooling"):
+        assert rows[method]["schedule"] == "budget(0.3,at=2-5)"
+        assert rows[method]["gmacs"] == pytest.approx(0.3 * rows["none"]["gmacs"], rel=0.01)
+    assert rows["random_selection"]["keep"] != rows["token_pooling"]["keep"]
+    assert (rows["tome"]["status"], rows["tome"]["gmacs"]) == ("skipped", None)
+    assert "no keep comes within 1% of the budget 0.3" in rows["tome"]["reason"]

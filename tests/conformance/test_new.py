@@ -1,0 +1,120 @@
+"""`tokbench new`: what it writes works as it is, and it overwrites nothing."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tokbench import registry
+from tokbench.cli import main
+from tokbench.conformance import failures
+from tokbench.names import SITES
+
+FAMILIES = ("select", "merge", "pool")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def clean_registry() -> Iterator[None]:
+    """Whatever a test registers or imports is gone after it; the built-in methods stay."""
+    registry.discover()
+    classes, modules = dict(registry._classes), set(sys.modules)
+    yield
+    registry._classes.clear()
+    registry._classes.update(classes)
+    for name in set(sys.modules) - modules:
+        if name.startswith("tokbench_plugin_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in an empty folder; gives its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def ran(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capfd.readouterr()
+        return int(exit_.value.code or 0), printed.out, printed.err
+
+    return ran
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("site", SITES)
+def test_a_new_method_keeps_the_contract_as_it_is(run: Run, tmp_path: Path, family: str, site: str):
+    code, out, err = run("new", "my_method", "--family", family, "--site", site)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == ["my_method.py", "test_my_method.py"]
+    path = tmp_path / "my_method.py"
+    assert failures(path) == []
+    assert len(path.read_text().splitlines()) <= 33
+    assert registry.create("my_method").site == site
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["my_method.py", "test_my_method.py"]
+
+
+def test_the_new_tests_pass(run: Run, tmp_path: Path):
+    for family in FAMILIES:
+        run("new", f"my_{family}", "--family", family, "--out", "methods")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "methods"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert "6 passed" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("random_selection", "taken by"),
+        ("none", "choose another"),
+        ("all", "choose another"),
+        ("3x", "identifier"),
+        ("my-method", "identifier"),
+        ("class", "identifier"),
+        ("_mine", "identifier"),
+        ("random", "Python module"),
+        ("torch", "Python module"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(run: Run, tmp_path: Path, name: str, part: str):
+    code, out, err = run("new", name)
+    assert (code, out) == (2, "")
+    assert part in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["my_method.py", "test_my_method.py"])
+def test_nothing_is_overwritten(run: Run, tmp_path: Path, there: str):
+    (tmp_path / there).write_text("mine")
+    code, out, err = run("new", "my_method")
+    assert (code, out) == (2, "")
+    assert there in err
+    assert [file.name for file in tmp_path.iterdir()] == [there]
+    assert (tmp_path / there).read_text() == "mine"
+
+
+def test_the_name_of_another_plugin_is_taken(run: Run, tmp_path: Path):
+    run("new", "mine", "--out", "methods")
+    (tmp_path / "tokbench.toml").write_text('[plugins]\npaths = ["methods"]\n')
+    (tmp_path / "methods" / "test_mine.py").unlink()
+    code, _, err = run("new", "mine")
+    assert code == 2
+    assert "taken by" in err
+    assert "mine.py" in err
+
+
+def test_a_folder_that_cannot_be_made_is_told_of(run: Run, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run("new", "my_method", "--out", "file/inside")
+    assert code == 2
+    assert "--out" in err

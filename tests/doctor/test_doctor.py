@@ -1,0 +1,168 @@
+"""`tokbench doctor`: each finding against a machine that has, or has not, what it looks for."""
+
+import inspect
+import io
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import timm.layers
+import torch
+from made_images import TABBY, TENCH, write_folder
+from rich.console import Console
+
+from tokbench.cli.doctor import _show
+from tokbench.doctor import examine as doctor
+from tokbench.doctor import machine
+from tokbench.doctor.machine import Finding
+from tokbench.measure.cpu import usable_cpus
+
+Run = Callable[..., tuple[int, str, str]]
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+SUBJECTS = [
+    *("system", "processor", "memory", "gpu", "versions", "device", "threads", "attention", "precision", "clocks"),
+    *("compiler", "datasets", "plugins", "results", "data", "noise floor", "other load"),
+]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "pictures", [f"{TENCH}/a.png", f"{TENCH}/b.png", f"{TABBY}/a.png"])
+
+
+def test_everything_is_looked_at(run: Run, pictures: Path) -> None:
+    code, out, _ = run("doctor", "--data", str(pictures), "--json")
+    found = {one["name"]: one for one in json.loads(out)}
+    assert [name for name in found if name != "pynvml"] == SUBJECTS
+    assert {one["status"] for one in found.values()} <= {"ok", "note", "problem"}
+    assert code == (1 if any(one["status"] == "problem" for one in found.values()) else 0)
+    assert found["data"]["told"] == "synsets: 3 images of 2 classes; the first one decodes (4x4)"
+    percent = float(re.match(r"[\d.]+", found["noise floor"]["told"])[0])  # type: ignore[index]
+    assert percent >= 0.5
+    assert (found["noise floor"]["status"] == "ok") == (percent <= 3)
+
+
+def test_a_problem_is_told_in_one_line_and_in_the_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(doctor, "BATCH", 1)
+    code, out, err = run("doctor", "--data", "nowhere")
+    assert (code, err) == (1, "")
+    assert [line for line in out.splitlines() if line.startswith("✗")] == [
+        "✗ data        nowhere does not exist: give a folder of images, a .tar, a .parquet or hfds/NAME"
+    ]
+    assert "→ pip install 'tokbench[hf]'" in out or "datasets    is there" in out
+
+
+def test_a_terminal_of_80_columns_holds_it() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    _show(Finding("noise floor", "note", "word " * 40, "mend " * 40), console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0].startswith("! noise floor word")
+    assert all(line.startswith(" " * 14) for line in lines[1:])
+    assert sum(line.count("word") for line in lines) == sum(line.count("mend") for line in lines) == 40
+
+
+def test_an_image_that_does_not_decode_is_named(pictures: Path) -> None:
+    file = pictures / TENCH / "a.png"
+    file.write_bytes(file.read_bytes()[:40])
+    found = doctor.images(str(pictures))
+    assert found.status == "problem"
+    assert f"{TENCH}/a.png cannot be read" in found.told
+
+
+def test_plugins_that_do_not_import_are_problems(tmp_path: Path) -> None:
+    (tmp_path / "lost.py").write_text("import there_is_no_such_module\n")
+    config = tmp_path / "own.toml"
+    config.write_text('[plugins]\npaths = ["lost.py"]\n')
+    found = doctor.plugins(config)
+    assert found.status == "problem"
+    assert "lost.py does not import: ModuleNotFoundError" in found.told
+    config.write_text("[plugins\n")
+    assert "no valid TOML" in doctor.plugins(config).told
+    config.write_text("")
+    assert doctor.plugins(config).status == "ok"
+
+
+def test_results_that_cannot_be_written(tmp_path: Path) -> None:
+    assert doctor.results_folder(tmp_path / "a" / "b").status == "ok"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    found = doctor.results_folder(tmp_path / "file" / "results")
+    assert found.status == "problem"
+    assert "cannot be written" in found.told
+
+
+def test_versions_are_those_installed_and_held_against_what_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = machine.versions()
+    assert found.status == "ok"
+    for name in ("tokbench", "torch", "timm", "fvcore"):
+        assert f"{name} {version(name)}" in found.told
+    assert "datasets" not in found.told  # an extra's
+    for name, old in (("torch", "1.0"), ("timm", "0.9")):
+        (tmp_path / f"{name}-{old}.dist-info").mkdir()
+        (tmp_path / f"{name}-{old}.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {old}\n"
+        )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = machine.versions()
+    assert found.status == "problem"
+    assert found.mend == "pip install 'torch>=2.6' 'timm>=1.0.15'"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sched_setaffinity")
+def test_cores_are_those_that_may_be_used() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert usable_cpus() == len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert f" 1 of {os.cpu_count()} cores usable" in machine.processor().told
+        torch.set_num_threads(2)
+        found = machine.threads()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert (found.status, found.mend) == ("note", "they get in each other's way: set OMP_NUM_THREADS=1")
+
+
+@pytest.fixture
+def settings() -> Iterator[None]:
+    """What torch and timm are set to is afterwards what it was."""
+    product, fused = torch.get_float32_matmul_precision(), bool(timm.layers.use_fused_attn())
+    yield
+    torch.set_float32_matmul_precision(product)
+    timm.layers.set_fused_attn(fused)
+
+
+@pytest.mark.usefixtures("settings")
+def test_settings_that_change_what_is_measured_are_noted() -> None:
+    timm.layers.set_fused_attn(True)
+    assert machine.attention(CPU).status == "ok"
+    timm.layers.set_fused_attn(False)
+    assert machine.attention(CPU).status == "note"
+    torch.set_float32_matmul_precision("highest")
+    assert machine.precision(CPU).status == "ok"
+    torch.set_float32_matmul_precision("medium")
+    assert machine.precision(CPU).status == "note"
+
+
+def test_what_is_missing_comes_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.package("torch", "computes", "pip install torch").status == "ok"
+    found = machine.package("there_is_no_such_module", "does nothing", "pip install it")
+    assert (found.status, found.mend) == ("note", "pip install it")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"tokbench\[(\w+)\]", inspect.getsource(doctor))) <= set(extras)
+    monkeypatch.setenv("CXX", sys.executable)
+    told = machine.compiler(CPU).told
+    assert f"torch.compile has {sys.executable}" in told or "Python.h" in told
+    monkeypatch.setenv("CXX", "there-is-no-such-compiler")
+    assert "for want of a C++ compiler" in machine.compiler(CPU).told

@@ -1,0 +1,69 @@
+"""What is built is what runs: the wheel brings methods, suites and the embedded model along."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of what git tracks and unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(["git", "checkout-index", "--all", "--prefix", f"{folder}/source/"], cwd=ROOT, check=True)
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(folder / "source"),
+    ]
+    built = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+def test_everything_travels_in_the_wheel(unpacked: Path) -> None:
+    inside = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    wanted = {"tokbench/py.typed", "tokbench/tokbench.toml", "tokbench/embedded/digits_deit.safetensors"}
+    wanted |= {f"tokbench/{name}" for name in _tracked("methods")}
+    wanted |= {f"tokbench/report/page.{ending}" for ending in ("html.jinja", "css", "js")}
+    assert wanted <= inside
+    assert (unpacked / "tokbench/tokbench.toml").read_text() == (ROOT / "tokbench.toml").read_text()
+
+
+def test_it_runs_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tokbench", "compare", "--limit", "50", "--keep", "0.5"]
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    ran = subprocess.run(
+        [*command, "--only", "macs,accuracy", "--json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert {row["method"] for row in json.loads(ran.stdout)} >= {"none", "token_pooling", "grid_pooling"}
+    where = subprocess.run(
+        [sys.executable, "-c", "import tokbench.methods.token_pooling as m; print(m.__file__)"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert Path(where.stdout.strip()).is_relative_to(unpacked)
+
+
+def _tracked(folder: str) -> list[str]:
+    listed = subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True, check=True)
+    return listed.stdout.split()

@@ -1,0 +1,233 @@
+"""The report's page in a real browser: charts are drawn, the table sorts and filters, nothing is fetched or run."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tokbench.report.html.page import page as report_page
+from tokbench.results.table import read_table
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+REFERENCE = Path(__file__).parents[2] / "results/reference/embedded"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+HOSTILE = (
+    "<script>window.__x = 1</script><img src=x onerror='window.__x = 1'>&lt;img src=x onerror='window.__x = 1'&gt;\""
+)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as run:
+        started = run.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the embedded suite, with a picture."""
+    results = shutil.copytree(REFERENCE, tmp_path_factory.mktemp("report") / "embedded")
+    Image.new("RGB", (900, 300), "orange").save(results / "tokens.png")
+    file = results / "report.html"
+    file.write_text(report_page(results), encoding="utf-8")
+    return file
+
+
+class Opened:
+    """A page that was opened without a network, and all that it complained of or asked for."""
+
+    def __init__(self, browser: Any, file: Path, width: int = 1280, **settings: Any) -> None:
+        viewport = {"width": width, "height": 900}
+        self.context = browser.new_context(offline=True, viewport=viewport, **settings)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(file.as_uri())
+        self.page.wait_for_selector("#rows-table.dataTable")
+
+    def draw(self) -> None:
+        """Look at every chart, as one who reads down the page."""
+        for chart in self.page.query_selector_all(".chart"):
+            chart.scroll_into_view_if_needed()
+            chart.wait_for_selector("svg.main-svg")
+
+    def column(self, name: str, part: str = "textContent") -> list[str]:
+        """What a column shows, from above."""
+        place = self.page.eval_on_selector_all(
+            "#rows-table th", "(heads, n) => heads.findIndex(h => h.title === n)", name
+        )
+        script = f"(rows, place) => rows.map(row => row.cells[place].{part})"
+        texts: list[str] = self.page.eval_on_selector_all("#rows-table tbody tr", script, place)
+        return texts
+
+    def numbers(self, name: str) -> list[float]:
+        """A column's numbers as they were measured: what is shown of them is rounded."""
+        return [float(text) if text else -math.inf for text in self.column(name, "dataset.order")]
+
+    def click_head(self, name: str, order: str) -> None:
+        self.page.click(f"#rows-table th[title={name}]")
+        self.page.wait_for_selector(f"#rows-table th[title={name}][aria-sort={order}]")
+
+    def show_all_rows(self) -> None:
+        self.page.select_option("#rows .dt-length select", "-1")
+
+
+@pytest.fixture
+def opened(browser: Any, written: Path) -> Iterator[Opened]:
+    one = Opened(browser, written)
+    yield one
+    one.context.close()
+
+
+def test_all_charts_are_drawn_and_nothing_is_complained_of_or_fetched(opened: Opened) -> None:
+    opened.draw()
+    charts = opened.page.locator(".chart")
+    assert charts.count() >= 5
+    assert opened.page.locator(".chart:has(svg.main-svg)").count() == charts.count()
+    # Points and bars, not frames alone.
+    assert opened.page.locator("#compute .scatterlayer .points path").count() >= len(read_table(REFERENCE)) / 3
+    assert opened.page.eval_on_selector("#pictures img", "image => image.naturalWidth") == 900
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_charts_out_of_sight_wait(opened: Opened) -> None:
+    charts = opened.page.locator(".chart")
+    assert opened.page.locator(".chart:has(svg.main-svg)").count() < charts.count()
+
+
+def test_a_click_on_a_head_sorts_by_number(opened: Opened) -> None:
+    opened.show_all_rows()
+    table = read_table(REFERENCE)
+    for name in ("latency_ms", "gmacs", "delta_top1"):
+        measured = sorted(table[name])
+        assert opened.numbers(name) != pytest.approx(measured)
+        opened.click_head(name, "ascending")
+        assert opened.numbers(name) == pytest.approx(measured)
+        opened.click_head(name, "descending")
+        assert opened.numbers(name) == pytest.approx(measured[::-1])
+    # Sorted as texts they would stand in another order.
+    texts = [text.split()[0] for text in opened.column("delta_top1")]
+    assert texts != sorted(texts, reverse=True)
+
+
+def test_typing_filters(opened: Opened) -> None:
+    table = read_table(REFERENCE)
+    wanted = table["params"].str.contains("kmeans").sum()
+    assert 0 < wanted < len(table)
+    opened.page.locator("#rows input[type=search]").fill("kmeans")
+    assert len(opened.column("method")) == wanted
+    assert all("kmeans" in text for text in opened.column("method"))
+    opened.page.locator("#rows input[type=search]").fill("nothing is called so")
+    assert opened.page.locator("#rows-table tbody tr").inner_text().startswith("No matching")
+
+
+def test_a_column_that_was_not_shown_can_be(opened: Opened) -> None:
+    assert opened.page.locator("#rows-table th[title=images_per_s]").count() == 0
+    opened.page.locator("#rows .columns").click()
+    opened.page.locator(".dt-button-collection").get_by_text("images per s", exact=True).click()
+    assert opened.page.locator("#rows-table th[title=images_per_s]").is_visible()
+    assert opened.numbers("images_per_s") == pytest.approx(read_table(REFERENCE)["images_per_s"][:30].tolist())
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_it_fits_the_window(browser: Any, written: Path, width: int, scheme: str) -> None:
+    one = Opened(browser, written, width, color_scheme=scheme)
+    one.draw()
+    assert one.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    wide = (
+        "charts => charts.filter(c => c.querySelector('.main-svg').getBoundingClientRect().width > innerWidth).length"
+    )
+    assert one.page.eval_on_selector_all(".chart", wide) == 0
+    assert one.complaints == []
+    one.context.close()
+
+
+def test_light_and_dark(browser: Any, written: Path) -> None:
+    one = Opened(browser, written, color_scheme="dark")
+    one.draw()
+    ground = "getComputedStyle(document.body).backgroundColor"
+    text = "getComputedStyle(document.querySelector('#compute .xtitle')).fill"
+    dark = one.page.evaluate(ground), one.page.evaluate(text)
+    one.page.click("#theme")
+    light = one.page.evaluate(ground), one.page.evaluate(text)
+    assert light[0] == "rgb(255, 255, 255)"
+    assert sum(brightness(dark[0])) < 120 < 600 < sum(brightness(dark[1]))
+    assert sum(brightness(light[1])) < 200
+    one.page.click("#theme")
+    assert (one.page.evaluate(ground), one.page.evaluate(text)) == dark
+    one.context.close()
+
+
+def brightness(colour: str) -> list[float]:
+    return [float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+
+
+def test_print_has_all_charts_and_rows(browser: Any, written: Path) -> None:
+    one = Opened(browser, written, color_scheme="dark")
+    one.page.evaluate("""() => addEventListener('beforeprint', () => {
+        const drawings = [...document.querySelectorAll('.chart .main-svg')];
+        window.printed = {
+            charts: document.querySelectorAll('.chart:has(.main-svg)').length,
+            widest: Math.max(...drawings.map(drawing => drawing.getBoundingClientRect().width)),
+            rows: document.querySelectorAll('#rows-table tbody tr').length,
+            dark: document.documentElement.classList.contains('dark'),
+        };
+    })""")
+    assert one.page.pdf(format="A4").startswith(b"%PDF")
+    printed = one.page.evaluate("window.printed")
+    assert printed["charts"] == one.page.locator(".chart").count()
+    assert printed["widest"] <= 703  # A4 within margins of 12 mm
+    assert printed["rows"] == len(read_table(REFERENCE))
+    assert not printed["dark"]
+    # Afterwards it is as it was.
+    assert one.page.evaluate("document.documentElement.classList.contains('dark')")
+    assert len(one.column("method")) == 30
+    widths = "charts => charts.map(c => c.querySelector('.main-svg').getBoundingClientRect().width - c.clientWidth)"
+    assert all(abs(difference) < 1 for difference in one.page.eval_on_selector_all(".chart", widths))
+    assert one.complaints == []
+    one.context.close()
+
+
+def test_hostile_names_are_shown_and_run_nothing(browser: Any, tmp_path: Path) -> None:
+    results = shutil.copytree(REFERENCE, tmp_path / "results")
+    plan = json.loads((results / "plan.json").read_text())
+    plan["suite"]["description"] = HOSTILE + "n" * 10_000
+    for row in plan["rows"]:
+        if row["method"] == "grid_pooling":
+            row["method"] = HOSTILE + "n" * 10_000
+        if row["method"] == "random_selection":
+            row["failed"] = HOSTILE + "n" * 10_000
+    (results / "plan.json").write_text(json.dumps(plan))
+    file = tmp_path / "report.html"
+    file.write_text(report_page(results), encoding="utf-8")
+    for width in (1280, 390):
+        one = Opened(browser, file, width)
+        one.draw()
+        assert HOSTILE in one.page.locator("#rows-table tbody").text_content()
+        one.click_head("method", "ascending")
+        one.page.locator("#rows input[type=search]").fill("onerror")
+        assert len(one.column("method")) >= 3
+        one.page.locator("#compute .points path").first.hover(force=True)
+        one.page.wait_for_timeout(100)
+        assert one.page.evaluate("window.__x") is None
+        assert one.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert one.complaints == []
+        assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        one.context.close()

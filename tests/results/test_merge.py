@@ -1,0 +1,329 @@
+"""Directories measured apart, joined: what one run would have measured."""
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.progress import Progress
+
+from tokbench.compare.plan import plan
+from tokbench.compare.prepare import prepare
+from tokbench.compare.run import run as measure
+from tokbench.config import load_config
+from tokbench.distributed.parts import share
+from tokbench.errors import UserError
+from tokbench.registry import discover
+from tokbench.results.merge import merge
+from tokbench.results.store import Records, Store
+from tokbench.results.table import read_spectra, read_table, write_plan, write_results
+
+Run = Callable[..., tuple[int, str, str]]
+
+CHOSEN = {
+    "methods": ["grid_pooling", "random_selection"],
+    "keep": [0.7, 0.5],
+    "seeds": [0, 1],
+    "limit": 150,
+    "accuracy_batch": 10,  # two stretches, of 80 images and of 70
+    "only": ["macs", "accuracy"],
+    "device": "cpu",
+}
+
+
+def make(directory: Path, part: str = "1/1", known: Path | None = None, **changes: Any) -> Path:
+    """Measure a part of the comparison into a directory, but for what another one knows, and for memory."""
+    config = load_config()
+    suite = config.suite("embedded", {**CHOSEN, **changes})
+    prepared = prepare(plan(suite, config, list(discover()[0])), suite)
+    store = Store(directory)
+    write_plan(prepared, store)
+    own = share(prepared, part)
+    for row in own.rows:
+        row.keys.pop("memory", None)  # it would be measured in processes of its own, which take seconds to start
+    if known is not None:
+        records = Records(known).all()
+        store.add_all({place: records[place] for place in own.places()})
+    measure(own.of(prepared), store, Progress(disable=True), own.spans)
+    write_results(store)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole, and parts of it cut in several ways."""
+    root = tmp_path_factory.mktemp("made")
+    whole = make(root / "whole")
+    for number in (1, 2):
+        make(root / f"images-{number}", f"{number}/2", whole)
+    cuts: dict[str, dict[str, Any]] = {
+        "grid": {"methods": ["grid_pooling"]},
+        "random": {"methods": ["random_selection"]},
+        "keep-7": {"keep": [0.7]},
+        "keep-5": {"keep": [0.5]},
+        "macs": {"only": ["macs"]},
+        "accuracy": {"only": ["accuracy"]},
+        "seed-0": {"seeds": [0]},
+        "seed-1": {"seeds": [1]},
+    }
+    for name, changes in cuts.items():
+        make(root / name, known=whole, **changes)
+    return root
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two directories of one machine, each with a session of its own."""
+    root = tmp_path_factory.mktemp("timed")
+    quick = {"only": ["macs", "latency"], "seconds": 0.05, "keep": [0.5], "batch_size": [2]}
+    return make(root / "grid", methods=["grid_pooling"], **quick), make(
+        root / "rank", methods=["random_selection"], **quick
+    )
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Callable[..., list[Path]]:
+    """Copies of directories, to be tampered with."""
+
+    def copy(*names: str) -> list[Path]:
+        return [Path(shutil.copytree(made / name, tmp_path / f"copy-{name}")) for name in names]
+
+    return copy
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+def assert_same(directory: Path, other: Path) -> None:
+    for name in ("table", "correctness"):
+        frames = (pd.read_parquet(folder / f"{name}.parquet") for folder in (directory, other))
+        pd.testing.assert_frame_equal(*frames)
+    assert Records(directory).all() == Records(other).all()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images-1", "images-2"),
+        ("images-2", "images-1"),
+        ("grid", "random"),
+        ("keep-7", "keep-5"),
+        ("keep-5", "keep-7"),
+        ("macs", "accuracy"),
+        ("accuracy", "macs"),
+        ("seed-0", "seed-1"),
+        ("whole", "grid", "images-2"),
+        ("whole",),
+    ],
+)
+def test_what_is_joined_is_what_one_run_measures(made: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    table = merge([made / name for name in names], tmp_path / "joined")
+    assert_same(tmp_path / "joined", made / "whole")
+    pd.testing.assert_frame_equal(table, read_table(made / "whole"))
+    joined, whole = (json.loads((folder / "plan.json").read_text()) for folder in (tmp_path / "joined", made / "whole"))
+    assert joined["rows"] == whole["rows"]
+    order = {name: sorted(joined["suite"][name]) for name in ("methods", "keep", "seeds", "only")}
+    assert order == {name: sorted(whole["suite"][name]) for name in order}
+
+
+def test_a_part_says_what_it_lacks(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tokbench.toml").write_text("[defaults]\naccuracy_batch = 10\n")
+    quick = ["compare", "--methods", "grid_pooling", "--limit", "100", "--only", "macs,accuracy", "--keep", "0.5"]
+    for number in (1, 2):
+        code, _, err = run(*quick, "--part", f"{number}/2", "--out", f"part-{number}")
+        assert (code, err) == (0, "")
+        table = pd.read_parquet(tmp_path / f"part-{number}/table.parquet")
+        assert set(table["reason"]) == {"not measured yet"}
+        assert table["top1"].isna().all()
+        assert table["gmacs"].notna().all() == (number == 1)
+    code, out, err = run("merge", "part-1", "part-2", "--out", "joined")
+    assert (code, err) == (0, "")
+    assert "grid_pooling" in out
+    table = pd.read_parquet(tmp_path / "joined/table.parquet")
+    assert set(table["status"]) == {"ok"}
+    assert set(table["images"]) == {100}
+    # Whoever goes on with it has nothing left to measure.
+    before = (tmp_path / "joined/records.jsonl").read_bytes()
+    assert run(*quick, "--out", "joined")[0] == 0
+    assert (tmp_path / "joined/records.jsonl").read_bytes() == before
+    code, out, _ = run("merge", "part-1", "--out", "half", "--json")
+    assert (code, {row["reason"] for row in json.loads(out)}) == (0, {"not measured yet"})
+
+
+def test_joining_again_changes_nothing(made: Path, tmp_path: Path) -> None:
+    sources = [made / "grid", made / "random"]
+    merge(sources, tmp_path / "joined")
+    before = contents(tmp_path / "joined")
+    for again in (sources, sources[::-1], [tmp_path / "joined"], [*sources, tmp_path / "joined"]):
+        merge(again, tmp_path / "joined")
+        assert contents(tmp_path / "joined") == before
+
+
+def test_directories_can_be_added_one_by_one(made: Path, tmp_path: Path) -> None:
+    for name in ("grid", "random"):
+        merge([made / name], tmp_path / "joined")
+    assert_same(tmp_path / "joined", made / "whole")
+
+
+def test_the_order_decides_on_the_rows_order_alone(made: Path, tmp_path: Path) -> None:
+    names = ("grid", "keep-7", "random")
+    tables = {}
+    for number, order in enumerate(permutations(names)):
+        tables[order] = merge([made / name for name in order], tmp_path / str(number))
+    settings = ["method", "keep", "seed"]
+    first, *others = (table.sort_values(settings, ignore_index=True) for table in tables.values())
+    for other in others:
+        pd.testing.assert_frame_equal(other, first)
+    assert list(tables[names]["method"].unique()) == ["none", "grid_pooling", "random_selection"]
+    assert list(tables["random", "keep-7", "grid"]["method"].unique()) == ["none", "random_selection", "grid_pooling"]
+    for table in tables.values():
+        assert all(rows["keep"].is_monotonic_decreasing for _, rows in table.groupby("method"))
+
+
+def test_sessions_come_along(timed: tuple[Path, Path], tmp_path: Path) -> None:
+    table = merge(timed, tmp_path / "joined").set_index(["method", "seed"])
+    sessions = {place for place in Records(tmp_path / "joined").all() if place[0] == "noise"}
+    assert len(sessions) == 2
+    for directory, method in zip(timed, ("grid_pooling", "random_selection"), strict=True):
+        own = read_table(directory).set_index(["method", "seed"])
+        pd.testing.assert_frame_equal(table.loc[[method]], own.loc[[method]])
+        assert table.loc[method, "noise_floor"].notna().all()
+
+
+def test_of_two_sessions_of_a_row_one_is_taken_whatever_the_order(timed: tuple[Path, Path], tmp_path: Path) -> None:
+    plain = [read_table(directory).loc[0, "latency_ms"] for directory in timed]
+    assert plain[0] != plain[1]
+    tables = [merge(order, tmp_path / str(number)) for number, order in enumerate((timed, timed[::-1]))]
+    taken = {table.loc[0, "latency_ms"] for table in tables}
+    assert len(taken) == 1
+    assert taken <= set(plain)
+
+
+def test_every_machine_is_told_of(made: Path, copied: Callable[..., list[Path]], run: Run, tmp_path: Path) -> None:
+    one, two = copied("images-1", "images-2")
+    edit(
+        two / "environment.json", lambda environment: environment.update(measured="2100-01-01T00:00:00+00:00", cpus=99)
+    )
+    edit(two / "environment.json", lambda environment: environment["versions"].update(pillow="0.1"))
+    for order in ([one, two], [two, one]):
+        shutil.rmtree(tmp_path / "joined", ignore_errors=True)
+        merge(order, tmp_path / "joined")
+        merge([one, tmp_path / "joined"], tmp_path / "again")
+        told = [json.loads((tmp_path / name / "environment.json").read_text()) for name in ("joined", "again")]
+        assert told[0] == told[1]
+    own = [json.loads((directory / "environment.json").read_text()) for directory in (one, two)]
+    assert told[0]["machines"] == own
+    assert told[0]["measured"] == own[1]["measured"]
+    assert told[0]["cpus"] == " and ".join(sorted([str(own[0]["cpus"]), "99"]))
+    assert told[0]["versions"]["pillow"] == f"0.1 and {own[0]['versions']['pillow']}"
+    assert told[0]["versions"]["torch"] == own[0]["versions"]["torch"]
+    # The other commands read it like any.
+    assert run("report", "joined")[0] == 0
+    assert "0.1 and" in (tmp_path / "joined/report.html").read_text()
+    code, out, _ = run("check", "joined", "--baseline", str(made / "whole"))
+    assert code == 0, out
+
+
+def test_spectra_are_joined_too(tmp_path: Path) -> None:
+    few = {"methods": ["grid_pooling"], "keep": [0.5], "limit": 80, "analyse": True}
+    make(tmp_path / "one", "1/1", **few)
+    merge([tmp_path / "one"], tmp_path / "joined")
+    for name in ("spectra.csv", "reconstruction.csv"):
+        assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    assert not read_spectra(tmp_path / "joined").empty
+
+
+def test_exact_measurements_that_disagree_are_refused(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
+    for kind in ("macs", "accuracy"):
+        shutil.rmtree(tmp_path / "copy-grid", ignore_errors=True)
+        shutil.rmtree(tmp_path / "copy-keep-5", ignore_errors=True)
+        one, two = copied("grid", "keep-5")
+        lines = [json.loads(line) for line in (two / "records.jsonl").read_text().splitlines()]
+        row = next(
+            row for row in json.loads((two / "plan.json").read_text())["rows"] if row["method"] == "grid_pooling"
+        )
+        victim = next(line for line in lines if line["kind"] == kind and line["key"].startswith(row["keys"][kind]))
+        victim["value"] = {"outcomes": "-" * 80} if kind == "accuracy" else {**victim["value"], "total": 1}
+        (two / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for order in ([one, two], [two, one]):
+            with pytest.raises(
+                UserError, match=rf"^grid_pooling.* at keep 0.5 in digits_deit: .* disagree on its {kind}"
+            ):
+                merge(order, tmp_path / "joined")
+            assert not (tmp_path / "joined").exists()
+
+
+def test_what_was_measured_under_unlike_conditions_is_refused(
+    copied: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    def another(plan: dict[str, Any]) -> None:
+        plan["rows"][0]["keys"]["accuracy"] = "0" * 24
+
+    one, two = copied("grid", "random")
+    edit(two / "plan.json", another)
+    with pytest.raises(UserError, match=r"none at keep 1\.0 in digits_deit .* its accuracy depends on the data, the"):
+        merge([one, two], tmp_path / "joined")
+    edit(two / "environment.json", lambda environment: environment.update(device_name="Abacus"))
+    with pytest.raises(UserError, match=r"its accuracy depends on device_name .* and Abacus; join"):
+        merge([one, two], tmp_path / "joined")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("dtype", "bf16"), ("accuracy_batch", 20), ("schedule", "every_block"), ("site", "after_block"), ("threads", 7)],
+)
+def test_another_comparison_is_refused(
+    copied: Callable[..., list[Path]], tmp_path: Path, setting: str, value: object
+) -> None:
+    one, two = copied("grid", "random")
+    edit(two / "plan.json", lambda plan: plan["suite"].update({setting: value}))
+    with pytest.raises(UserError, match=rf"cannot be joined: {setting} is .* in one and {value} in the other"):
+        merge([one, two], tmp_path / "joined")
+
+
+def test_other_images_are_refused(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
+    one, two = copied("grid", "random")
+    images = pd.read_parquet(two / "images.parquet")
+    images.assign(image=images["image"] + "x").to_parquet(two / "images.parquet")
+    with pytest.raises(UserError, match="they were shown different images"):
+        merge([one, two], tmp_path / "joined")
+    (two / "images.parquet").unlink()
+    with pytest.raises(UserError, match="does not say which images it was shown: run its tokbench compare again"):
+        merge([one, two], tmp_path / "joined")
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [("plan.json", "no results in"), ("environment.json", "cannot be read"), (None, "no results in")],
+)
+def test_mistakes_are_told_in_a_line(
+    copied: Callable[..., list[Path]], run: Run, broken: str | None, told: str
+) -> None:
+    one, two = copied("grid", "random")
+    if broken is None:
+        shutil.rmtree(two)
+    else:
+        (two / broken).unlink()
+    code, out, err = run("merge", str(one), str(two), "--out", "joined")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+    assert str(two) in err
+
+
+def test_a_damaged_directory_is_refused(copied: Callable[..., list[Path]], run: Run) -> None:
+    one, two = copied("grid", "random")
+    (two / "records.jsonl").write_text("nonsense\n")
+    code, _, err = run("merge", str(one), str(two), "--out", "joined")
+    assert code == 2
+    assert "is damaged" in err

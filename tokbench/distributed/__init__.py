@@ -1,0 +1,1 @@
+"""Running a comparison on several machines."""

@@ -1,0 +1,230 @@
+"""Running wide: the parts of a comparison as tasks on a Ray cluster.
+
+The driver plans, prepares and watches. A worker prepares its part anew and measures it with the code of a local run;
+what it measures goes to the keeper, an actor on the driver's node that alone writes the records, and the worker goes on
+when they are on the disk. Ray runs a part again whose worker has died: it asks the keeper what there is, and does the
+rest.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+from tokbench.compare.accuracy import unreadable
+from tokbench.compare.plan import Cell
+from tokbench.compare.prepare import Prepared, prepare
+from tokbench.compare.records import FAILED, LOST_IMAGE
+from tokbench.compare.run import run
+from tokbench.config import Suite
+from tokbench.data.loading import check_unreadable
+from tokbench.distributed.parts import RUNNING, Part, divide
+from tokbench.distributed.writer import Keeper, Kept
+from tokbench.errors import UserError
+from tokbench.measure.environment import device_name
+from tokbench.names import EMBEDDED
+from tokbench.registry import discover
+from tokbench.results.store import Store
+
+REDRAWN = 0.5  # seconds between two looks at what has been measured
+PIECES = 4  # of the accuracies, for each worker: the last ones to finish wait for little
+RETRIES = 20  # of a part whose worker died; each goes on where the one before it stopped
+
+
+def run_wide(prepared: Prepared, store: Store, progress: Progress, plugins: Sequence[Path] = ()) -> int:
+    """Measure everything that is missing, on the cluster that is connected.
+
+    Args:
+        prepared: What to measure.
+        store: Where it goes.
+        progress: Shows how far it is.
+        plugins: The user's files and folders of methods; workers read them at the same places, as they do data and
+            weights.
+
+    Returns:
+        How many measurements were made in vain, because their records were there: none, unless Ray took a worker for
+        dead that was not.
+
+    Raises:
+        UserError: A worker cannot read the data, the weights or a plugin, or is another kind of machine than the
+            driver; no node can run a part; a part's workers died too often; or more than 1 % of the images cannot be
+            read.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    workers = _workers(nodes, prepared)
+    parts = divide(prepared, store, PIECES * workers)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here)
+    keeper = actor.remote(store.directory.resolve(), (FAILED, LOST_IMAGE))
+    order = Order(_elsewhere(prepared), torch.get_num_threads(), tuple(path.resolve() for path in plugins))
+    # A process that has touched a GPU keeps to it, whichever Ray gives the next part: a new process for each.
+    measure: Any = ray.remote(max_calls=1 if prepared.device.type == "cuda" else 0)(measure_part)
+    waiting = {}
+    for part in parts:
+        given = _resources(part, nodes, prepared)
+        task = measure.options(max_retries=RETRIES, **given).remote(part, order, _facts(part.of(prepared)), keeper)
+        waiting[task] = part
+    kinds = Counter(kind for part in parts for kind in part.kinds)
+    bars = {kind: progress.add_task(kind, total=total, kind=kind) for kind, total in kinds.items()}
+    bar = progress.add_task(f"{len(parts)} parts on {workers} workers", total=len(parts))
+    while waiting:
+        done, _ = ray.wait(list(waiting), timeout=REDRAWN)
+        for task in done:
+            part = waiting.pop(task)
+            _await(task)
+            for one in (bar, *(bars[kind] for kind in part.kinds)):
+                progress.advance(one)
+        store.refresh()
+        progress.update(bar, refresh=True)
+    # Each part alone may have lost few.
+    check_unreadable(unreadable(prepared, store), len(prepared.images) if prepared.images is not None else 0)
+    in_vain: int = ray.get(keeper.in_vain.remote())
+    return in_vain
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker needs to know to prepare as the driver did.
+
+    Attributes:
+        suite: With absolute paths.
+        threads: Of the driver; the keys of times hold them.
+        plugins: Absolute paths.
+    """
+
+    suite: Suite
+    threads: int
+    plugins: tuple[Path, ...]
+
+
+def measure_part(part: Part, order: Order, facts: dict[str, str], keeper: Any) -> None:
+    """What a worker does: prepare, make sure that it measures what the driver means, and measure.
+
+    Args:
+        part: What to measure.
+        order: How to prepare.
+        facts: What the driver measures on; the worker must have the same.
+        keeper: The actor that writes the records.
+
+    Raises:
+        UserError: It cannot be prepared here, or this is another kind of machine.
+    """
+    torch.set_num_threads(order.threads)
+    suite = order.suite.model_copy(update={"models": part.models})
+    try:
+        prepared = _prepared(suite, tuple(row.cell for row in part.rows), order.plugins)
+    except UserError as error:
+        raise UserError(f"on {platform.node()}: {error}") from None
+    _check_alike(part, prepared, facts)
+    if not set(part.kinds) & set(RUNNING):
+        torch.set_num_threads(_threads(prepared))
+    run(part.of(prepared), Kept(keeper, part.places()), Progress(disable=True), part.spans)
+
+
+@lru_cache(maxsize=1)
+def _prepared(suite: Suite, cells: tuple[Cell, ...], plugins: tuple[Path, ...]) -> Prepared:
+    """Prepared once for all parts of the same rows that a worker gets."""
+    discover(plugins)
+    return prepare(cells, suite)
+
+
+def _facts(prepared: Prepared) -> dict[str, str]:
+    """What decides the keys of measurements, in the words that a mismatch is told in."""
+    versions = {name: version(name) for name in ("tokbench", "torch", "timm", "fvcore")}
+    weights = {f"weights of {name}": model.identity for name, model in prepared.models.items()}
+    data = {"data (names, sizes, modification times)": prepared.images.identity} if prepared.images is not None else {}
+    return {**versions, "device": device_name(prepared.device), **weights, **data}
+
+
+def _check_alike(part: Part, prepared: Prepared, facts: dict[str, str]) -> None:
+    keys = {row.cell: row.keys for row in prepared.rows}
+    if all(keys[row.cell].get(kind) == key for row in part.rows for kind, key in row.keys.items()):
+        return
+    own = _facts(prepared)
+    differing = [f"{name} is {own[name]}, not {fact}" for name, fact in facts.items() if own[name] != fact]
+    why = differing[0] if differing else "tokbench's or a method's source is another"
+    raise UserError(
+        f"{platform.node()} is not like the machine that tokbench was started on: {why}; use machines alike, or "
+        "measure on each alone and join the results with tokbench merge"
+    )
+
+
+def _elsewhere(prepared: Prepared) -> Suite:
+    """The suite as a worker needs it."""
+    suite = prepared.suite
+    paths: dict[str, Any] = {
+        name: path.expanduser().resolve()
+        for name in ("weights", "cache")
+        if isinstance(path := getattr(suite, name), Path)
+    }
+    if suite.data is not None and suite.data != EMBEDDED and (data := Path(suite.data).expanduser()).exists():
+        paths["data"] = str(data.resolve())
+    # A task on a CPU was given so many cores for all that it does.
+    decoding = {"workers": 0} if prepared.device.type == "cpu" else {}
+    return suite.model_copy(update={**paths, **decoding, "device": prepared.device.type})
+
+
+def _threads(prepared: Prepared) -> int:
+    """Of a part that is not timed, on a CPU."""
+    return prepared.suite.threads or 1
+
+
+def _workers(nodes: Sequence[Mapping[str, float]], prepared: Prepared) -> int:
+    """How many parts can run at once."""
+    if prepared.device.type == "cuda":
+        found = sum(int(node.get("GPU", 0)) for node in nodes)
+        wanted = "no node with a GPU: use --device cpu"
+    else:
+        found = sum(int(node.get("CPU", 0)) // _threads(prepared) for node in nodes)
+        wanted = f"no node with {_threads(prepared)} CPUs: use fewer --threads"
+    if not found:
+        raise UserError(f"the cluster has {wanted}, or start Ray on such nodes")
+    return found
+
+
+def _resources(part: Part, nodes: Sequence[Mapping[str, float]], prepared: Prepared) -> dict[str, float]:
+    """What a part needs for itself: a GPU, a whole node's CPUs where these are timed, or some cores."""
+    if prepared.device.type == "cuda":
+        return {"num_gpus": 1}
+    if set(part.kinds) & set(RUNNING):
+        return {"num_cpus": max(node.get("CPU", 0) for node in nodes)}
+    return {"num_cpus": _threads(prepared)}
+
+
+def _await(task: Any) -> None:
+    """Take a finished task's result.
+
+    Raises:
+        UserError: The worker's, or its workers died too often.
+    """
+    import ray
+    from ray.exceptions import RayError, RaySystemError, RayTaskError
+
+    try:
+        ray.get(task)
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from None
+        if isinstance(error.cause, RaySystemError):  # the task did not even begin
+            reason = str(error.cause).strip().splitlines()[-1]
+            mend = "install the same tokbench on all nodes"
+            raise UserError(f"a worker cannot load its task ({reason}): {mend}") from None
+        raise
+    except RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"a part's workers died {RETRIES + 1} times ({type(error).__name__}: {reason}); what was measured is "
+            "kept: look into their memory, and run the same command again"
+        ) from None

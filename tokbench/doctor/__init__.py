@@ -1,0 +1,1 @@
+"""What this machine is, how noisy it is, and what is missing."""

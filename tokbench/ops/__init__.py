@@ -1,0 +1,1 @@
+"""Operators on token vectors that several methods share."""

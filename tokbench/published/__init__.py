@@ -1,0 +1,1 @@
+"""Published numbers, and where a measured row can be compared with one."""

@@ -1,0 +1,1 @@
+"""A results directory as one HTML page."""

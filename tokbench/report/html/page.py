@@ -1,0 +1,99 @@
+"""A comparison as one HTML page that needs nothing beside itself: no network, no other file.
+
+Texts go through a template that escapes them, figures are JSON that plotly.js draws when they come into sight,
+pictures are data. The page says nothing of when it was made: the same directory gives the same page.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib.metadata import distribution, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from tokbench.report.charts import CONFIG
+from tokbench.report.html.rerun import repetition
+from tokbench.report.html.sections import Told, for_script, sections
+from tokbench.report.labels import word
+from tokbench.report.terminal.progress import planned
+from tokbench.results.store import ENVIRONMENT, Records
+from tokbench.results.table import NOT_MEASURED, read_plan, read_table
+
+TEMPLATE = "page.html.jinja"
+DATATABLES = "itables/html/dt_bundle"  # itables brings DataTables along as one file of code and one of styles
+
+FACTS = {"model": "models", "dtype": "precision", "batch_size": "batch", "mode": "mode"}
+
+
+def page(directory: Path) -> str:
+    """The whole page.
+
+    Args:
+        directory: What `tokbench compare` wrote, finished or not.
+
+    Raises:
+        UserError: It holds no plan, or is damaged.
+    """
+    table = read_table(directory)
+    plan = read_plan(directory)
+    measured = directory / ENVIRONMENT
+    environment = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+    again = repetition(plan, directory)
+    template = Environment(
+        loader=PackageLoader("tokbench.report.html", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(TEMPLATE)
+    return template.render(
+        title=word(directory.resolve().name),
+        description=word(plan["suite"].get("description")),
+        facts=list(_facts(table, plan, environment)),
+        missing=list(_missing(table, plan, Records(directory))),
+        command=again.command,
+        sections=sections(table, directory, environment, again),
+        config=for_script(json.dumps(dict(CONFIG))),
+        plotly=Markup(get_plotlyjs()),
+        datatables=base64.b64encode(_datatables(".js").encode()).decode(),
+        styles=Markup(_datatables(".css")),
+        version=version("tokbench"),
+    )
+
+
+def _facts(table: pd.DataFrame, plan: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[Told]:
+    """What every reader wants to know first."""
+    yield Told("measured", word(environment.get("measured")).partition("T")[0] or "unknown")
+    yield Told("on", f"{word(environment.get('device_name')) or 'unknown'} ({word(plan['device'])})")
+    for name, title in FACTS.items():
+        yield Told(title, ", ".join(dict.fromkeys(map(word, table[name]))))
+    images = plan["images"]
+    yield Told("images", f"{word(images['name'])}, {images['count']:,}" if images else "none")
+    states = table["status"].where(table["reason"].ne(NOT_MEASURED), NOT_MEASURED).value_counts(sort=False)
+    counts = ", ".join(f"{count} {'measured' if state == 'ok' else state}" for state, count in states.items())
+    yield Told("rows", f"{len(table)}: {counts}")
+
+
+def _missing(table: pd.DataFrame, plan: Mapping[str, Any], store: Records) -> Iterator[str]:
+    """How many rows wait for measurements, all in all and by kind; nothing where all are done."""
+    waiting = [row["keys"] for row, reason in zip(plan["rows"], table["reason"], strict=True) if reason == NOT_MEASURED]
+    if not waiting:
+        return
+    yield f"{len(waiting)} of {len(table)} rows are still to be measured"
+    measurements = planned(plan, store)
+    kinds = Counter(kind for keys in waiting for kind, key in keys.items() if measurements[kind, key].missing)
+    for kind, rows in kinds.items():
+        yield f"{kind}: {rows}"
+
+
+def _datatables(suffix: str) -> str:
+    # Its place is asked of the installation: to import itables would read the user's settings for notebooks.
+    return Path(str(distribution("itables").locate_file(f"{DATATABLES}{suffix}"))).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""A results directory: the plan, the records, and the tables made from them."""

@@ -1,0 +1,1 @@
+"""Pictures of which image patches became which token."""

@@ -1,0 +1,1 @@
+"""Pure statistics: times and proportions."""

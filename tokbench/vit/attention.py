@@ -1,0 +1,207 @@
+"""timm's self-attention opened up, so that a method can be told what it knows.
+
+`attend` computes what `timm.layers.Attention` computes, operation for operation, and hands out its queries, keys and
+values besides. `AttentionProbe` makes a Context's fields of them. It is a module of its own so that whatever it
+computes is charged to the method that asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokbench.tokens import Tokens
+
+CACHE = 2**21  # bytes near a core: logits that stay there are summed in half the time of those that go out to memory
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """One block's attention from the inside.
+
+    Attributes:
+        q: (B, H, P+N, Dh), queries, not scaled.
+        k: (B, H, P+N, Dh).
+        v: (B, H, P+N, Dh).
+        scale: What the logits q·k are multiplied with.
+        bias: (B, 1, 1, P+N), added to the logits of each key, or None.
+        matrix: (B, H, P+N, P+N), the attention after softmax where it was computed, else None.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: float
+    bias: Tensor | None
+    matrix: Tensor | None
+
+
+def attend(
+    attention: Attention, x: Tensor, bias: Tensor | None = None, *, matrix: bool = False
+) -> tuple[Tensor, Heads]:
+    """Run one attention layer.
+
+    Args:
+        attention: timm's layer; its fused kernel is used where the layer is set to it.
+        x: (B, P+N, D), after the block's first norm.
+        bias: (B, 1, 1, P+N) added to the logits, or None.
+        matrix: Whether the attention matrix itself is wanted, which rules the fused kernel out.
+
+    Returns:
+        (B, P+N, D), and what it was computed from.
+    """
+    batch, n, _ = x.shape
+    qkv = attention.qkv(x).reshape(batch, n, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.unbind(0)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    weights = None
+    if attention.fused_attn and not matrix:
+        dropout = attention.attn_drop.p if attention.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    else:
+        logits = (q * attention.scale) @ k.transpose(-2, -1)
+        weights = (logits if bias is None else logits + bias).softmax(dim=-1)
+        out = attention.attn_drop(weights) @ v
+    out = out.transpose(1, 2).reshape(batch, n, -1)
+    norm = getattr(attention, "norm", None)  # older timm has none
+    if norm is not None:
+        out = norm(out)
+    out = attention.proj_drop(attention.proj(out))
+    return out, Heads(q, k, v, attention.scale, bias, weights if matrix else None)
+
+
+class AttentionProbe(nn.Module):
+    """Computes the fields of a Context that a method declared, and nothing else."""
+
+    def __init__(self, needs: frozenset[str]) -> None:
+        """Take the names of the fields."""
+        super().__init__()
+        self.needs = needs
+
+    def forward(self, heads: Heads, n_prefix: int, valid: Tensor | None = None) -> dict[str, Tensor]:
+        """Compute the fields.
+
+        Args:
+            heads: The block's attention.
+            n_prefix: P.
+            valid: (B, N) where the batch is padded, else None.
+
+        Returns:
+            The declared fields by name, in the shapes of `Context`.
+        """
+        fields: dict[str, Tensor] = {}
+        if "keys" in self.needs:
+            fields["keys"] = heads.k[:, :, n_prefix:].mean(dim=1)
+        if "values" in self.needs:
+            fields["values"] = heads.v[:, :, n_prefix:]
+        if "attention" in self.needs:
+            assert heads.matrix is not None
+            fields["attention"] = heads.matrix
+        if "cls_attention" in self.needs:
+            fields["cls_attention"] = _rows(heads, queries=1)[:, :, 0, n_prefix:].mean(dim=1, dtype=_wide(heads.q))
+        if "received" in self.needs:
+            learning = torch.is_grad_enabled() and (heads.q.requires_grad or heads.k.requires_grad)
+            if learning or heads.matrix is not None:
+                fields["received"] = _column_sums(heads, valid, n_prefix)
+            else:
+                fields["received"] = received(heads.q, heads.k, heads.bias, valid, heads.scale, n_prefix)
+        return fields
+
+
+def log_size_bias(tokens: Tokens, *, proportional: bool) -> Tensor | None:
+    """What is added to the logits of each key: log(size) where attention is proportional, -inf for padding.
+
+    Args:
+        tokens: N patch tokens.
+        proportional: Whether sizes count (ToMe, Bolya et al. 2023, eq. 1).
+
+    Returns:
+        (B, 1, 1, P+N) in the tokens' dtype, or None where nothing is to be added.
+    """
+    if not proportional and tokens.valid is None:
+        return None
+    bias = tokens.size.log() if proportional else torch.zeros_like(tokens.size)
+    if tokens.valid is not None:
+        bias = bias.masked_fill(~tokens.valid, -torch.inf)
+    bias = F.pad(bias, (tokens.n_prefix, 0))
+    return bias[:, None, None].to(tokens.x.dtype)
+
+
+@torch.library.custom_op(
+    "tokbench::received",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor? bias, Tensor? valid, float scale, int prefix) -> Tensor",
+)
+def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: float, prefix: int) -> Tensor:
+    """The attention that each patch token receives, without the matrix of a whole batch; it has no gradient.
+
+    An operator of its own, so that a compiler meets one call in place of a kernel or a loop.
+
+    Args:
+        q: (B, H, P+N, Dh).
+        k: (B, H, P+N, Dh).
+        bias: (B, 1, 1, P+N), added to the logits of each key, or None.
+        valid: (B, N), False for padding, whose queries do not count, or None.
+        scale: What the logits are multiplied with.
+        prefix: P.
+
+    Returns:
+        (B, N), float32 at least, summed over heads and queries.
+    """
+    if _kernel_runs(q):
+        from tokbench.vit import kernels  # there is no Triton without a GPU
+
+        with torch.cuda.device(q.device):
+            return kernels.received(q, k, bias, valid, scale, prefix)
+    batch, heads, n, _ = q.shape
+    together = batch
+    if q.device.type == "cpu":
+        together = max(1, torch.get_num_threads() * CACHE // (heads * n * n * 4))
+    sums = []
+    for first in range(0, batch, together):
+        some = slice(first, first + together)
+        part = Heads(q[some], k[some], k[some], scale, None if bias is None else bias[some], None)
+        sums.append(_column_sums(part, None if valid is None else valid[some], prefix))
+    return torch.cat(sums)
+
+
+@received.register_fake
+def _(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: float, prefix: int) -> Tensor:
+    return q.new_empty(q.shape[0], q.shape[2] - prefix, dtype=_wide(q))
+
+
+def _kernel_runs(q: Tensor) -> bool:
+    return (
+        q.is_cuda
+        and q.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(q.device) >= (8, 0)
+        and find_spec("triton") is not None
+    )
+
+
+def _column_sums(heads: Heads, valid: Tensor | None, prefix: int) -> Tensor:
+    """(B, N), what the patch tokens receive, from the matrix itself."""
+    rows = _rows(heads, queries=heads.q.shape[2])[..., prefix:]
+    if valid is not None:  # padding asks nothing
+        rows = rows * F.pad(valid, (prefix, 0), value=True)[:, None, :, None]
+    return rows.sum(dim=(1, 2), dtype=_wide(heads.q))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """What sums are taken in: one over 10^5 probabilities outgrows half precision."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _rows(heads: Heads, queries: int) -> Tensor:
+    """The first rows of the attention matrix, (B, H, queries, P+N)."""
+    if heads.matrix is not None:
+        return heads.matrix[:, :, :queries]
+    logits = (heads.q[:, :, :queries] * heads.scale) @ heads.k.transpose(-2, -1)
+    if heads.bias is not None:
+        logits = logits + heads.bias
+    return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,284 @@
+"""A timm ViT in which a downsampler acts: composition over the model's own modules; no class of timm's is patched."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NoReturn
+
+import torch
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import Tensor, nn
+
+from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError, Geometry
+from tokbench.errors import UserError
+from tokbench.schedule import Schedule, planned_counts
+from tokbench.tokens import Tokens
+from tokbench.vit.attention import AttentionProbe, Heads, attend, log_size_bias
+from tokbench.vit.noise import uniform
+from tokbench.vit.reduction import check_result, reduced, trim
+
+Observer = Callable[[int, Tokens], None]
+
+
+class UnsupportedModelError(UserError):
+    """The model is no ViT of the kind that `DownsampledViT` can take apart; the message says why."""
+
+
+class DownsampledViT(nn.Module):
+    """A ViT whose patch tokens a method reduces on the way.
+
+    Tokens are removed, not masked, unless a method returns `valid` (then the batch is trimmed to its longest image
+    and padding is masked). A block in which nothing happens runs as timm's own. The context is computed only where
+    the method acts.
+
+    Attributes:
+        vit: timm's model, shared, not copied.
+        downsampler: The method, or None for the plain model.
+        schedule: When it acts; None with no downsampler.
+        site: Where in a block it acts.
+        depths: Where in the model it acts.
+        counts: The patch tokens planned after each reduction.
+        seed: Keys `context.noise` together with the image's id and the depth.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        downsampler: Downsampler | None = None,
+        schedule: Schedule | None = None,
+        *,
+        site: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Put a method into a model.
+
+        Args:
+            vit: A timm ViT with blocks norm1→attention→norm2→MLP.
+            downsampler: The method, or None.
+            schedule: When it acts; wanted exactly where there is a downsampler.
+            site: Overrides the method's own site, where the method allows it.
+            seed: Of the method's noise.
+
+        Raises:
+            UnsupportedModelError: The model is of another kind.
+            UserError: Method, site, schedule and model do not fit together.
+            ValueError: Only one of downsampler and schedule was given.
+        """
+        super().__init__()
+        check_supported(vit)
+        if (downsampler is None) != (schedule is None):
+            raise ValueError("a downsampler and its schedule come together, or neither")
+        self.vit = vit
+        self.downsampler = downsampler
+        self.schedule = schedule
+        self.seed = seed
+        self.site = site or (downsampler.site if downsampler else "after_attention")
+        self.depths: tuple[int, ...] = ()
+        self.counts: tuple[int, ...] = ()
+        if downsampler is not None and schedule is not None:
+            self.depths = schedule.depths(len(vit.blocks))
+            self._check_method(downsampler)
+            grid = vit.patch_embed.grid_size
+            self.counts = planned_counts(schedule, downsampler, len(vit.blocks), grid)
+            heads = vit.blocks[0].attn.num_heads
+            downsampler.setup(Geometry(vit.embed_dim, heads, self.depths, grid, self.counts))
+            weight = vit.patch_embed.proj.weight
+            downsampler.to(weight.device, weight.dtype)
+            self.probe = AttentionProbe(downsampler.needs)
+        self.train(vit.training)
+
+    @property
+    def attention_kernel(self) -> str:
+        """`fused`, `eager`, or `fused+eager` where only the blocks that a method acts in had to leave fusion."""
+        opened: set[int] = set()
+        if self.downsampler is not None and "attention" in self.downsampler.needs:
+            present = (self.vit.patch_embed.num_patches, *self.counts)  # before each reduction
+            opened = {
+                depth - (self.site == "before_block")
+                for depth, n in zip(self.depths, present, strict=False)
+                if self._target(depth, n) is not None
+            }
+        fused = {bool(block.attn.fused_attn) and depth not in opened for depth, block in enumerate(self.vit.blocks)}
+        return "+".join(name for name, used in (("fused", True), ("eager", False)) if used in fused)
+
+    def forward(self, images: Tensor, image_ids: Tensor | None = None, observe: Observer | None = None) -> Tensor:
+        """Classify images.
+
+        Args:
+            images: (B, C, H, W).
+            image_ids: (B,) int64, each image's identity for the method's noise; None numbers the batch from 0.
+            observe: Called with each block's depth and the tokens that leave it.
+
+        Returns:
+            (B, classes) logits.
+
+        Raises:
+            DownsamplerError: The method broke its contract.
+        """
+        if image_ids is None:
+            image_ids = torch.arange(images.shape[0], device=images.device)
+        return self.classify(self.through(self.embed(images), range(len(self.vit.blocks)), image_ids, observe))
+
+    @property
+    def start(self) -> int:
+        """The first block that may not run as the plain model's; for the plain model itself the number of its blocks.
+
+        A method before a block reads the attention of the block before that.
+        """
+        if self.downsampler is None or not self.depths:
+            return len(self.vit.blocks)
+        reads_before = self.site == "before_block" and bool(self.downsampler.needs)
+        return self.depths[0] - reads_before
+
+    def through(
+        self,
+        tokens: Tokens,
+        blocks: range,
+        image_ids: Tensor,
+        observe: Observer | None = None,
+    ) -> Tokens:
+        """Send tokens through some of the blocks.
+
+        Args:
+            tokens: Those that enter the first of them, of B images.
+            blocks: Depths, one after the other.
+            image_ids: (B,) int64.
+            observe: As for `forward`.
+
+        Returns:
+            The tokens that leave the last of them.
+
+        Raises:
+            DownsamplerError: The method broke its contract.
+        """
+        heads: Heads | None = None
+        for depth in blocks:
+            block = self.vit.blocks[depth]
+            tokens = self._reduce("before_block", depth, tokens, heads, image_ids)
+            update, heads = self._attend(depth, block, tokens)
+            tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path1(block.ls1(update)))
+            tokens = self._reduce("after_attention", depth, tokens, heads, image_ids)
+            update = block.mlp(block.norm2(tokens.x))
+            tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path2(block.ls2(update)))
+            tokens = self._reduce("after_block", depth, tokens, heads, image_ids)
+            if observe is not None:
+                observe(depth, tokens)
+        return tokens
+
+    def embed(self, images: Tensor) -> Tokens:
+        """The tokens that enter the first block, from images (B, C, H, W)."""
+        vit = self.vit
+        x = vit.patch_embed(images)
+        grid = tuple(x.shape[1:3]) if x.ndim == 4 else vit.patch_embed.grid_size
+        x = vit.norm_pre(vit.patch_drop(vit._pos_embed(x)))
+        return Tokens.from_sequence(x, grid, vit.num_prefix_tokens)
+
+    def classify(self, tokens: Tokens) -> Tensor:
+        """The logits (B, classes) from the tokens that leave the last block."""
+        vit = self.vit
+        x = vit.norm(tokens.x)
+        if vit.global_pool == "avg" and reduced(tokens):
+            whole = getattr(vit, "pool_include_prefix", False)  # older timm has no such choice
+            return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, whole))))  # type: ignore[no-any-return]
+        return vit.forward_head(x)  # type: ignore[no-any-return]
+
+    def _attend(self, depth: int, block: Block, tokens: Tokens) -> tuple[Tensor, Heads | None]:
+        """The attention's update (B, P+N, D), and its inside where a reduction is about to ask for it."""
+        x = block.norm1(tokens.x)
+        method = self.downsampler
+        if method is None:
+            return block.attn(x), None
+        reader = depth + 1 if self.site == "before_block" else depth
+        asked = method.needs if self._target(reader, tokens.n_patches) is not None else frozenset()
+        bias = log_size_bias(tokens, proportional=method.proportional and reduced(tokens))
+        if bias is None and not asked:
+            return block.attn(x), None
+        update, heads = attend(block.attn, x, bias, matrix="attention" in asked)
+        return update, heads if asked else None
+
+    def _target(self, depth: int, n_patches: int) -> int | None:
+        """K at this depth, or None where the method does not act or would have nothing to do."""
+        if self.schedule is None or depth not in self.depths:
+            return None
+        stage = self.depths.index(depth)
+        if self.downsampler is not None and self.downsampler.adaptive:
+            # N is the batch's longest image; the plan is the same for an image in any company.
+            planned = self.counts[stage - 1] if stage else self.vit.patch_embed.num_patches
+            keep = self.schedule.target(stage, planned)
+            return min(keep, n_patches) if keep < planned else None
+        keep = self.schedule.target(stage, n_patches)
+        return keep if keep < n_patches else None
+
+    def _reduce(self, site: str, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> Tokens:
+        keep = self._target(depth, tokens.n_patches) if site == self.site else None
+        method = self.downsampler
+        if keep is None or method is None:
+            return tokens
+        n = tokens.n_patches
+        context = Context(
+            depth=depth,
+            depths=self.depths,
+            stage=self.depths.index(depth),
+            noise=lambda: uniform(self.seed, image_ids, depth, n),
+            **(self.probe(heads, tokens.n_prefix, tokens.valid) if heads is not None else {}),
+        )
+        result = method(tokens, keep, context)
+        check_result(method, tokens, result, method.count(keep, n, depth, tokens.layout), depth)
+        return trim(result)
+
+    def _check_method(self, method: Downsampler) -> None:
+        name = method.name or type(method).__name__
+        unknown = method.needs - set(FIELDS)
+        if unknown:
+            raise DownsamplerError(f"{name}: needs names '{min(unknown)}'; a context has {', '.join(FIELDS)}")
+        if self.site not in method.sites:
+            raise UserError(f"method '{name}' cannot act {self.site}; its sites are {', '.join(method.sites)}")
+        if self.site == "before_block" and method.needs and 0 in self.depths:
+            raise UserError(
+                f"method '{name}' reads the attention of the block before, and depth 0 has none: "
+                "use --site after_attention, or a schedule that begins later"
+            )
+        if "cls_attention" in method.needs and self.vit.cls_token is None:
+            raise UserError(f"method '{name}' reads the class token's attention, and this model has no class token")
+
+
+def check_supported(vit: nn.Module) -> None:
+    """Refuse a model that `DownsampledViT` cannot take apart.
+
+    Raises:
+        UnsupportedModelError: With the reason.
+    """
+
+    def refuse(reason: str) -> NoReturn:
+        raise UnsupportedModelError(
+            f"{type(vit).__name__} cannot be downsampled: {reason}; use a timm ViT such as deit_small_patch16_224"
+        )
+
+    if not isinstance(vit, VisionTransformer):
+        refuse("it is no timm VisionTransformer")
+    if type(vit).forward_features is not VisionTransformer.forward_features:
+        refuse("it has a forward pass of its own")
+    if not isinstance(vit.patch_embed, PatchEmbed):
+        refuse(f"its patches come from {type(vit.patch_embed).__name__}, not from one convolution")
+    if not isinstance(vit.patch_drop, nn.Identity):
+        refuse("it drops patches at random in training")
+    if vit.attn_pool is not None or vit.global_pool not in ("token", "avg"):
+        refuse("it pools neither by class token nor by average")
+    for depth, block in enumerate(vit.blocks):
+        if type(block) is not Block:
+            refuse(f"block {depth} is a {type(block).__name__}, not norm1→attention→norm2→MLP")
+        if type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None:
+            refuse(f"the attention of block {depth} is not timm's plain one")
+
+
+def _average(tokens: Tokens, x: Tensor, include_prefix: bool) -> Tensor:
+    """The mean of x (B, P+N, D) over tokens, each counted by the image patches it stands for."""
+    weight = tokens.size if tokens.valid is None else tokens.size * tokens.valid
+    if include_prefix:
+        weight = nn.functional.pad(weight, (tokens.n_prefix, 0), value=1.0)
+    else:
+        x = x[:, tokens.n_prefix :]
+    weight = (weight / weight.sum(dim=1, keepdim=True)).to(x.dtype)
+    return (weight[:, None] @ x)[:, 0]
