@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
@@ -66,6 +67,12 @@ def parameters_text(params: Mapping[str, Any]) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     return ",".join(f"{name}={text(params[name])}" for name in sorted(params))
+
+
+def split_parameters(text: str) -> dict[str, str]:
+    """The parameters in what `parameters_text` writes, by name; a value may hold commas."""
+    parts = [part.partition("=") for part in re.split(r",(?=\w+=)", text) if part]
+    return {name: value for name, _, value in parts}
 
 
 def bind(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:

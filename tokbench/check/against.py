@@ -1,4 +1,4 @@
-"""Two versions of methods measured in one session, in turn.
+"""Two versions of methods measured in one session, alternately.
 
 Times of two sessions on a hosted runner differ by more than most changes. Old and new in one process, on the same
 model, batches and images, share all of that: what still differs is the method.
@@ -8,41 +8,38 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
-from tokbench.check.finding import Finding, Outcome, Row
+from tokbench.check.finding import Finding, Outcome
 from tokbench.check.rules import Counts, judge_answers_exactly, judge_counts, judge_times
-from tokbench.compare.accuracy import MIB, SHARD, decoded, shards
-from tokbench.compare.plan import Cell
-from tokbench.compare.prepare import Prepared, put_together
-from tokbench.compare.run import DTYPES
-from tokbench.compare.sample_images import pictures_for, shown
-from tokbench.config import Check, Suite
-from tokbench.data.loading import Batch, Unreadable, check_unreadable
-from tokbench.data.preprocessing import preprocessing_of
+from tokbench.compare.bench import Bench, Observer, open_bench
+from tokbench.compare.cells import Cell
+from tokbench.compare.prepare import Prepared, Row
+from tokbench.config import Check
+from tokbench.data.loading import Unreadable, check_unreadable
 from tokbench.downsampler import Downsampler
-from tokbench.measure.accuracy import UNREADABLE, SharedBlocks, evaluate, image_ids
+from tokbench.measure.accuracy import classify
 from tokbench.measure.latency import FLOOR_BLOCKS, Forward, Latency, measure_floor, measure_latency, noise_floor
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.modes import forget_compiled, in_mode
-from tokbench.names import OFF_THE_SHELF, PUBLISHED
+from tokbench.names import PUBLISHED
 from tokbench.notation import bind
+from tokbench.outcomes import RIGHT, UNREADABLE
 from tokbench.registry import method_class
-from tokbench.results.answers import RIGHT
+from tokbench.rows import RowId
 from tokbench.schedule import Schedule, takes_keep
 from tokbench.stats.times import Comparison, compare_times
 from tokbench.vit.backbone import DownsampledViT
-from tokbench.vit.models import Pretrained
 
 T = TypeVar("T")
+
+OLD, NEW = "old", "new"
 
 
 @dataclass(frozen=True)
@@ -85,105 +82,99 @@ class _Failure:
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """A cell with both versions in its model, and the batches it is timed on."""
+    """A row with both versions in its model, and the batches that it is timed on."""
 
+    row: RowId
     cell: Cell
-    row: Row
     old: DownsampledViT
     new: DownsampledViT
     batches: Sequence[Tensor]
 
 
 def check_versions(
-    prepared: Prepared, older: Mapping[str, type[Downsampler]], thresholds: Check, progress: Progress
-) -> tuple[tuple[Row, ...], tuple[Finding, ...]]:
-    """Measure both versions of every cell and judge the new ones.
+    prepared: Prepared, older: Mapping[str, type[Downsampler]], thresholds: Check, observer: Observer
+) -> tuple[tuple[RowId, ...], tuple[Finding, ...]]:
+    """Measure both versions of every row and judge the new ones.
 
     Args:
-        prepared: The cells, with the new versions.
+        prepared: The rows, with the new versions.
         older: The old version of each method.
         thresholds: What is allowed, and how long to measure.
-        progress: Shows how far it is.
+        observer: Is told how far the check is.
 
     Returns:
         The rows, and what was found.
     """
     suite = prepared.suite
-    cells = [row.cell for row in prepared.rows if row.keys]
-    rows = tuple(_row(cell, suite) for cell in cells)
+    rows = [row for row in prepared.rows if row.keys]
+    bench = open_bench(prepared, _Nowhere(), observer)
     findings: list[Finding] = []
-    for name, model in prepared.models.items():
-        own = [(cell, row) for cell, row in zip(cells, rows, strict=True) if cell.model == name]
+    for name in prepared.models:
+        own = [row for row in rows if row.cell.model == name]
         if not own:
             continue
-        model.vit.to(prepared.device, DTYPES[suite.dtype])
-        pictures = pictures_for([cell for cell, _ in own], model, prepared.images)
-        tried = [_pair(cell, row, older[cell.variant.method], model, suite, pictures) for cell, row in own]
-        findings += [failed for failed in tried if isinstance(failed, Finding)]
-        pairs = [pair for pair in tried if isinstance(pair, _Pair)]
-        # Seeds share their counts and times.
-        once = list({replace(pair.row, seed=None): pair for pair in reversed(pairs)}.values())[::-1]
-        for pair in progress.track(once, description=f"counts and times, {name}"):
-            if "macs" in suite.only:
-                findings += _counts(pair, thresholds)
-            if "latency" in suite.only:
-                findings += _times(pair, thresholds)
-        if "accuracy" in suite.only:
-            findings += _answers(pairs, model, prepared, progress)
-        model.vit.to("cpu")
-    return rows, tuple(dict.fromkeys(findings))
+        with bench.on_device([name]):
+            images = bench.sample_images(own)
+            tried = [_pair(row, older[row.cell.variant.method], bench, images) for row in own]
+            findings += [failed for failed in tried if isinstance(failed, Finding)]
+            pairs = [pair for pair in tried if isinstance(pair, _Pair)]
+            # Seeds share their counts and times.
+            once = list({pair.row.without("seed"): pair for pair in reversed(pairs)}.values())[::-1]
+            step = f"counts and times, {name}"
+            observer.begins(step, len(once))
+            for pair in once:
+                if "macs" in suite.only:
+                    findings += _counts(pair, thresholds)
+                if "latency" in suite.only:
+                    findings += _times(pair, thresholds)
+                observer.finished(step)
+            if "accuracy" in suite.only:
+                findings += _answers(pairs, bench)
+    return tuple(row.cell.row_id(suite.dtype) for row in rows), tuple(dict.fromkeys(findings))
 
 
-def _row(cell: Cell, suite: Suite) -> Row:
-    variant = cell.variant
-    return Row(
-        model=cell.model,
-        method=variant.method,
-        params=variant.params_text,
-        regime=OFF_THE_SHELF,
-        site=variant.site,
-        schedule=variant.schedule,
-        keep=variant.keep,
-        seed=cell.seed,
-        dtype=suite.dtype,
-        batch_size=cell.batch_size,
-        mode=cell.mode,
-    )
+class _Nowhere:
+    """No records are kept: both versions are measured each time."""
+
+    def get(self, kind: str, key: str) -> None:
+        """There is none."""
+
+    def add(self, kind: str, key: str, value: Mapping[str, object]) -> None:
+        """Nothing is written."""
 
 
-def _pair(
-    cell: Cell, row: Row, older: type[Downsampler], model: Pretrained, suite: Suite, pictures: Tensor
-) -> _Pair | Finding:
-    """Both versions, each having run on every batch; or what kept one from it."""
-    batches = shown(cell, pictures)
+def _pair(row: Row, older: type[Downsampler], bench: Bench, images: Tensor) -> _Pair | Finding:
+    """Both versions, each having run on every batch; or what prevented it."""
+    batches = bench.batches(row, images)
 
     def tried(build: Callable[[], DownsampledViT]) -> DownsampledViT:
         built = build()
         with torch.inference_mode():
-            for images in batches:
-                built(images)
+            for batch in batches:
+                built(batch)
         return built
 
-    old = _attempt(lambda: tried(lambda: _put_together_older(cell, older, model, suite)))
-    new = _attempt(lambda: tried(lambda: put_together(cell, model)))
+    row_id = row.cell.row_id(bench.suite.dtype)
+    old = _attempt(lambda: tried(lambda: _build_older(row, older, bench)))
+    new = _attempt(lambda: tried(lambda: bench.build(row)))
     if isinstance(old, _Failure) or isinstance(new, _Failure):
-        return _failed(row, "status", old, new)
-    return _Pair(cell, row, old, new, batches)
+        return _failed(row_id, "status", old, new)
+    return _Pair(row_id, row.cell, old, new, batches)
 
 
-def _put_together_older(cell: Cell, older: type[Downsampler], model: Pretrained, suite: Suite) -> DownsampledViT:
-    """The cell's model with the old version in it, at its own defaults where the cell says nothing else."""
-    variant = cell.variant
+def _build_older(row: Row, older: type[Downsampler], bench: Bench) -> DownsampledViT:
+    """The row's model with the old version in it, at its own defaults where the row says nothing else."""
+    variant, suite = row.cell.variant, bench.suite
     now = inspect.signature(method_class(variant.method)).parameters
     given = {name: value for name, value in variant.params if value != now[name].default}
     method = older(**bind(older, given, f"the older '{variant.method}'"))
-    schedule, kept = variant.schedule, variant.keep
+    schedule, keep = variant.schedule, variant.keep
     if suite.schedule == PUBLISHED and method.schedule not in (None, schedule):
         schedule = method.schedule
-        kept = variant.keep if takes_keep(schedule) else None
-    parsed = Schedule.parse(schedule, kept)
+        keep = variant.keep if takes_keep(schedule) else None
+    parsed = Schedule.parse(schedule, keep)
     site = suite.site or method.site
-    return DownsampledViT(model.vit, method, parsed, site=site, seed=cell.seed or 0).eval()
+    return DownsampledViT(bench.plain(row), method, parsed, site=site, seed=row.cell.seed or 0).eval()
 
 
 def _counts(pair: _Pair, thresholds: Check) -> Iterator[Finding]:
@@ -210,35 +201,29 @@ def _times(pair: _Pair, thresholds: Check) -> Iterator[Finding]:
     yield from judge_times(pair.row, timed.change, timed.floor, thresholds.speedup / 100, *medians)
 
 
-def _answers(pairs: Sequence[_Pair], model: Pretrained, prepared: Prepared, progress: Progress) -> Iterator[Finding]:
-    """Decode each image once and show it to both versions of every cell."""
-    images, suite = prepared.images, prepared.suite
+def _answers(pairs: Sequence[_Pair], bench: Bench) -> Iterator[Finding]:
+    """Decode each image once and classify it with both versions of every row."""
+    images = bench.images
     if images is None or not pairs:
         return
-    ids, preprocessing = image_ids(images.names), preprocessing_of(model.vit)
-    loaded = decoded(images, preprocessing, prepared, range(len(images)))
     # Batch size and mode are the timed batches'.
-    pairs_by_row = {replace(pair.row, batch_size=None, mode=""): pair for pair in pairs}
-    both = {(row, now): pair.new if now else pair.old for row, pair in pairs_by_row.items() for now in (False, True)}
-    versions = dict(sorted(both.items(), key=lambda version: version[1].start))
-    first = next(iter(versions.values()))
-    said: dict[tuple[Row, bool], str | _Failure] = dict.fromkeys(versions, "")
+    rows = list({pair.row.without("batch_size", "mode"): pair for pair in pairs}.items())
+    models = {
+        f"{number}/{version}": getattr(pair, version) for number, (_, pair) in enumerate(rows) for version in (OLD, NEW)
+    }
+    outcomes: dict[str, str | _Failure] = dict.fromkeys(models, "")
     lost: list[Unreadable] = []
-    for span in progress.track(shards(len(images), suite.accuracy_batch), description="accuracy"):
-        stretch: list[Batch] = []
-        shared = SharedBlocks(DownsampledViT(model.vit).eval(), stretch, ids, preprocessing, suite.memory * MIB)
-        for batch, unread in islice(loaded, SHARD):
-            stretch.append(batch)
-            lost += unread
-            shared.advance(first.start, len(stretch) - 1)
-        for key, version in versions.items():
-            before = said[key]
-            if isinstance(before, str):
-                part = _attempt(partial(evaluate, version, shared, span, images.classes))
-                said[key] = part if isinstance(part, _Failure) else before + part
+    todo = {shard: list(models) for shard in bench.shards}
+    bench.observer.begins("accuracy", len(todo) * len(models))
+    for one in classify(models, images, todo, bench.loading(), lambda key: None):
+        lost += one.unreadable
+        bench.observer.finished("accuracy", one.count)
+        before = outcomes.get(one.key)
+        if isinstance(before, str):
+            outcomes[one.key] = before + one.outcomes if one.error is None else _failure(one.error)
     check_unreadable(lost, len(images))
-    for row in pairs_by_row:
-        old, new = said[row, False], said[row, True]
+    for number, (row, _) in enumerate(rows):
+        old, new = outcomes[f"{number}/{OLD}"], outcomes[f"{number}/{NEW}"]
         if isinstance(old, _Failure) or isinstance(new, _Failure):
             yield _failed(row, "top1", old, new)
         else:
@@ -252,11 +237,15 @@ def _attempt(measure: Callable[[], T]) -> T | _Failure:
     try:
         return measure()
     except Exception as error:
-        text = str(error).strip() or "no message"
-        return _Failure(f"{type(error).__name__}: {text.splitlines()[0]}")
+        return _failure(error)
 
 
-def _failed(row: Row, column: str, old: object, new: object) -> Finding:
+def _failure(error: Exception) -> _Failure:
+    text = str(error).strip() or "no message"
+    return _Failure(f"{type(error).__name__}: {text.splitlines()[0]}")
+
+
+def _failed(row: RowId, column: str, old: object, new: object) -> Finding:
     """What it means that one of the two versions failed, or both."""
     if not isinstance(new, _Failure):
         outcome, note = Outcome.IMPROVED, old.reason if isinstance(old, _Failure) else ""

@@ -1,135 +1,89 @@
-"""What will be measured: the cells of a suite, each one row of the table."""
+"""Writing down what will be measured, and on what, before anything is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import inspect
+import math
+from collections.abc import Iterable
+from pathlib import Path
 
-from tokbench.config import Config, Suite
+from tokbench.compare.prepare import Prepared, Row
 from tokbench.downsampler import Downsampler
-from tokbench.errors import UserError, did_you_mean
-from tokbench.names import FUSED, PLAIN, PUBLISHED, RANDOM, UNFUSED, Mode, Site
-from tokbench.notation import parameters_text, parse_call, split_list
-from tokbench.registry import bind_parameters, create
-from tokbench.schedule import Schedule, Stages, takes_keep
-
-UNTRAINED = "needs fine-tuned weights, which pretrained ones are not"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A method as it is put into a model.
-
-    Attributes:
-        method: Its name, or `none` for the plain model.
-        params: All of its parameters, by name, in the order of their names.
-        schedule: As the table shows it, without the keep.
-        keep: The fraction that a reduction leaves, None where the schedule names counts.
-        site: Where in a block it acts; empty for the plain model.
-        stochastic: Whether it is measured over several seeds.
-        skipped: Why it is not measured; empty where it is.
-    """
-
-    method: str
-    params: tuple[tuple[str, Any], ...] = ()
-    schedule: str = ""
-    keep: float | None = 1.0
-    site: Site | str = ""
-    stochastic: bool = False
-    skipped: str = ""
-
-    @property
-    def params_text(self) -> str:
-        """`algorithm=kmeans,weighted=true`."""
-        return parameters_text(dict(self.params))
-
-    def build(self) -> tuple[Downsampler, Schedule]:
-        """The method and its schedule, made anew."""
-        return create(self.method, **dict(self.params)), Schedule.parse(self.schedule, self.keep)
+from tokbench.measure.environment import describe
+from tokbench.names import PLAIN
+from tokbench.notation import parameters_text, split_parameters
+from tokbench.registry import METHODS, method_class
+from tokbench.results.directory import ENVIRONMENT, write_images
+from tokbench.results.plan import PLAN, ImagesInfo, MethodInfo, Plan, PlannedRow, PublishedNumber, plan_json
+from tokbench.results.store import write_json
+from tokbench.vit.models import full_name
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One row of the table.
-
-    Attributes:
-        model: The model's name.
-        variant: The method in it.
-        batch_size: Of the timed batches.
-        mode: How the timed model runs.
-        seed: Of a stochastic method, else None.
-    """
-
-    model: str
-    variant: Variant
-    batch_size: int
-    mode: Mode
-    seed: int | None
-
-
-def plan(suite: Suite, config: Config, known: list[str], *, broken: bool = False) -> tuple[Cell, ...]:
-    """The cells of a suite: for each model the plain one, then method by method, keeps falling.
-
-    Args:
-        suite: What to compare.
-        config: Holds the methods' default parameters.
-        known: All methods there are, for the suite's `all`.
-        broken: Whether plugins failed to import, so that a method unknown now may be one of theirs.
-
-    Raises:
-        UserError: A method, parameter, schedule or keep is wrong.
-    """
-    stranger = min(set(config.methods) - set(known), default=None)
-    if stranger is not None and not broken:
-        raise UserError(f"tokbench.toml: [methods.{stranger}] is no method: {did_you_mean(stranger, known)}")
-    variants = [Variant(PLAIN), *_variants(suite, config, known)]
-    return tuple(
-        Cell(model, variant, batch_size, mode, seed)
-        for model in dict.fromkeys(suite.models)
-        for variant in dict.fromkeys(variants)
-        for batch_size in dict.fromkeys(suite.batch_size)
-        for mode in dict.fromkeys(suite.mode)
-        for seed in (dict.fromkeys(suite.seeds) if variant.stochastic else (None,))
+def plan_of(prepared: Prepared) -> Plan:
+    """The plan as results directories keep it."""
+    images = prepared.images
+    methods = dict.fromkeys(row.cell.variant.method for row in prepared.rows)
+    return Plan(
+        suite=prepared.suite,
+        device=prepared.device.type,
+        images=None if images is None else ImagesInfo(images.name, len(images), images.identity),
+        rows=tuple(_planned(row, prepared.suite.dtype) for row in prepared.rows),
+        methods={name: method_info(method_class(name)) for name in methods if name != PLAIN},
+        models={name: full_name(name) for name in prepared.models},
     )
 
 
-def _variants(suite: Suite, config: Config, known: list[str]) -> Iterator[Variant]:
-    for text in suite.methods:
-        for written in known if text == "all" else split_list(text):
-            call = parse_call(written)
-            if call.positional:
-                raise UserError(f"method '{written}': name its parameters, as in {call.name}(parameter=value)")
-            if call.name == PLAIN:
-                yield from _plain(written, call.named)
-                continue
-            params = bind_parameters(call.name, {**config.methods.get(call.name, {}), **call.named})
-            method = create(call.name, **params)
-            for keep in sorted(set(suite.keep), reverse=True):
-                yield _variant(method, params, suite, keep)
+def write_plan(prepared: Prepared, directory: Path) -> None:
+    """Write the plan, the environment and the images' names and classes."""
+    write_json(directory / PLAN, plan_json(plan_of(prepared)))
+    write_json(directory / ENVIRONMENT, describe(prepared.device))
+    if prepared.images is not None:
+        write_images(directory, dict(zip(prepared.images.names, prepared.images.labels, strict=True)))
 
 
-def _plain(written: str, named: dict[str, Any]) -> Iterator[Variant]:
-    """The plain model is always there; without fused attention only where it is asked for."""
-    attention = named.get("attention", FUSED)
-    if set(named) - {"attention"} or attention not in (FUSED, UNFUSED):
-        raise UserError(f"method '{written}': the plain model is '{PLAIN}' or '{PLAIN}(attention={UNFUSED})'")
-    if attention == UNFUSED:
-        yield Variant(PLAIN, params=(("attention", UNFUSED),))
+def method_info(method: type[Downsampler]) -> MethodInfo:
+    """What a reader needs to know of a method without importing it."""
+    parameters = inspect.signature(method).parameters
+    defaults = {name: one.default for name, one in parameters.items() if one.default is not one.empty}
+    return MethodInfo(
+        defaults=split_parameters(parameters_text(defaults)),
+        paper=method.paper.title if method.paper else "",
+        own=not method.__module__.startswith(f"{METHODS}."),
+        claims=tuple(
+            PublishedNumber(
+                full_name=full_name(one.model),
+                model=one.model,
+                regime=one.regime,
+                gmacs=_number(one.gmacs),
+                top1=_number(one.top1),
+                source=one.source,
+                schedule=one.schedule,
+                keep=one.keep,
+                params=one.params,
+            )
+            for one in method.claims
+        ),
+    )
 
 
-def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: float) -> Variant:
-    text = (method.schedule or str(Stages(keep))) if suite.schedule == PUBLISHED else suite.schedule
-    site = suite.site or method.site
-    if site not in method.sites:
-        raise UserError(f"method '{method.name}' cannot act {site}; its sites are {', '.join(method.sites)}")
-    schedule = Schedule.parse(text, keep if takes_keep(text) else None)
-    return Variant(
-        method=method.name,
-        params=tuple(sorted(params.items())),
-        schedule=str(schedule),
-        keep=schedule.keep,
-        site=site,
-        stochastic=method.stochastic,
-        skipped=UNTRAINED if method.trained and suite.weights != RANDOM else "",
+def infos(methods: Iterable[type[Downsampler]]) -> dict[str, MethodInfo]:
+    """The same of several methods, by name."""
+    return {method.name: method_info(method) for method in methods}
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no NaN."""
+    return None if value is None or math.isnan(value) else value
+
+
+def _planned(row: Row, dtype: str) -> PlannedRow:
+    return PlannedRow(
+        id=row.cell.row_id(dtype),
+        parameters=dict(row.cell.variant.params),
+        attention_kernel=row.attention_kernel,
+        params_m=row.params_m,
+        adaptive=row.cell.variant.adaptive,
+        skipped=row.cell.variant.skipped,
+        failed=row.failed,
+        keys=row.keys,
     )

@@ -1,7 +1,7 @@
-"""Parts of a comparison: what one machine of several, or one task of a cluster, measures of it.
+"""Parts of a comparison: what one of several machines, or one task of a cluster, measures.
 
-A part has some of the rows with some of their measurements, and some stretches of the images. The code that carries a
-plan out carries out a part of it in the same way, so its records are those of a run that does everything.
+A part has some of the rows with some of their measurements, and some shards of the images. The code that runs a plan
+runs a part in the same way, so its records are the same as those of a run that measures everything.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tokbench.compare.accuracy import shard_key, shards
 from tokbench.compare.prepare import Prepared, Row
 from tokbench.errors import UserError
-from tokbench.results.store import Records
+from tokbench.kinds import KINDS
+from tokbench.outcomes import shard_key, shards
+from tokbench.results.store import Place, Records
 
-ACCURACY = "accuracy"
-RUNNING = ("latency", "memory")  # what must be measured alone on its device
+EXCLUSIVE = {name for name, kind in KINDS.items() if kind.exclusive}
+SHARDED = {name for name, kind in KINDS.items() if kind.sharded}
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +25,12 @@ class Part:
     """What is measured together.
 
     Attributes:
-        rows: With the keys of those measurements only that are the part's.
-        spans: The stretches of the images that accuracies are measured on, one following the other.
+        rows: With the keys of only those measurements that belong to the part.
+        shards: The shards of the images that accuracies are measured on, one following the other.
     """
 
     rows: tuple[Row, ...]
-    spans: tuple[range, ...] = ()
+    shards: tuple[range, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -37,93 +38,97 @@ class Part:
         return tuple(dict.fromkeys(kind for row in self.rows for kind in row.keys))
 
     @property
+    def exclusive(self) -> bool:
+        """Whether it needs the device for itself."""
+        return not EXCLUSIVE.isdisjoint(self.kinds)
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The names of its models."""
         return tuple(dict.fromkeys(row.cell.model for row in self.rows))
 
-    def places(self) -> list[tuple[str, str]]:
-        """The kinds and keys of the records that it makes."""
+    def places(self) -> list[Place]:
+        """The kinds and keys of the records that it writes."""
         wanted = dict.fromkeys(place for row in self.rows for place in row.keys.items())
         return [(kind, part) for kind, key in wanted for part in self._parts(kind, key)]
 
     def of(self, prepared: Prepared) -> Prepared:
-        """A plan with nothing in it but this."""
+        """A plan with only this part in it."""
         models = {name: model for name, model in prepared.models.items() if name in self.models}
         return replace(prepared, models=models, rows=self.rows)
 
     def _parts(self, kind: str, key: str) -> list[str]:
-        return [shard_key(key, span.start) for span in self.spans] if kind == ACCURACY else [key]
+        return [shard_key(key, shard) for shard in self.shards] if kind in SHARDED else [key]
 
 
-def divide(prepared: Prepared, store: Records, pieces: int) -> list[Part]:
-    """Cut what is still to be measured into parts that can run apart.
+def divide(prepared: Prepared, records: Records, pieces: int) -> list[Part]:
+    """Cut what is still to be measured into parts that can run independently.
 
-    A session of paired times is never cut. Accuracies are cut by images, for all rows share a decoded image.
+    A session of paired times is never cut. Accuracies are cut by images, because all rows share a decoded image.
 
     Args:
         prepared: The plan.
-        store: What has been measured of it.
-        pieces: About how many parts the accuracies are cut into.
+        records: What has been measured of it.
+        pieces: Roughly how many parts the accuracies are cut into.
 
     Returns:
         Timed parts first: they need a device for themselves, which is hard to get later.
     """
-    rows = [row for row in prepared.rows if row.keys and not row.failed]
+    rows = prepared.measured_rows
     sessions = dict.fromkeys((row.cell.model, row.cell.batch_size, row.cell.mode) for row in rows)
     timed = [
         [row for row in rows if (row.cell.model, row.cell.batch_size, row.cell.mode) == session] for session in sessions
     ]
     counted = [[row for row in rows if row.cell.model == name] for name in prepared.models]
-    others = {kind for row in rows for kind in row.keys} - {*RUNNING, ACCURACY}
     parts = [
-        *(Part(_with(own, RUNNING)) for own in timed),
-        *(Part(_with(own, others)) for own in counted),
-        *_stretches(Part(_with(rows, {ACCURACY}), _spans(prepared)), store, pieces),
+        *(Part(_with(own, EXCLUSIVE)) for own in timed),
+        *(Part(_with(own, KINDS.keys() - EXCLUSIVE - SHARDED)) for own in counted),
+        *_runs(Part(_with(rows, SHARDED), _shards(prepared)), records, pieces),
     ]
-    return [part for part in parts if _left(part, store)]
+    return [part for part in parts if _incomplete(part, records)]
 
 
 def share(prepared: Prepared, text: str) -> Part:
-    """A machine's share of a comparison that several measure without knowing of each other.
+    """One machine's share of a comparison that several independent machines measure.
 
-    The images are dealt out. What has nothing to do with them, or needs few, is the first share's.
+    The images are divided among the shares. Everything else is measured by the first.
 
     Args:
         prepared: The plan.
         text: `2/4`: the second of four shares.
 
     Raises:
-        UserError: The text says something else.
+        UserError: The text has another form.
     """
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"part '{text}' is none: --part 2/4 measures the second of four parts")
-    spans = _spans(prepared)
-    own = range(len(spans) * (int(number) - 1) // int(count), len(spans) * int(number) // int(count))
-    kinds = {kind for row in prepared.rows for kind in row.keys} if int(number) == 1 else {ACCURACY}
-    return Part(_with([row for row in prepared.rows if not row.failed], kinds), spans[own.start : own.stop])
+        raise UserError(f"invalid --part '{text}': expected i/n, as in 2/4 for the second of four parts")
+    every = _shards(prepared)
+    own = range(len(every) * (int(number) - 1) // int(count), len(every) * int(number) // int(count))
+    kinds = set(KINDS) if int(number) == 1 else SHARDED
+    return Part(_with([row for row in prepared.rows if not row.failed], kinds), every[own.start : own.stop])
 
 
 def _with(rows: Sequence[Row], kinds: Collection[str]) -> tuple[Row, ...]:
-    """The rows that have such measurements, with no others."""
+    """The rows that have such measurements, without their others."""
     own = (replace(row, keys={kind: key for kind, key in row.keys.items() if kind in kinds}) for row in rows)
     return tuple(row for row in own if row.keys)
 
 
-def _spans(prepared: Prepared) -> tuple[range, ...]:
+def _shards(prepared: Prepared) -> tuple[range, ...]:
     return tuple(shards(len(prepared.images), prepared.suite.accuracy_batch)) if prepared.images is not None else ()
 
 
-def _left(part: Part, store: Records) -> bool:
-    return any(store.get(*place) is None for place in part.places())
+def _incomplete(part: Part, records: Records) -> bool:
+    return any(records.get(*place) is None for place in part.places())
 
 
-def _stretches(whole: Part, store: Records, pieces: int) -> Iterator[Part]:
-    """The stretches that have something left, those that follow one another together."""
-    left = [number for number, span in enumerate(whole.spans) if _left(Part(whole.rows, (span,)), store)]
+def _runs(whole: Part, records: Records, pieces: int) -> Iterator[Part]:
+    """The shards that are incomplete, in runs of consecutive ones."""
+    left = [number for number, shard in enumerate(whole.shards) if _incomplete(Part(whole.rows, (shard,)), records)]
     most = math.ceil(len(left) / pieces)
     start = 0
     for end in range(1, len(left) + 1):
         if end == len(left) or left[end] != left[end - 1] + 1 or end - start == most:
-            yield Part(whole.rows, tuple(whole.spans[number] for number in left[start:end]))
+            yield Part(whole.rows, tuple(whole.shards[number] for number in left[start:end]))
             start = end

@@ -1,8 +1,8 @@
-"""Running wide: the parts of a comparison as tasks on a Ray cluster.
+"""Distributed runs: the parts of a comparison as tasks on a Ray cluster.
 
-The driver plans, prepares and watches. A worker prepares its part anew and measures it with the code of a local run;
-what it measures goes to the keeper, an actor on the driver's node that alone writes the records, and the worker goes on
-when they are on the disk. Ray runs a part again whose worker has died: it asks the keeper what there is, and does the
+The driver plans, prepares and shows progress. A worker prepares its part again and measures it with the code of a local
+run. It sends each record to the writer, an actor on the driver's node that alone writes records, and goes on when the
+record is on the disk. Ray repeats a part whose worker has died; it asks the writer which records exist and measures the
 rest.
 """
 
@@ -18,41 +18,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
-from tokbench.compare.accuracy import unreadable
-from tokbench.compare.plan import Cell
+from tokbench.compare.bench import Observer, Silent, unreadable_images
+from tokbench.compare.cells import Cell
 from tokbench.compare.prepare import Prepared, prepare
-from tokbench.compare.records import FAILED, LOST_IMAGE
 from tokbench.compare.run import run
 from tokbench.config import Suite
 from tokbench.data.loading import check_unreadable
-from tokbench.distributed.parts import RUNNING, Part, divide
-from tokbench.distributed.writer import Keeper, Kept
+from tokbench.distributed.parts import Part, divide
+from tokbench.distributed.writer import RemoteRecords, Writer
 from tokbench.errors import UserError
 from tokbench.measure.environment import device_name
 from tokbench.names import EMBEDDED
 from tokbench.registry import discover
-from tokbench.results.store import Store
+from tokbench.results.store import FAILED, UNREADABLE_IMAGE, Store
 
-REDRAWN = 0.5  # seconds between two looks at what has been measured
-PIECES = 4  # of the accuracies, for each worker: the last ones to finish wait for little
-RETRIES = 20  # of a part whose worker died; each goes on where the one before it stopped
+REFRESH = 0.5  # seconds between two looks at what has been measured
+PIECES = 4  # parts of the accuracies per worker: few wait long for the last ones
+RETRIES = 20  # of a part whose worker died; each resumes where the one before it stopped
 
 
-def run_wide(prepared: Prepared, store: Store, progress: Progress, plugins: Sequence[Path] = ()) -> int:
+def run_on_ray(prepared: Prepared, store: Store, observer: Observer, plugins: Sequence[Path] = ()) -> int:
     """Measure everything that is missing, on the cluster that is connected.
 
     Args:
         prepared: What to measure.
-        store: Where it goes.
-        progress: Shows how far it is.
+        store: Where records go.
+        observer: Is told how far the run is.
         plugins: The user's files and folders of methods; workers read them at the same places, as they do data and
             weights.
 
     Returns:
-        How many measurements were made in vain, because their records were there: none, unless Ray took a worker for
-        dead that was not.
+        How many measurements were duplicates of existing records: none, unless Ray believed a worker to be dead that
+        was not.
 
     Raises:
         UserError: A worker cannot read the data, the weights or a plugin, or is another kind of machine than the
@@ -66,32 +64,35 @@ def run_wide(prepared: Prepared, store: Store, progress: Progress, plugins: Sequ
     workers = _workers(nodes, prepared)
     parts = divide(prepared, store, PIECES * workers)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here)
-    keeper = actor.remote(store.directory.resolve(), (FAILED, LOST_IMAGE))
-    order = Order(_elsewhere(prepared), torch.get_num_threads(), tuple(path.resolve() for path in plugins))
-    # A process that has touched a GPU keeps to it, whichever Ray gives the next part: a new process for each.
+    actor: Any = ray.remote(Writer).options(num_cpus=0, scheduling_strategy=here)
+    writer = actor.remote(store.directory.resolve(), (FAILED, UNREADABLE_IMAGE))
+    order = Order(_for_workers(prepared), torch.get_num_threads(), tuple(path.resolve() for path in plugins))
+    # A process that has used a GPU stays on it, whichever GPU Ray gives the next part: so a new process for each.
     measure: Any = ray.remote(max_calls=1 if prepared.device.type == "cuda" else 0)(measure_part)
     waiting = {}
     for part in parts:
         given = _resources(part, nodes, prepared)
-        task = measure.options(max_retries=RETRIES, **given).remote(part, order, _facts(part.of(prepared)), keeper)
+        task = measure.options(max_retries=RETRIES, **given).remote(part, order, _facts(part.of(prepared)), writer)
         waiting[task] = part
     kinds = Counter(kind for part in parts for kind in part.kinds)
-    bars = {kind: progress.add_task(kind, total=total, kind=kind) for kind, total in kinds.items()}
-    bar = progress.add_task(f"{len(parts)} parts on {workers} workers", total=len(parts))
+    for kind, total in kinds.items():
+        observer.begins(kind, total)
+    all_parts = f"parts on {workers} workers"
+    observer.begins(all_parts, len(parts))
     while waiting:
-        done, _ = ray.wait(list(waiting), timeout=REDRAWN)
+        done, _ = ray.wait(list(waiting), timeout=REFRESH)
         for task in done:
             part = waiting.pop(task)
             _await(task)
-            for one in (bar, *(bars[kind] for kind in part.kinds)):
-                progress.advance(one)
+            for kind in part.kinds:
+                observer.finished(kind)
         store.refresh()
-        progress.update(bar, refresh=True)
+        observer.finished(all_parts, len(done))
     # Each part alone may have lost few.
-    check_unreadable(unreadable(prepared, store), len(prepared.images) if prepared.images is not None else 0)
-    in_vain: int = ray.get(keeper.in_vain.remote())
-    return in_vain
+    lost = unreadable_images(prepared.images, store)
+    check_unreadable(lost, 0 if prepared.images is None else len(prepared.images))
+    duplicates: int = ray.get(writer.duplicates.remote())
+    return duplicates
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Order:
 
     Attributes:
         suite: With absolute paths.
-        threads: Of the driver; the keys of times hold them.
+        threads: The driver's; the keys of times depend on them.
         plugins: Absolute paths.
     """
 
@@ -109,14 +110,14 @@ class Order:
     plugins: tuple[Path, ...]
 
 
-def measure_part(part: Part, order: Order, facts: dict[str, str], keeper: Any) -> None:
-    """What a worker does: prepare, make sure that it measures what the driver means, and measure.
+def measure_part(part: Part, order: Order, facts: dict[str, str], writer: Any) -> None:
+    """What a worker does: prepare, check that it measures what the driver means, and measure.
 
     Args:
         part: What to measure.
         order: How to prepare.
         facts: What the driver measures on; the worker must have the same.
-        keeper: The actor that writes the records.
+        writer: The actor that writes the records.
 
     Raises:
         UserError: It cannot be prepared here, or this is another kind of machine.
@@ -128,9 +129,9 @@ def measure_part(part: Part, order: Order, facts: dict[str, str], keeper: Any) -
     except UserError as error:
         raise UserError(f"on {platform.node()}: {error}") from None
     _check_alike(part, prepared, facts)
-    if not set(part.kinds) & set(RUNNING):
+    if not part.exclusive:
         torch.set_num_threads(_threads(prepared))
-    run(part.of(prepared), Kept(keeper, part.places()), Progress(disable=True), part.spans)
+    run(part.of(prepared), RemoteRecords(writer, part.places()), Silent(), part.shards)
 
 
 @lru_cache(maxsize=1)
@@ -141,7 +142,7 @@ def _prepared(suite: Suite, cells: tuple[Cell, ...], plugins: tuple[Path, ...]) 
 
 
 def _facts(prepared: Prepared) -> dict[str, str]:
-    """What decides the keys of measurements, in the words that a mismatch is told in."""
+    """What the keys of measurements depend on, in words for the message about a mismatch."""
     versions = {name: version(name) for name in ("tokbench", "torch", "timm", "fvcore")}
     weights = {f"weights of {name}": model.identity for name, model in prepared.models.items()}
     data = {"data (names, sizes, modification times)": prepared.images.identity} if prepared.images is not None else {}
@@ -154,15 +155,15 @@ def _check_alike(part: Part, prepared: Prepared, facts: dict[str, str]) -> None:
         return
     own = _facts(prepared)
     differing = [f"{name} is {own[name]}, not {fact}" for name, fact in facts.items() if own[name] != fact]
-    why = differing[0] if differing else "tokbench's or a method's source is another"
+    why = differing[0] if differing else "tokbench's or a method's source differs"
     raise UserError(
-        f"{platform.node()} is not like the machine that tokbench was started on: {why}; use machines alike, or "
+        f"{platform.node()} differs from the machine that tokbench was started on: {why}; use like machines, or "
         "measure on each alone and join the results with tokbench merge"
     )
 
 
-def _elsewhere(prepared: Prepared) -> Suite:
-    """The suite as a worker needs it."""
+def _for_workers(prepared: Prepared) -> Suite:
+    """The suite with absolute paths."""
     suite = prepared.suite
     paths: dict[str, Any] = {
         name: path.expanduser().resolve()
@@ -171,7 +172,7 @@ def _elsewhere(prepared: Prepared) -> Suite:
     }
     if suite.data is not None and suite.data != EMBEDDED and (data := Path(suite.data).expanduser()).exists():
         paths["data"] = str(data.resolve())
-    # A task on a CPU was given so many cores for all that it does.
+    # A task on a CPU has its cores for everything it does, decoding included.
     decoding = {"workers": 0} if prepared.device.type == "cpu" else {}
     return suite.model_copy(update={**paths, **decoding, "device": prepared.device.type})
 
@@ -198,7 +199,7 @@ def _resources(part: Part, nodes: Sequence[Mapping[str, float]], prepared: Prepa
     """What a part needs for itself: a GPU, a whole node's CPUs where these are timed, or some cores."""
     if prepared.device.type == "cuda":
         return {"num_gpus": 1}
-    if set(part.kinds) & set(RUNNING):
+    if part.exclusive:
         return {"num_cpus": max(node.get("CPU", 0) for node in nodes)}
     return {"num_cpus": _threads(prepared)}
 
@@ -219,12 +220,13 @@ def _await(task: Any) -> None:
             raise UserError(str(error.cause)) from None
         if isinstance(error.cause, RaySystemError):  # the task did not even begin
             reason = str(error.cause).strip().splitlines()[-1]
-            mend = "install the same tokbench on all nodes"
-            raise UserError(f"a worker cannot load its task ({reason}): {mend}") from None
+            raise UserError(
+                f"a worker cannot load its task ({reason}): install the same tokbench on all nodes"
+            ) from None
         raise
     except RayError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"a part's workers died {RETRIES + 1} times ({type(error).__name__}: {reason}); what was measured is "
-            "kept: look into their memory, and run the same command again"
+            "kept: check their memory, and run the same command again"
         ) from None

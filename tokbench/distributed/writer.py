@@ -1,4 +1,4 @@
-"""The records of a run whose measurements are made on other machines: one process writes them, the others send them.
+"""The records of a run on several machines: one process writes them, the others send them to it.
 
 This module needs nothing but the store, so that the process that writes starts quickly and stays small.
 """
@@ -9,28 +9,25 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokbench.results.store import Store
-
-Place = tuple[str, str]
-"""A record's kind and key."""
+from tokbench.results.store import Place, Store
 
 
-class Keeper:
-    """The one that writes; a Ray actor."""
+class Writer:
+    """The process that writes; a Ray actor."""
 
     def __init__(self, directory: Path, remarks: Collection[str]) -> None:
         """Open a directory.
 
         Args:
-            directory: Where the comparison lives.
-            remarks: Kinds of records that are no measurements: everybody sees them, and they may come again.
+            directory: A results directory.
+            remarks: Kinds of records that are no measurements: every worker sees them, and they may come again.
         """
         self._store = Store(directory)
         self._remarks = remarks
-        self._in_vain = 0
+        self._duplicates = 0
 
     def known(self, places: Collection[Place]) -> dict[Place, dict[str, Any]]:
-        """The records there are of these, and all remarks."""
+        """Which of these records exist, and all remarks."""
         remarks = {place: record for place, record in self._store.all().items() if place[0] in self._remarks}
         return remarks | {place: record for place in places if (record := self._store.get(*place)) is not None}
 
@@ -39,33 +36,37 @@ class Keeper:
         if place[0] in self._remarks or self._store.get(*place) is None:
             self._store.add(*place, record)
         else:
-            self._in_vain += 1
+            self._duplicates += 1
 
-    def in_vain(self) -> int:
-        """How many measurements came though they were there, and were not written."""
-        return self._in_vain
+    def duplicates(self) -> int:
+        """How many measurements came although their records existed, and were not written."""
+        return self._duplicates
 
 
-class Kept(Store):
-    """What another process sees of the store: records as they were when it began, and what it adds."""
+class RemoteRecords:
+    """A worker's view of the records: those that existed when it began, and those it adds."""
 
-    def __init__(self, keeper: Any, places: Collection[Place]) -> None:
-        """Ask what there is.
+    def __init__(self, writer: Any, places: Collection[Place]) -> None:
+        """Ask which records exist.
 
         Args:
-            keeper: A handle of the actor.
-            places: What may be asked for and added; see `Keeper.known` for what is there besides.
+            writer: A handle of the actor.
+            places: What may be asked for and added; `Writer.known` says what else is there.
         """
-        self._keeper = keeper
-        self._records = _answer(keeper.known.remote(places))
+        self._writer = writer
+        self._records: dict[Place, dict[str, Any]] = _answer(writer.known.remote(places))
 
-    def add_all(self, records: Mapping[Place, Mapping[str, Any]]) -> None:
-        """Send measurements; when this returns, they are on the disk."""
-        for sent in [self._keeper.add.remote(place, dict(record)) for place, record in records.items()]:
-            _answer(sent)
-        self._records |= {place: dict(record) for place, record in records.items()}
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """A record made before, or None."""
+        return self._records.get((kind, key))
+
+    def add(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
+        """Send a record; when this returns, it is on the disk."""
+        place = (kind, key)
+        _answer(self._writer.add.remote(place, dict(value)))
+        self._records[place] = dict(value)
 
 
 def _answer(sent: Any) -> Any:
-    """What the keeper answers. In `ray.get` a task would lend its cores to the next task while it waits."""
+    """What the writer answers. With `ray.get` a task would lend its cores to the next task while it waits."""
     return sent.future().result()

@@ -1,30 +1,209 @@
-"""Accuracy: what a model says of each image, kept image by image.
+"""Accuracy: how a model classifies each image, kept image by image.
 
-Models that differ in their method alone are the same up to where the first of them acts. `SharedBlocks` computes that
-part once for all of them, with the plain model's own blocks, so that each says what it would say alone.
+Each image is decoded once for all models. Models that differ in their method alone are the same up to where the first
+of them acts: `SharedBlocks` computes that part once for all of them, with the plain model's own blocks, so that each
+gives the answers it would give alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import torch
+from timm.data.config import resolve_data_config
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tokbench.data.loading import Batch
-from tokbench.data.preprocessing import Preprocessing
+from tokbench.data.cache import open_cache
+from tokbench.data.loading import Batch, Unreadable, batches
+from tokbench.data.preprocessing import Preprocessing, preprocessing_of
+from tokbench.data.sets import ImageSet
 from tokbench.downsampler import DownsamplerError
+from tokbench.errors import UserError
+from tokbench.measure.allocator import freed_memory_kept
+from tokbench.outcomes import SHARD, TOP, UNREADABLE, WRONG
 from tokbench.tokens import Tokens
 from tokbench.vit.backbone import DownsampledViT
 
-TOP = 5
-WRONG = "-"  # not among the first five
-UNREADABLE = "?"
+MIB = 2**20
+NICENESS = 10  # of processes that decode on the cores that the models run on
 
-# How an image comes out on the device: how many classes came before the right one, or one of these.
+# How an image comes out on the device: how many classes ranked before the right one, or one of these.
 _NOT_AMONG_TOP, _NOT_FINITE = TOP, TOP + 1
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images are decoded.
+
+    Attributes:
+        batch_size: Images per batch.
+        workers: Processes that decode.
+        memory: MiB of decoded images that may wait, and as many of tokens that models share.
+        cache: A folder for preprocessed images, or None.
+        cuda: Whether the models run on a GPU.
+    """
+
+    batch_size: int
+    workers: int
+    memory: int
+    cache: Path | None
+    cuda: bool
+
+    def batches(
+        self, images: ImageSet, preprocessing: Preprocessing, wanted: range
+    ) -> Iterator[tuple[Batch, tuple[Unreadable, ...]]]:
+        """Some of a set's images in batches.
+
+        Args:
+            images: The set.
+            preprocessing: The model's.
+            wanted: Positions, from the beginning of a batch.
+
+        Yields:
+            A batch, and what could not be read of its positions.
+
+        Raises:
+            DataError: The cache cannot be written.
+        """
+        return batches(
+            images,
+            preprocessing.pixels,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            start=wanted.start,
+            stop=wanted.stop,
+            waiting=self.memory * MIB // (self.batch_size * math.prod(preprocessing.shape)),
+            cache=None if self.cache is None else open_cache(self.cache, preprocessing),
+            pin_memory=self.cuda,
+            niceness=0 if self.cuda else NICENESS,
+        )
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What one model made of one shard, or what could not be read of it.
+
+    Attributes:
+        shard: The positions.
+        key: The model's; empty for news about the images.
+        outcomes: One character per position.
+        error: Why there are no outcomes.
+        unreadable: Images that could not be decoded.
+        count: How many of the wanted outcomes this settles.
+    """
+
+    shard: range
+    key: str = ""
+    outcomes: str = ""
+    error: Exception | None = None
+    unreadable: tuple[Unreadable, ...] = ()
+    count: int = 0
+
+
+def classify(
+    models: Mapping[str, DownsampledViT],
+    images: ImageSet,
+    todo: Mapping[range, Sequence[str]],
+    loading: Loading,
+    starts: Callable[[str], None],
+) -> Iterator[Classified]:
+    """Classify an image set with several models, shard by shard.
+
+    A model that fails is left out of the shards that follow.
+
+    Args:
+        models: By key, in evaluation mode on their device.
+        images: The set.
+        todo: For each shard, in order and without gaps, the keys of the models that are to classify it.
+        loading: How images are decoded.
+        starts: Called with the key of each model before it classifies a shard.
+
+    Yields:
+        The outcomes of each model on each shard, and before them the images of the shard that could not be read.
+
+    Raises:
+        UserError: As a model raises it, or the cache cannot be written.
+    """
+    with freed_memory_kept():
+        for group in _same_preprocessing(models):
+            own = {shard: [key for key in keys if key in group] for shard, keys in todo.items()}
+            yield from _classify_group(group, images, own, loading, starts)
+
+
+def _same_preprocessing(models: Mapping[str, DownsampledViT]) -> list[dict[str, DownsampledViT]]:
+    """The models, grouped by their preprocessing: a group shares its decoded images."""
+    groups: dict[str, dict[str, DownsampledViT]] = {}
+    for key, model in models.items():
+        groups.setdefault(str(resolve_data_config({}, model=model.vit)), {})[key] = model
+    return list(groups.values())
+
+
+def _classify_group(
+    models: Mapping[str, DownsampledViT],
+    images: ImageSet,
+    todo: Mapping[range, Sequence[str]],
+    loading: Loading,
+    starts: Callable[[str], None],
+) -> Iterator[Classified]:
+    every = list(todo)
+    first = next((number for number, shard in enumerate(every) if todo[shard]), None)
+    if first is None:
+        return
+    able = dict(models)
+    ids = image_ids(images.names)
+    preprocessing = preprocessing_of(next(iter(models.values())).vit)
+    loaded = loading.batches(images, preprocessing, range(every[first].start, every[-1].stop))
+    for shard in every[first:]:
+        keys = [key for key in todo[shard] if key in able]
+        groups = [
+            (SharedBlocks(DownsampledViT(vit).eval(), ids, preprocessing, loading.memory * MIB), several)
+            for vit, several in _by_vit(keys, able)
+        ]
+        for batch, lost in islice(loaded, SHARD):
+            for shared, _ in groups:
+                shared.add(batch)
+            if groups:  # the first model's blocks run while the next images are decoded
+                shared, several = groups[0]
+                shared.advance(able[several[0]].start, len(shared.batches) - 1)
+            if lost:
+                yield Classified(shard, unreadable=lost)
+        yield Classified(shard, count=len(todo[shard]) - len(keys))  # of models that failed before
+        while groups:
+            shared, several = groups.pop(0)  # so that its memory is free for the next
+            for key in several:
+                starts(key)
+                result = _classify_shard(key, able[key], shared, shard, images.classes)
+                if result.error is not None:
+                    del able[key]
+                yield result
+
+
+def _classify_shard(
+    key: str, model: DownsampledViT, shared: SharedBlocks, shard: range, classes: Sequence[int] | None
+) -> Classified:
+    try:
+        return Classified(shard, key, evaluate(model, shared, shard, classes), count=1)
+    except UserError:
+        raise
+    # A method is somebody else's code: what it raises costs its own rows only.
+    except Exception as error:
+        return Classified(shard, key, error=error, count=1)
+
+
+def _by_vit(keys: Sequence[str], models: Mapping[str, DownsampledViT]) -> Iterator[tuple[VisionTransformer, list[str]]]:
+    """The keys grouped by plain model, and in each group those first whose method acts first."""
+    groups: dict[VisionTransformer, list[str]] = {}
+    for key in keys:
+        groups.setdefault(models[key].vit, []).append(key)
+    for vit, several in groups.items():
+        yield vit, sorted(several, key=lambda key: models[key].start)
 
 
 def image_ids(names: Sequence[str]) -> Tensor:
@@ -34,24 +213,21 @@ def image_ids(names: Sequence[str]) -> Tensor:
 
 
 class SharedBlocks:
-    """A stretch of images on its way through the plain model: for each batch, the tokens that entered some block.
+    """The batches of a shard inside the plain model: for each batch, the tokens that entered some block.
 
-    Models are asked in the order of their `start`; then no block is computed twice for a batch whose tokens are held.
+    If models ask in the order of their `start`, no block is computed twice for a batch whose tokens are held.
     """
 
-    def __init__(
-        self, plain: DownsampledViT, batches: Sequence[Batch], ids: Tensor, preprocessing: Preprocessing, room: int
-    ) -> None:
-        """Begin before the first block.
+    def __init__(self, plain: DownsampledViT, ids: Tensor, preprocessing: Preprocessing, room: int) -> None:
+        """Begin without images.
 
         Args:
             plain: The model without a method.
-            batches: The stretch's images.
             ids: (images of the whole set,) int64, each image's identity.
             preprocessing: The model's.
-            room: Bytes of tokens to hold at most. A batch for which there is none begins at its images each time.
+            room: Most bytes of tokens to hold. A batch without room is computed from its images each time.
         """
-        self.batches = batches
+        self.batches: list[Batch] = []
         self._plain = plain
         self._ids = ids
         self._preprocessing = preprocessing
@@ -59,12 +235,16 @@ class SharedBlocks:
         self._held: dict[int, tuple[int, Tokens]] = {}
         self._full = False
 
+    def add(self, batch: Batch) -> None:
+        """Add the next batch of the shard."""
+        self.batches.append(batch)
+
     def ids(self, number: int) -> Tensor:
         """(B,) int64: the identities of a batch's images, on the model's device."""
         return self._ids[self.batches[number].index].to(self._weight.device)
 
-    def entering(self, depth: int, number: int) -> Tokens:
-        """The tokens that enter a block, the caller's own to change.
+    def tokens_at(self, depth: int, number: int) -> Tokens:
+        """The tokens that enter a block; the caller may change them.
 
         Args:
             depth: The block's; the number of blocks for the tokens that leave the last.
@@ -79,12 +259,12 @@ class SharedBlocks:
             self._full = True
             return tokens
         self._held[number] = depth, tokens
-        # A method that writes into what it is given must not change what the others are given.
+        # A method that writes into its input must not change the input of the others.
         own = (tokens.x.clone(), tokens.size.clone(), tokens.owner.clone())
         return dataclasses.replace(tokens, x=own[0], size=own[1], owner=own[2])
 
     def advance(self, depth: int, number: int) -> None:
-        """Send a batch to a block ahead of who will ask for it there, as long as there is room to hold it.
+        """Compute a batch up to a block before a model asks for it there, as long as there is room to hold it.
 
         Args:
             depth: The block's.
@@ -94,12 +274,12 @@ class SharedBlocks:
             return
         try:
             with torch.inference_mode():
-                self.entering(depth, number)
+                self.tokens_at(depth, number)
         except torch.OutOfMemoryError:
-            self.forgo()
+            self.stop_holding()
 
-    def forgo(self) -> bool:
-        """Hold nothing from now on, for the device has no memory for it.
+    def stop_holding(self) -> bool:
+        """Hold nothing from now on, because the device has no memory for it.
 
         Returns:
             Whether anything was held.
@@ -115,18 +295,17 @@ class SharedBlocks:
         return weight
 
 
-def evaluate(model: DownsampledViT, shared: SharedBlocks, span: range, classes: Sequence[int] | None) -> str:
-    """Classify a stretch of an image set.
+def evaluate(model: DownsampledViT, shared: SharedBlocks, shard: range, classes: Sequence[int] | None) -> str:
+    """Classify a shard of an image set.
 
     Args:
         model: In evaluation mode; its ViT is the one of `shared`.
-        shared: The stretch's images.
-        span: The positions of the stretch in the set.
+        shared: The shard's images.
+        shard: The positions of the shard in the set.
         classes: Logits are restricted to these; None for all.
 
     Returns:
-        One character a position: `0` to `4`, how many classes came before the right one; `-` where five or more did;
-        `?` where the image could not be read.
+        One character per position; see `tokbench.outcomes`.
 
     Raises:
         DownsamplerError: A logit is not a finite number.
@@ -134,36 +313,36 @@ def evaluate(model: DownsampledViT, shared: SharedBlocks, span: range, classes: 
     read = [number for number, batch in enumerate(shared.batches) if len(batch.index)]
     allowed = None if classes is None else torch.tensor(classes, device=model.vit.patch_embed.proj.weight.device)
     ranks = [_rank_batch(model, shared, number, allowed) for number in read]
-    outcomes = [UNREADABLE] * len(span)
-    # Not before the last batch is on its way: reading one waits for a GPU.
+    outcomes = [UNREADABLE] * len(shard)
+    # Only once the last batch is under way, because reading a result waits for a GPU.
     for number, rank in zip(read, ranks, strict=True):
         for position, place in zip(shared.batches[number].index.tolist(), rank.tolist(), strict=True):
             if place == _NOT_FINITE:
                 raise DownsamplerError("the logits are not finite (NaN or infinity)")
-            outcomes[position - span.start] = WRONG if place == _NOT_AMONG_TOP else str(place)
+            outcomes[position - shard.start] = WRONG if place == _NOT_AMONG_TOP else str(place)
     return "".join(outcomes)
 
 
 def _rank_batch(model: DownsampledViT, shared: SharedBlocks, number: int, allowed: Tensor | None) -> Tensor:
-    """(B,) how each image of a batch comes out; without what is shared where the device has no memory for both."""
+    """(B,) how each image of a batch comes out; without shared tokens where the device has no memory for both."""
     try:
         return _run(model, shared, number, allowed)
     except torch.OutOfMemoryError:
-        if not shared.forgo():
+        if not shared.stop_holding():
             raise
     return _run(model, shared, number, allowed)
 
 
 @torch.inference_mode()
 def _run(model: DownsampledViT, shared: SharedBlocks, number: int, allowed: Tensor | None) -> Tensor:
-    tokens = shared.entering(model.start, number)
+    tokens = shared.tokens_at(model.start, number)
     left = model.through(tokens, range(model.start, len(model.vit.blocks)), shared.ids(number))
     logits = model.classify(left)
     return _rank(logits, shared.batches[number].labels.to(logits.device), allowed)
 
 
 def _rank(logits: Tensor, labels: Tensor, allowed: Tensor | None) -> Tensor:
-    """(B,) how many of the classes allowed came before the right one, of logits (B, classes)."""
+    """(B,) how many of the allowed classes ranked before the right one, from logits (B, classes)."""
     restricted = logits if allowed is None else logits[:, allowed]
     best = restricted.topk(min(TOP, restricted.shape[1])).indices
     hits = (best if allowed is None else allowed[best]) == labels[:, None]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.resources
 
 import pandas as pd
-import timm
+
+from tokbench.names import PLAIN
+from tokbench.results.plan import Plan
 
 FILE_NAME = "timm_accuracy.csv"
 
@@ -20,6 +22,9 @@ _NAMES = {
     "imagenet-a": "imagenet-a",
     "imagenet-r": "imagenet-r",
 }
+# Two runs of the same weights differ by less (resizing, rounding); a plain model further off has other weights.
+SAME_WEIGHTS = 0.1
+
 COMPLETE = {"imagenet": 50_000, "imagenet-v2": 10_000, "imagenet-a": 7_500, "imagenet-r": 30_000}
 
 
@@ -28,15 +33,34 @@ def published_top1(images: str, model: str) -> float | None:
 
     Args:
         images: An image set's name, one of `COMPLETE`.
-        model: A name of timm's, with the tag of its weights or without (timm's default one).
+        model: A name of timm's with the tag of its weights.
     """
     with importlib.resources.files("tokbench.published").joinpath(FILE_NAME).open(encoding="utf-8") as file:
         table = pd.read_csv(file)
-    found = table.loc[(table["dataset"] == _NAMES[images]) & (table["model"] == full_name(model)), "top1"]
+    found = table.loc[(table["dataset"] == _NAMES[images]) & (table["model"] == model), "top1"]
     return None if found.empty else float(found.iloc[0])
 
 
-def full_name(model: str) -> str:
-    """A model's name with the tag of its weights; where none is written, timm's default one."""
-    default = None if "." in model else timm.models.get_pretrained_cfg(model)
-    return f"{model}.{default.tag}" if default is not None and default.tag else model
+def unlike_published(table: pd.DataFrame, plan: Plan) -> list[str]:
+    """Warnings about plain models whose top-1 on a complete known image set differs from the one that timm publishes.
+
+    Args:
+        table: The rows of a comparison.
+        plan: Its plan.
+
+    Returns:
+        One line for each model that is further off than 0.1 points; none where the set is unknown or not complete.
+    """
+    images = plan.images
+    if images is None or images.count != COMPLETE.get(images.name):
+        return []
+    plain = table[(table["method"] == PLAIN) & (table["images"] == images.count)]
+    lines = []
+    for model, top1 in plain.groupby("model", sort=False)["top1"].first().items():
+        known = published_top1(images.name, plan.models.get(str(model), str(model)))
+        if known is not None and abs(top1 - known) > SAME_WEIGHTS:
+            lines.append(
+                f"{model} has {top1:.2f} % on {images.name}, timm publishes {known:g} %: "
+                "check that these are the right data and weights"
+            )
+    return lines

@@ -76,6 +76,12 @@ def model_names() -> tuple[str, ...]:
     )
 
 
+def full_name(model: str) -> str:
+    """A model's name with the tag of its weights; where none is written, timm's default one."""
+    default = None if "." in model else timm.models.get_pretrained_cfg(model)
+    return f"{model}.{default.tag}" if default is not None and default.tag else model
+
+
 def _load_timm(name: str, weights: Literal["random"] | Path | None) -> VisionTransformer:
     check_name(name)
     with torch.random.fork_rng(devices=[]):

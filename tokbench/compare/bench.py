@@ -1,0 +1,279 @@
+"""The test bench: what a kind of measurement works with while it measures."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from pydantic import TypeAdapter
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from tokbench.compare import build
+from tokbench.compare.prepare import Prepared, Row
+from tokbench.config import Suite
+from tokbench.data.loading import Batch, Unreadable, check_unreadable
+from tokbench.data.sets import ImageSet
+from tokbench.downsampler import Downsampler
+from tokbench.errors import UserError
+from tokbench.kinds.base import Kind
+from tokbench.measure.accuracy import Loading, image_ids
+from tokbench.measure.environment import DTYPES
+from tokbench.measure.memory import Build
+from tokbench.measure.sample_images import batches_for, decoded, enough_images, sample_images
+from tokbench.outcomes import shards
+from tokbench.results.store import FAILED, UNREADABLE_IMAGE, RecordWriter
+from tokbench.schedule import Schedule
+from tokbench.vit.backbone import DownsampledViT
+
+R = TypeVar("R")
+
+
+class Observer(Protocol):
+    """Who is told how far a run is; the methods return at once."""
+
+    def working(self, text: str) -> None:
+        """Something without an end in sight begins."""
+
+    def begins(self, kind: str, total: int) -> None:
+        """So many measurements of a kind begin."""
+
+    def started(self, kind: str, key: str) -> None:
+        """One of them begins."""
+
+    def finished(self, kind: str, count: int = 1) -> None:
+        """So many of them have ended."""
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def working(self, text: str) -> None:
+        """See `Observer`."""
+
+    def begins(self, kind: str, total: int) -> None:
+        """See `Observer`."""
+
+    def started(self, kind: str, key: str) -> None:
+        """See `Observer`."""
+
+    def finished(self, kind: str, count: int = 1) -> None:
+        """See `Observer`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Models on their device, images, a place for records, and who is told.
+
+    Attributes:
+        prepared: The plan.
+        records: Where records go.
+        observer: Is told how far the run is.
+        shards: The shards of the image set to measure.
+    """
+
+    prepared: Prepared
+    records: RecordWriter
+    observer: Observer
+    shards: Sequence[range]
+    _decoded: dict[tuple[str, int, int], list[Batch]] = field(default_factory=dict)
+
+    recipe_module = build.__name__
+    """The module that a process imports before it builds what `recipe` gives."""
+
+    @property
+    def suite(self) -> Suite:
+        """The settings."""
+        return self.prepared.suite
+
+    @property
+    def device(self) -> torch.device:
+        """Where models run."""
+        return self.prepared.device
+
+    @property
+    def images(self) -> ImageSet | None:
+        """The image set, None without data."""
+        return self.prepared.images
+
+    # Models
+
+    @contextmanager
+    def on_device(self, names: Collection[str]) -> Iterator[None]:
+        """Have some models on the device, in the suite's dtype."""
+        models = [self.prepared.models[name].vit for name in names]
+        for vit in models:
+            vit.to(self.device, DTYPES[self.suite.dtype])
+        try:
+            yield
+        finally:
+            self._decoded.clear()
+            for vit in models:
+                vit.to("cpu")
+
+    def plain(self, row: Row) -> VisionTransformer:
+        """The row's model as timm made it."""
+        return self.prepared.models[row.cell.model].vit
+
+    def build(self, row: Row) -> DownsampledViT:
+        """The row's model with its method in it."""
+        return build.build_model(row.cell, self.plain(row))
+
+    def method(self, row: Row) -> tuple[Downsampler, Schedule]:
+        """A new instance of the row's method, and its schedule."""
+        return build.build_method(row.cell.variant)
+
+    def save_plain(self, row: Row, images: Tensor, file: Path) -> None:
+        """Write the row's plain model and images for `recipe`."""
+        build.save_plain(self.prepared.models[row.cell.model], images, file)
+
+    def recipe(self, row: Row, saved: Path) -> Build:
+        """What another process builds the row's model from."""
+        return build.recipe(row.cell, saved)
+
+    # Images
+
+    def sample_images(self, rows: Collection[Row]) -> Tensor:
+        """(n, C, H, W), enough for the batches of all of these rows, which have one model."""
+        sizes = [row.cell.batch_size for row in rows]
+        adaptive = any(row.cell.variant.adaptive for row in rows)
+        available = None if self.images is None else len(self.images)
+        return self.some_images(next(iter(rows)), enough_images(sizes, adaptive, available))
+
+    def some_images(self, row: Row, count: int) -> Tensor:
+        """(count, C, H, W) for the row's model."""
+        return sample_images(self.plain(row), self.images, count)
+
+    def batches(self, row: Row, images: Tensor) -> list[Tensor]:
+        """The batches that the row is counted and timed on, out of what `sample_images` gives."""
+        return batches_for(images, row.cell.batch_size, adaptive=row.cell.variant.adaptive)
+
+    def decoded(self, row: Row, count: int, batch_size: int) -> list[Batch]:
+        """So many images, evenly spaced over the set, for the row's model; decoded once while it is on the device."""
+        wanted = (row.cell.model, count, batch_size)
+        if wanted not in self._decoded:
+            self._decoded[wanted] = decoded(self.plain(row), self._data().head(count), batch_size)
+        return self._decoded[wanted]
+
+    def ids(self, count: int) -> Tensor:
+        """(count,) int64, the identities of the images that `decoded` gives."""
+        return image_ids(self._data().head(count).names)
+
+    def loading(self) -> Loading:
+        """How all images are decoded."""
+        suite, cuda = self.suite, self.device.type == "cuda"
+        return Loading(suite.accuracy_batch, suite.workers, suite.memory, suite.cache, cuda)
+
+    def _data(self) -> ImageSet:
+        if self.images is None:
+            raise ValueError("this measurement needs images; its kind's needs_data must say so")
+        return self.images
+
+    # Records
+
+    def is_missing(self, kind: Kind[Any], key: str) -> bool:
+        """Whether there is no record yet."""
+        return self.records.get(kind.name, key) is None
+
+    def missing(self, kind: Kind[Any], rows: Iterable[Row]) -> dict[str, Row]:
+        """One row for each measurement of a kind that is wanted and incomplete, by its key."""
+        wanted = {row.keys[kind.name]: row for row in rows if kind.name in row.keys}
+        return wanted if kind.sharded else {key: row for key, row in wanted.items() if self.is_missing(kind, key)}
+
+    def each(self, kind: Kind[Any], rows: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
+        """Go through rows by their keys, and tell the observer of each before it is measured."""
+        self.observer.begins(kind.name, len(rows))
+        for key, row in rows.items():
+            self.observer.started(kind.name, key)
+            yield key, row
+            self.observer.finished(kind.name)
+
+    def attempt(self, kind: Kind[R], key: str, measure: Callable[[], R]) -> bool:
+        """Write a record, or why there is none: a method that fails costs its own rows only.
+
+        Returns:
+            Whether there is one.
+
+        Raises:
+            UserError: As the measurement raises it.
+        """
+        try:
+            record = measure()
+        except UserError:
+            raise
+        except Exception as error:
+            self.fail(kind, key, self.describe(error))
+            return False
+        self.add(kind, key, record)
+        return True
+
+    def add(self, kind: Kind[R], key: str, record: R) -> None:
+        """Write a record."""
+        value = TypeAdapter(kind.record).dump_python(record, mode="json", exclude_defaults=True)
+        self.records.add(kind.name, key, value)
+
+    def fail(self, kind: Kind[Any], key: str, reason: str) -> None:
+        """Write why a record is missing."""
+        self.records.add(FAILED, f"{kind.name}/{key}", {"reason": reason})
+
+    def reason(self, kind: Kind[Any], key: str) -> str:
+        """Why a record is missing."""
+        found = self.records.get(FAILED, f"{kind.name}/{key}")
+        return str(found["reason"]) if found else ""
+
+    @staticmethod
+    def describe(error: Exception) -> str:
+        """One line: what was raised, and where."""
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = "" if "site-packages" in where.filename else f" ({where.filename.rpartition('/')[2]}:{where.lineno})"
+        text = str(error).strip() or "no message"
+        return f"{type(error).__name__}: {text.splitlines()[0]}{place}"
+
+    # Unreadable images
+
+    def add_unreadable(self, image: Unreadable) -> None:
+        """Write that an image could not be decoded.
+
+        Raises:
+            UserError: More than 1 % of the images cannot be.
+        """
+        self.records.add(UNREADABLE_IMAGE, f"{self._data().identity}/{image.name}", {"reason": image.reason})
+        self.check_unreadable()
+
+    def check_unreadable(self) -> None:
+        """Stop a run that has lost more than 1 % of its images.
+
+        Raises:
+            UserError: Names the first of them.
+        """
+        if self.images is not None:
+            check_unreadable(unreadable_images(self.images, self.records), len(self.images))
+
+
+def open_bench(
+    prepared: Prepared, records: RecordWriter, observer: Observer, wanted: Sequence[range] | None = None
+) -> Bench:
+    """A bench for a plan.
+
+    Args:
+        prepared: The plan.
+        records: Where records go.
+        observer: Is told how far the run is.
+        wanted: The shards of the image set to measure, in order; None for all.
+    """
+    count = 0 if prepared.images is None else len(prepared.images)
+    every = shards(count, prepared.suite.accuracy_batch)
+    return Bench(prepared, records, observer, every if wanted is None else wanted)
+
+
+def unreadable_images(images: ImageSet | None, records: RecordWriter) -> list[Unreadable]:
+    """The images that could not be decoded, in this run or an earlier one."""
+    if images is None:
+        return []
+    found = {name: records.get(UNREADABLE_IMAGE, f"{images.identity}/{name}") for name in images.names}
+    return [Unreadable(name, record["reason"]) for name, record in found.items() if record]

@@ -1,0 +1,83 @@
+"""What a comparison runs on: the device, the images and the pretrained models, checked before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tokbench.config import Suite
+from tokbench.data.sets import ImageSet, open_images
+from tokbench.embedded.images import image_set
+from tokbench.errors import UserError
+from tokbench.kinds import KINDS
+from tokbench.measure.environment import resolve_device
+from tokbench.measure.modes import check_mode
+from tokbench.names import EMBEDDED, EMBEDDED_MODEL, RANDOM
+from tokbench.vit.models import Pretrained, check_name, load_model
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What cells are measured on.
+
+    Attributes:
+        device: Where models run.
+        models: By name, on the CPU.
+        images: None without data.
+    """
+
+    device: torch.device
+    models: dict[str, Pretrained]
+    images: ImageSet | None
+
+
+def open_inputs(suite: Suite) -> Inputs:
+    """Open everything that a suite names, and set torch's threads where it says how many.
+
+    Raises:
+        UserError: A model, its weights, the device or the data cannot be opened, or do not fit together.
+    """
+    device = resolve_device(suite.device)
+    for mode in suite.mode:
+        check_mode(mode, device)
+    if suite.threads is not None:
+        torch.set_num_threads(suite.threads)
+    names = list(dict.fromkeys(suite.models))
+    for name in names:
+        check_name(name)
+    _check_fit(names, suite)
+    images = _open_images(suite)
+    return Inputs(device, {name: load_model(name, suite.weights) for name in names}, images)
+
+
+def _check_fit(names: Sequence[str], suite: Suite) -> None:
+    """Refuse combinations of models, weights and data that would give numbers without meaning."""
+    if suite.weights not in (None, RANDOM) and len(names) > 1:
+        raise UserError(f"--weights is one model's, and {len(names)} are compared: compare one model at a time")
+    needs = [need for kind in KINDS.values() if (need := kind.needs_data(suite)) is not None]
+    if not needs:
+        return
+    if suite.data is None:
+        purpose, way_out = needs[-1]
+        raise UserError(
+            f"no data to {purpose}: name them with --data (a folder by synset id, a .tar, a .parquet), or {way_out}"
+        )
+    if suite.weights == RANDOM:
+        raise UserError(
+            "accuracy needs trained weights: name a model's with --weights FILE, or measure --only macs,latency"
+        )
+    unfit = [name for name in names if (name == EMBEDDED_MODEL) != (suite.data == EMBEDDED)]
+    if unfit:
+        raise UserError(
+            f"model '{unfit[0]}' cannot read these data: {EMBEDDED_MODEL} goes with --data {EMBEDDED}, "
+            "timm's models with ImageNet's"
+        )
+
+
+def _open_images(suite: Suite) -> ImageSet | None:
+    if suite.data is None:
+        return None
+    images = image_set() if suite.data == EMBEDDED else open_images(suite.data)
+    return images.head(suite.limit) if suite.limit else images

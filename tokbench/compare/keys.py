@@ -1,0 +1,154 @@
+"""The key of a measurement: a hash of everything that it depends on, so that what changed is measured again.
+
+The code is part of it. Which files those are is read from their imports, and what is hashed is the parsed code without
+docstrings: a comment or a sentence changes no key, a statement does.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokbench.kinds import KINDS
+from tokbench.kinds.base import Conditions
+from tokbench.measure.environment import device_name
+from tokbench.names import PLAIN
+from tokbench.registry import method_class, source_digest
+
+if TYPE_CHECKING:
+    from tokbench.compare.inputs import Inputs
+    from tokbench.compare.prepare import Row
+    from tokbench.config import Suite
+
+ROOT = Path(__file__).parents[1]
+
+# Every kind depends on these: they open what is measured, build models, and hand both to the kind.
+COMMON = ("tokbench.compare.inputs", "tokbench.compare.build", "tokbench.compare.bench")
+
+# What these do is in the keys as values, or happens before or after a measurement: settings, plans and results.
+NOT_MEASURING = (
+    "tokbench.compare.cells",
+    "tokbench.compare.keys",
+    "tokbench.compare.prepare",
+    "tokbench.config",
+    "tokbench.kinds",
+    "tokbench.results",
+)
+
+
+def keys_of(row: Row, suite: Suite, inputs: Inputs) -> dict[str, str]:
+    """The key of each measurement that a suite wants of a row, by kind."""
+    conditions = conditions_of(row, suite, inputs)
+    return {
+        name: identity({"kind": name, "code": code_digest(type(kind).__module__), **kind.depends_on(conditions)})
+        for name, kind in KINDS.items()
+        if kind.wanted(row, suite, inputs.device)
+    }
+
+
+def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
+    """What the measurements of a row depend on."""
+    variant = row.cell.variant
+    return Conditions(
+        method={
+            "versions": [version(name) for name in ("torch", "timm", "fvcore")],
+            "model": row.cell.model,
+            "weights": inputs.models[row.cell.model].identity,
+            "variant": asdict(variant),
+            "source": None if variant.method == PLAIN else source_digest(method_class(variant.method)),
+        },
+        device={"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype},
+        data=inputs.images.identity if inputs.images else None,
+        adaptive=variant.adaptive,
+        batch_size=row.cell.batch_size,
+        mode=row.cell.mode,
+        threads=torch.get_num_threads(),
+        seed=row.cell.seed,
+        suite=suite,
+    )
+
+
+def identity(parts: Mapping[str, Any]) -> str:
+    """A hash of everything that a measurement depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+@cache
+def code_digest(module: str, root: Path = ROOT) -> str:
+    """A hash of the code that a kind of measurement runs.
+
+    Args:
+        module: The kind's module.
+        root: The folder of the package `tokbench`.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(code_of(module, root)):
+        digest.update(f"{name}\n{_parsed(_file(name, root))}\n".encode())
+    return digest.hexdigest()
+
+
+def code_of(module: str, root: Path = ROOT) -> set[str]:
+    """The modules of tokbench that a kind of measurement runs: its own, the common ones, and all that they import.
+
+    Imports within functions count; those for type checking alone do not.
+    """
+    found: set[str] = set()
+    waiting = [module, *COMMON]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [imported for imported in _imports(_file(name, root), root) if not _apart(imported)]
+    return found
+
+
+def _apart(module: str) -> bool:
+    """Whether a module takes no part in measuring."""
+    return module in NOT_MEASURING or module.startswith("tokbench.results.")
+
+
+def _imports(file: Path, root: Path) -> Iterator[str]:
+    """The modules of tokbench that a file imports when it runs."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name for name in names if name.startswith("tokbench.") and _file(name, root).is_file())
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those below `if TYPE_CHECKING:`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _running(child)
+
+
+def _file(module: str, root: Path) -> Path:
+    """Where a module of tokbench is; a package is its `__init__.py`."""
+    path = root.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _parsed(file: Path) -> str:
+    """A file's code without comments and docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)

@@ -1,0 +1,17 @@
+"""The kinds of measurement, in the order in which a run measures them.
+
+A new kind is a file in this folder and an entry in `KINDS`.
+"""
+
+from typing import Any
+
+from tokbench.kinds.accuracy import ACCURACY
+from tokbench.kinds.base import Kind
+from tokbench.kinds.latency import LATENCY
+from tokbench.kinds.macs import Macs
+from tokbench.kinds.memory import Memory
+from tokbench.kinds.redundancy import RECONSTRUCTION, SPECTRA
+
+KINDS: dict[str, Kind[Any]] = {
+    kind.name: kind for kind in (Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Memory(), ACCURACY)
+}

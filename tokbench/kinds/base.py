@@ -1,0 +1,195 @@
+"""What a kind of measurement is, and what a column of the table is.
+
+A kind knows all there is to know of one sort of measurement: what a record holds, what its cache key depends on, how it
+is measured, which columns it fills and how long it takes. Planning, running, distribution, the table, the live view and
+merging loop over kinds; none of them knows one by name.
+
+A kind has a reading half and a measuring half. Reading results must not need torch, so a kind imports what it measures
+with inside the methods that measure.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from tokbench.compare.bench import Bench
+    from tokbench.compare.prepare import Row
+    from tokbench.config import Suite
+    from tokbench.results import PlannedRow, Results
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: everything that terminal, page, papers and exports need to know of it.
+
+    Attributes:
+        name: As in `table.parquet`, with its unit (`latency_ms`).
+        dtype: The pandas type.
+        heading: What a reader sees above it; empty for the name with spaces.
+        unit: What a reader sees below the heading.
+        interval: The ends of its 95 % interval are the columns `<interval>_lo` and `<interval>_hi`; empty for a column
+            without one.
+        decimals: Decimals to show at least, however wide the interval.
+        step: The smallest difference worth showing, for what is counted and has no interval; None elsewhere.
+        exact: Every digit is exact, so four significant ones are shown.
+        dropped: For the terminal's table: 0 never shown there, 1 shown on any width, larger ones are dropped earlier.
+    """
+
+    name: str
+    dtype: str = "float64"
+    heading: str = ""
+    unit: str = ""
+    interval: str = ""
+    decimals: int | None = None
+    step: float | None = None
+    exact: bool = False
+    dropped: int = 0
+
+    @property
+    def title(self) -> str:
+        """The heading, or the name with spaces."""
+        return self.heading or self.name.replace("_", " ")
+
+    @property
+    def ends(self) -> tuple[str, str] | None:
+        """The names of the columns with the ends of the interval."""
+        return (f"{self.interval}_lo", f"{self.interval}_hi") if self.interval else None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the key of a measurement may depend on; each kind takes its part.
+
+    Attributes:
+        method: Versions, model, weights, and the method with its parameters, schedule and source.
+        device: Type and name of the device, and the dtype.
+        data: The identity of the image set, None without one.
+        adaptive: Whether the number of tokens depends on the images.
+        batch_size: Images per timed batch.
+        mode: How the timed model runs.
+        threads: CPU threads.
+        seed: Of a stochastic method, else None.
+        suite: The other settings.
+    """
+
+    method: Mapping[str, Any]
+    device: Mapping[str, Any]
+    data: str | None
+    adaptive: bool
+    batch_size: int
+    mode: str
+    threads: int
+    seed: int | None
+    suite: Suite
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a model is, for estimates.
+
+    Attributes:
+        image_s: Seconds per image of the plain model.
+        decode_s: Seconds to decode one image.
+        images: Images in the set; 0 without data.
+        suite: The settings.
+    """
+
+    image_s: float
+    decode_s: float
+    images: int
+    suite: Suite
+
+
+class Kind(ABC, Generic[R]):
+    """One kind of measurement.
+
+    Attributes:
+        name: Of its records, and in `--only`.
+        record: The type of a record, a frozen dataclass of JSON values.
+        columns: What it adds to the table.
+        on_request: Whether `--only` can name it; the others are measured along with something else.
+        exclusive: Whether it needs the device for itself.
+        sharded: Whether there is one record per shard of the image set; such kinds go through all images once for all
+            models.
+        exact: Whether two records with the same key must be equal.
+    """
+
+    name: ClassVar[str]
+    record: ClassVar[type[Any]]
+    columns: ClassVar[tuple[Column, ...]] = ()
+    on_request: ClassVar[bool] = True
+    exclusive: ClassVar[bool] = False
+    sharded: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+
+    # Planning
+
+    def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
+        """Whether a suite asks for this measurement of a row."""
+        return self.name in suite.only
+
+    def needs_data(self, suite: Suite) -> tuple[str, str] | None:
+        """What images are needed for, as in "no data to <...>", and how to do without; None where they are not."""
+        return None
+
+    @abstractmethod
+    def depends_on(self, conditions: Conditions) -> dict[str, Any]:
+        """What a measurement depends on, besides the code: the content of its key."""
+
+    @abstractmethod
+    def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
+        """Roughly how long rows of one model take, one row per measurement."""
+
+    # Measuring
+
+    def measure(self, rows: Mapping[str, Row], bench: Bench) -> None:
+        """Measure rows that have no record yet, and write a record for each; by default one after the other.
+
+        Args:
+            rows: By key; of one model, which is on its device, or of several for a sharded kind.
+            bench: The models, the images and the place for records.
+        """
+        for key, row in bench.each(self, rows):
+            bench.attempt(self, key, partial(self.measure_row, row, bench))
+
+    def measure_row(self, row: Row, bench: Bench) -> R:
+        """Measure one row."""
+        raise NotImplementedError(f"{type(self).__name__} measures rows together")
+
+    # Reading
+
+    def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
+        """The values of this kind's columns, those that could be filled.
+
+        Args:
+            row: A row of the plan.
+            plain: The plain model's row with the same model, batch size and mode.
+            results: Where their records are.
+        """
+        return {}
+
+    def remarks(self, row: PlannedRow, results: Results) -> list[str]:
+        """What a reader of the row should know about its measurement."""
+        return []
+
+    def complete(self, table: pd.DataFrame, results: Results) -> pd.DataFrame:
+        """Fill the columns that need the whole table."""
+        return table
+
+    def live(self, records: Sequence[R]) -> dict[str, float]:
+        """Numbers for the live view, by column, from the records of one measurement so far."""
+        return {}
+
+    def tables(self, results: Results) -> dict[str, pd.DataFrame]:
+        """Tables of its own that are written next to the main one, by file name."""
+        return {}

@@ -1,0 +1,99 @@
+"""The most memory that a model takes for one batch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokbench.kinds.base import Column, Conditions, Kind, Pace
+from tokbench.names import EAGER
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    import torch
+    from torch import Tensor
+
+    from tokbench.compare.bench import Bench
+    from tokbench.compare.prepare import Row
+    from tokbench.config import Suite
+    from tokbench.results import PlannedRow, Results
+
+PROCESS_SECONDS = 0.5  # a process that loads a model and runs it once
+
+
+@dataclass(frozen=True)
+class MemoryRecord:
+    """Peak memory in MiB, weights included."""
+
+    peak_mib: float
+
+
+class Memory(Kind[MemoryRecord]):
+    """Peak memory of one batch, measured along with latency."""
+
+    name = "memory"
+    record = MemoryRecord
+    on_request = False
+    exclusive = True
+    columns = (Column("peak_mib", heading="peak", unit="MiB", step=1.0, dropped=8),)
+
+    def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
+        """With latency; on a CPU not where compiling takes more memory than what it compiles."""
+        return "latency" in suite.only and (row.cell.mode == EAGER or device.type == "cuda")
+
+    def depends_on(self, conditions: Conditions) -> dict[str, Any]:
+        """What runs, where, and with how many images and threads."""
+        return {
+            **conditions.method,
+            **conditions.device,
+            **({"data": conditions.data} if conditions.adaptive else {}),
+            "batch": conditions.batch_size,
+            "mode": conditions.mode,
+            "threads": conditions.threads,
+        }
+
+    def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
+        """A process each."""
+        return PROCESS_SECONDS * len(rows)
+
+    def measure(self, rows: Mapping[str, Row], bench: Bench) -> None:
+        """Ask CUDA's allocator, or run each row in a process of its own."""
+        images = bench.some_images(next(iter(rows.values())), max(row.cell.batch_size for row in rows.values()))
+        if bench.device.type == "cuda":
+            for key, row in bench.each(self, rows):
+                bench.attempt(self, key, partial(_on_cuda, row, images, bench))
+            return
+        from tokbench.measure.memory import measuring_processes
+
+        with tempfile.TemporaryDirectory() as folder, measuring_processes(preload=bench.recipe_module) as processes:
+            for key, row in bench.each(self, rows):
+                saved = Path(folder) / f"{row.cell.batch_size}.pt"
+                if not saved.is_file():
+                    bench.save_plain(row, images[: row.cell.batch_size], saved)
+                bench.attempt(self, key, partial(_on_cpu, row, saved, processes, bench))
+
+    def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
+        """MiB, beside times."""
+        record = results.record(self, row)
+        return {} if record is None else {"peak_mib": record.peak_mib}
+
+
+def _on_cuda(row: Row, images: Tensor, bench: Bench) -> MemoryRecord:
+    from tokbench.measure.memory import cuda_peak_mib
+    from tokbench.measure.modes import in_mode
+
+    batch = images[: row.cell.batch_size]
+    return MemoryRecord(cuda_peak_mib(in_mode(bench.build(row), row.cell.mode, batch), batch))
+
+
+def _on_cpu(row: Row, saved: Path, processes: Executor, bench: Bench) -> MemoryRecord:
+    import torch
+
+    from tokbench.measure.memory import cpu_peak_mib
+
+    return MemoryRecord(cpu_peak_mib(processes, bench.recipe(row, saved), torch.get_num_threads()))

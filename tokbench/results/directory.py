@@ -1,0 +1,224 @@
+"""A results directory, opened once: its plan, its records, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from tokbench.errors import UserError
+from tokbench.files import write_atomically
+from tokbench.kinds import KINDS
+from tokbench.kinds.accuracy import ACCURACY, correctness
+from tokbench.kinds.base import Kind
+from tokbench.kinds.latency import LATENCY
+from tokbench.kinds.redundancy import reconstruction_table, spectra_table
+from tokbench.outcomes import shard_key
+from tokbench.results.plan import Plan, PlannedRow, read_plan
+from tokbench.results.store import FAILED, UNREADABLE_IMAGE, Records
+from tokbench.results.table import build_table
+
+ENVIRONMENT = "environment.json"
+IMAGES = "images.parquet"
+
+R = TypeVar("R")
+
+
+class Results:
+    """What a comparison has left in a directory, finished or not.
+
+    Attributes:
+        directory: Where.
+        plan: What was to be measured.
+    """
+
+    def __init__(self, directory: Path, records: Records | None = None) -> None:
+        """Open a directory.
+
+        Args:
+            directory: What `tokbench compare` or `tokbench merge` wrote.
+            records: Its records, where they are open already.
+
+        Raises:
+            UserError: The directory holds no results, or they are damaged.
+        """
+        self.directory = directory
+        self.plan: Plan = read_plan(directory)
+        self._records = Records(directory) if records is None else records
+        self._parsed: dict[tuple[str, str], Any] = {}
+
+    # Raw measurements
+
+    def read(self, kind: Kind[R], key: str) -> R | None:
+        """The record with a key, None where there is none yet.
+
+        Raises:
+            UserError: It is not what the kind writes.
+        """
+        place = (kind.name, key)
+        if place not in self._parsed:
+            value = self._records.get(*place)
+            if value is None:
+                return None
+            try:
+                self._parsed[place] = TypeAdapter(kind.record).validate_python(value)
+            except ValidationError as error:
+                reason = f"{kind.name}: {error.errors()[0]['msg']}"
+                raise UserError(f"{self.directory} is damaged ({reason}): measure again with --fresh") from None
+        parsed: R = self._parsed[place]
+        return parsed
+
+    def record(self, kind: Kind[R], row: PlannedRow) -> R | None:
+        """The record of a row, None where it is not wanted or not there yet."""
+        return self.read(kind, row.keys[kind.name]) if kind.name in row.keys else None
+
+    def keys_of(self, kind: Kind[Any], key: str) -> list[str]:
+        """The keys of the records that a measurement consists of: one, or one for each shard."""
+        return [shard_key(key, shard) for shard in self.plan.shards] if kind.sharded else [key]
+
+    def outcomes(self, row: PlannedRow) -> str | None:
+        """How every image came out, one character each (see `tokbench.outcomes`); None until all are there."""
+        if ACCURACY.name not in row.keys or not self.plan.shards:
+            return None
+        found = [self.read(ACCURACY, key) for key in self.keys_of(ACCURACY, row.keys[ACCURACY.name])]
+        parts = [part.outcomes for part in found if part is not None]
+        return "".join(parts) if len(parts) == len(found) else None
+
+    def missing(self, row: PlannedRow) -> list[tuple[str, str]]:
+        """Kind and key of the records that a row still lacks."""
+        wanted = ((name, part) for name, key in row.keys.items() for part in self.keys_of(KINDS[name], key))
+        return [place for place in wanted if self._records.get(*place) is None]
+
+    def failure(self, kind: str, key: str) -> str:
+        """Why a record is missing; empty where nothing says so."""
+        found = self._records.get(FAILED, f"{kind}/{key}")
+        return str(found["reason"]) if found else ""
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why images could not be decoded, by their names."""
+        if self.plan.images is None:
+            return {}
+        found = {
+            name: self._records.get(UNREADABLE_IMAGE, f"{self.plan.images.identity}/{name}")
+            for name in self.images or {}
+        }
+        return {name: record["reason"] for name, record in found.items() if record}
+
+    def refresh(self) -> None:
+        """Read what has been measured since."""
+        self._records.refresh()
+        self.__dict__.pop("table", None)
+
+    # What else the directory holds
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What it was measured on; empty where that was not written yet.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        file = self.directory / ENVIRONMENT
+        if not file.is_file():
+            return {}
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it holds no object")
+        except ValueError as error:
+            raise UserError(f"{file} is damaged ({error}): run the same tokbench compare again") from None
+        return content
+
+    @cached_property
+    def images(self) -> dict[str, int] | None:
+        """Each image's class, by its name and in the set's order; None without data."""
+        file = self.directory / IMAGES
+        if not file.is_file():
+            return None
+        try:
+            images = pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} is damaged ({error}): run the same tokbench compare again") from None
+        return dict(zip(images["image"], images["label"].tolist(), strict=True))
+
+    # Tables
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per planned row, with the columns of `tokbench.results.COLUMNS`, as far as they were measured."""
+        return build_table(self)
+
+    @property
+    def answers(self) -> pd.DataFrame:
+        """Long: a line for each image and measured row, with `top1` and `top5` as booleans."""
+        return correctness(self)
+
+    @property
+    def times(self) -> pd.DataFrame:
+        """Long: a line for each round of each timed row, with the seconds of the plain model and of the row."""
+        parts = []
+        for row in self.plan.rows:
+            record = self.record(LATENCY, row)
+            if record is not None:
+                part = pd.DataFrame({"plain_s": record.base_s, "row_s": record.other_s})
+                names = {name: getattr(row.id, name) for name in ("model", "method", "params", "keep")}
+                part = part.assign(**names, batch_size=row.id.batch_size, mode=row.id.mode, session=record.session)
+                parts.append(part.rename_axis("round").reset_index())
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    @property
+    def spectra(self) -> pd.DataFrame:
+        """The spectra of the plain models' blocks, where `--analyse` measured them."""
+        return spectra_table(self)
+
+    @property
+    def reconstruction(self) -> pd.DataFrame:
+        """The methods' reconstruction errors, where `--analyse` measured them."""
+        return reconstruction_table(self)
+
+
+def load(directory: Path | str) -> Results:
+    """Open a results directory: `tokbench.load("results/embedded").table`.
+
+    Raises:
+        UserError: The directory holds no results, or they are damaged.
+    """
+    return Results(Path(directory))
+
+
+def log_ratios(plain_s: ArrayLike, row_s: ArrayLike) -> NDArray[np.float64]:
+    """(rounds,) log-ratios of the plain model's time to the row's."""
+    ratios: NDArray[np.float64] = np.log(plain_s) - np.log(row_s)
+    return ratios
+
+
+def write_images(directory: Path, labels: Mapping[str, int]) -> None:
+    """Write which images were classified, in which order, and the class of each: what the outcomes refer to."""
+    images = pd.DataFrame({"image": list(labels), "label": list(labels.values())})
+    write_atomically(directory / IMAGES, images.to_parquet)
+
+
+def write_tables(results: Results) -> pd.DataFrame:
+    """Write `table.parquet`, `table.csv` and the kinds' own tables, and return the main one."""
+    table = results.table
+    for name, content in {"table.parquet": table, "table.csv": table}.items():
+        _write(results.directory / name, content)
+    for kind in KINDS.values():
+        for name, content in kind.tables(results).items():
+            _write(results.directory / name, content)
+    return table
+
+
+def _write(file: Path, table: pd.DataFrame) -> None:
+    if file.suffix == ".parquet":
+        write_atomically(file, table.to_parquet)
+    else:
+        write_atomically(file, lambda path: table.to_csv(path, index=False))

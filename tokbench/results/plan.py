@@ -1,0 +1,185 @@
+"""`plan.json`: what a comparison measures, and what a reader needs to know of its methods and models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import TypeAdapter
+
+from tokbench.config import Suite
+from tokbench.errors import UserError
+from tokbench.names import PLAIN
+from tokbench.notation import split_parameters
+from tokbench.outcomes import shards
+from tokbench.rows import FIELDS, RowId
+
+PLAN = "plan.json"
+SCHEMA = 3
+READABLE = (2, SCHEMA)
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """A row of the table to come.
+
+    Attributes:
+        id: What identifies it.
+        parameters: The method's parameters, all of them.
+        attention_kernel: `fused`, `eager` or `fused+eager`.
+        params_m: Millions of parameters of the model and the method.
+        adaptive: Whether the number of tokens depends on the images.
+        skipped: Why it is not measured; empty where it is.
+        failed: Why the method cannot be put into the model; empty where it can.
+        keys: The key of each wanted measurement, by kind.
+    """
+
+    id: RowId
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    attention_kernel: str = ""
+    params_m: float | None = None
+    adaptive: bool = False
+    skipped: str = ""
+    failed: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the untouched model that the others are compared with."""
+        return self.id.method == PLAIN and not self.id.params
+
+
+@dataclass(frozen=True)
+class ImagesInfo:
+    """The image set: its name, how many images were asked for, and a hash of which they are."""
+
+    name: str
+    count: int
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedNumber:
+    """A number that a method's own class claims; see `tokbench.Claim`. `full_name` is the model's with its tag."""
+
+    full_name: str
+    model: str
+    regime: str
+    gmacs: float | None
+    top1: float | None
+    source: str
+    schedule: str = ""
+    keep: float | None = None
+    params: str = ""
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a reader needs to know of a method whose file may be elsewhere.
+
+    Attributes:
+        defaults: The default of each parameter, as text; those without one are missing.
+        paper: The title of its paper; empty without one.
+        own: Whether it is a file of the user's own, so that a rerun needs --plugins.
+        claims: Published numbers that its class brings along.
+    """
+
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    paper: str = ""
+    own: bool = False
+    claims: tuple[PublishedNumber, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison measures.
+
+    Attributes:
+        suite: The settings.
+        device: `cpu` or `cuda`.
+        images: The image set; None without data.
+        rows: In the table's order.
+        methods: By name; empty in directories of older versions.
+        models: Each model's name with the tag of its weights, as timm has it; empty in those of older versions.
+    """
+
+    suite: Suite
+    device: str
+    images: ImagesInfo | None
+    rows: tuple[PlannedRow, ...]
+    methods: Mapping[str, MethodInfo] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def plain(self) -> dict[tuple[str, int | None, str], PlannedRow]:
+        """The plain model's rows, by model, batch size and mode."""
+        return {(row.id.model, row.id.batch_size, row.id.mode): row for row in self.rows if row.is_plain}
+
+    def plain_of(self, row: PlannedRow) -> PlannedRow | None:
+        """The row that a row is compared with; None in a plan without it."""
+        return self.plain.get((row.id.model, row.id.batch_size, row.id.mode))
+
+    @cached_property
+    def shards(self) -> list[range]:
+        """The positions of each shard of the images."""
+        return shards(self.images.count, self.suite.accuracy_batch) if self.images else []
+
+    def measurements(self) -> Iterable[tuple[str, str]]:
+        """Kind and key of everything that is to be measured, each once."""
+        return dict.fromkeys(place for row in self.rows if not row.failed for place in row.keys.items())
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON."""
+    written = _PLAN.dump_python(plan, mode="json", fallback=str)
+    rows = [{**row.pop("id"), **row} for row in written.pop("rows")]
+    return {"schema": SCHEMA, **written, "rows": rows}
+
+
+def read_plan(directory: Path) -> Plan:
+    """A directory's plan.
+
+    Raises:
+        UserError: The directory holds none, it is damaged, or another version of tokbench wrote it.
+    """
+    file = directory / PLAN
+    if not file.is_file():
+        raise UserError(
+            f"no results in {directory}: it has no {PLAN}; create them with tokbench compare --out {directory}"
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        schema = content.get("schema")
+        if schema in READABLE:
+            return _parse(content)
+    except (ValueError, KeyError, TypeError, AttributeError, pydantic.ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} is damaged ({reason}): run the same tokbench compare again, with --fresh") from None
+    raise UserError(
+        f"{directory} has results of format {schema}, this tokbench reads {READABLE[0]} to {SCHEMA}: "
+        "choose another folder with --out DIR, or measure again with --fresh"
+    )
+
+
+def _parse(content: dict[str, Any]) -> Plan:
+    suite = content["suite"]
+    known = {name: value for name, value in suite.items() if name in Suite.model_fields}
+    rows = [_row(row, suite["dtype"]) for row in content["rows"]]
+    others = {name: content[name] for name in ("methods", "models") if name in content}
+    return _PLAN.validate_python(
+        {"suite": known, "device": content["device"], "images": content["images"], "rows": rows, **others}
+    )
+
+
+def _row(row: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A row of the file, nested; format 2 had no dtype and no parameters in its rows."""
+    row = {"dtype": dtype, "parameters": split_parameters(row["params"]), **row}
+    return {"id": {name: row.pop(name) for name in FIELDS}, **{k: v for k, v in row.items() if k != "id"}}
+
+
+_PLAN = TypeAdapter(Plan)
