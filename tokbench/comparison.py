@@ -18,6 +18,7 @@ from tokbench.distributed.ray_run import run_on_ray
 from tokbench.published.timm_accuracy import unlike_published
 from tokbench.registry import Broken, discover
 from tokbench.results.directory import Results, write_tables
+from tokbench.results.plan import refuse_newer
 from tokbench.results.store import Store
 
 Watch = Callable[[Results], AbstractContextManager[Observer]]
@@ -85,6 +86,7 @@ def measure(
     """
     prepared = comparison.prepared
     own = None if part is None else share(prepared, part)
+    refuse_newer(out)
     store = Store(out, fresh=fresh)
     write_plan(prepared, out)
     results = Results(out, store)

@@ -63,7 +63,7 @@ class RowId:
 
     def covers(self, other: RowId) -> bool:
         """Whether the other is this row, or one of those that this one stands for."""
-        blank = [name for name in (*BLANK, "mode") if getattr(self, name) == BLANK.get(name, "")]
+        blank = [name for name in ("seed", "batch_size", "mode") if getattr(self, name) == BLANK.get(name, "")]
         return self == other.without(*blank)
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokbench.compare.records import FAILED
 
 from tokbench.compare.plan import plan
 from tokbench.compare.prepare import Prepared, prepare
-from tokbench.compare.records import FAILED
 from tokbench.config import load_config
 from tokbench.distributed import ray_cluster as cluster
 from tokbench.distributed.parts import RUNNING, divide, share

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokbench.compare.accuracy import shard_key, shards
 
 from tokbench.cli.report import report
-from tokbench.compare.accuracy import shard_key, shards
 from tokbench.config import Suite, load_config
 from tokbench.errors import UserError
 from tokbench.notation import printable, split_list

@@ -10,8 +10,8 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,7 @@ def code_digest(module: str, root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(code_of(module, root)):
-        digest.update(f"{name}\n{_parsed(_file(name, root))}\n".encode())
+        digest.update(f"{name}\n{_read(_file(name, root)).text}\n".encode())
     return digest.hexdigest()
 
 
@@ -107,7 +107,8 @@ def code_of(module: str, root: Path = ROOT) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += [imported for imported in _imports(_file(name, root), root) if not _apart(imported)]
+            imported = _read(_file(name, root)).imports
+            waiting += [one for one in imported if not _apart(one) and _file(one, root).is_file()]
     return found
 
 
@@ -116,17 +117,37 @@ def _apart(module: str) -> bool:
     return module in NOT_MEASURING or module.startswith("tokbench.results.")
 
 
-def _imports(file: Path, root: Path) -> Iterator[str]:
-    """The modules of tokbench that a file imports when it runs."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in _running(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (name for name in names if name.startswith("tokbench.") and _file(name, root).is_file())
+@dataclass(frozen=True)
+class _Code:
+    """What a file imports when it runs, and its code without comments and docstrings."""
+
+    imports: tuple[str, ...]
+    text: str
+
+
+def _read(file: Path) -> _Code:
+    return _parse(file.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1024)
+def _parse(source: str) -> _Code:
+    tree = ast.parse(source)
+    imports = tuple(name for node in _running(tree) for name in _imported(node) if name.startswith("tokbench."))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    return _Code(imports, ast.dump(tree))
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """What an import may load; a name that is imported from a package may be a module of it."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
@@ -141,14 +162,3 @@ def _file(module: str, root: Path) -> Path:
     """Where a module of tokbench is; a package is its `__init__.py`."""
     path = root.joinpath(*module.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def _parsed(file: Path) -> str:
-    """A file's code without comments and docstrings."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)

@@ -16,9 +16,6 @@ from tokbench.kinds import KINDS
 from tokbench.outcomes import shard_key, shards
 from tokbench.results.store import Place, Records
 
-EXCLUSIVE = {name for name, kind in KINDS.items() if kind.exclusive}
-SHARDED = {name for name, kind in KINDS.items() if kind.sharded}
-
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -40,7 +37,7 @@ class Part:
     @property
     def exclusive(self) -> bool:
         """Whether it needs the device for itself."""
-        return not EXCLUSIVE.isdisjoint(self.kinds)
+        return any(KINDS[kind].exclusive for kind in self.kinds)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -58,7 +55,7 @@ class Part:
         return replace(prepared, models=models, rows=self.rows)
 
     def _parts(self, kind: str, key: str) -> list[str]:
-        return [shard_key(key, shard) for shard in self.shards] if kind in SHARDED else [key]
+        return [shard_key(key, shard) for shard in self.shards] if KINDS[kind].sharded else [key]
 
 
 def divide(prepared: Prepared, records: Records, pieces: int) -> list[Part]:
@@ -80,10 +77,12 @@ def divide(prepared: Prepared, records: Records, pieces: int) -> list[Part]:
         [row for row in rows if (row.cell.model, row.cell.batch_size, row.cell.mode) == session] for session in sessions
     ]
     counted = [[row for row in rows if row.cell.model == name] for name in prepared.models]
+    exclusive = {name for name, kind in KINDS.items() if kind.exclusive}
+    sharded = {name for name, kind in KINDS.items() if kind.sharded}
     parts = [
-        *(Part(_with(own, EXCLUSIVE)) for own in timed),
-        *(Part(_with(own, KINDS.keys() - EXCLUSIVE - SHARDED)) for own in counted),
-        *_runs(Part(_with(rows, SHARDED), _shards(prepared)), records, pieces),
+        *(Part(_with(own, exclusive)) for own in timed),
+        *(Part(_with(own, KINDS.keys() - exclusive - sharded)) for own in counted),
+        *_runs(Part(_with(rows, sharded), _shards(prepared)), records, pieces),
     ]
     return [part for part in parts if _incomplete(part, records)]
 
@@ -105,7 +104,7 @@ def share(prepared: Prepared, text: str) -> Part:
         raise UserError(f"invalid --part '{text}': expected i/n, as in 2/4 for the second of four parts")
     every = _shards(prepared)
     own = range(len(every) * (int(number) - 1) // int(count), len(every) * int(number) // int(count))
-    kinds = set(KINDS) if int(number) == 1 else SHARDED
+    kinds = {name for name, kind in KINDS.items() if kind.sharded or int(number) == 1}
     return Part(_with([row for row in prepared.rows if not row.failed], kinds), every[own.start : own.stop])
 
 

@@ -160,9 +160,27 @@ def read_plan(directory: Path) -> Plan:
     except (ValueError, KeyError, TypeError, AttributeError, pydantic.ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} is damaged ({reason}): run the same tokbench compare again, with --fresh") from None
-    raise UserError(
+    raise _unknown_format(directory, schema)
+
+
+def refuse_newer(directory: Path) -> None:
+    """Leave results alone that a newer version of tokbench wrote.
+
+    Raises:
+        UserError: The directory holds such results.
+    """
+    try:
+        schema = json.loads((directory / PLAN).read_text(encoding="utf-8"))["schema"]
+    except (OSError, ValueError, KeyError, TypeError):  # there is no readable plan, so nothing newer
+        return
+    if schema > SCHEMA:
+        raise _unknown_format(directory, schema)
+
+
+def _unknown_format(directory: Path, schema: object) -> UserError:
+    return UserError(
         f"{directory} has results of format {schema}, this tokbench reads {READABLE[0]} to {SCHEMA}: "
-        "choose another folder with --out DIR, or measure again with --fresh"
+        "choose another folder with --out DIR, or update tokbench"
     )
 
 

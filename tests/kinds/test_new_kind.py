@@ -1,0 +1,103 @@
+"""A new kind of measurement is one object: everything else loops over kinds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tokbench.compare.estimate import estimate_seconds
+from tokbench.comparison import Comparison, measure, plan_comparison
+from tokbench.config import load_config
+from tokbench.distributed.parts import divide, share
+from tokbench.kinds import KINDS
+from tokbench.kinds.base import Column, Conditions, Kind, Pace
+from tokbench.results import columns, load, table
+from tokbench.results.merge import merge
+from tokbench.results.store import Records
+
+
+@dataclass(frozen=True)
+class EnergyRecord:
+    joules: float
+
+
+class Energy(Kind[EnergyRecord]):
+    """A stand-in for a meter: the energy is the number of blocks times the batch size."""
+
+    name = "energy"
+    record = EnergyRecord
+    exclusive = True
+    columns = (Column("joules", heading="energy", unit="J", step=0.1, dropped=1),)
+
+    def wanted(self, row: Any, suite: Any, device: Any) -> bool:
+        return True
+
+    def depends_on(self, conditions: Conditions) -> dict[str, Any]:
+        return {**conditions.method, **conditions.device, "batch": conditions.batch_size}
+
+    def seconds(self, rows: Sequence[Any], pace: Pace) -> float:
+        return 1000.0 * len(rows)
+
+    def measure_row(self, row: Any, bench: Any) -> EnergyRecord:
+        if row.cell.variant.method == "random_selection":
+            raise RuntimeError("the meter is out of reach")
+        return EnergyRecord(float(len(bench.build(row).vit.blocks) * row.cell.batch_size))
+
+    def fill(self, row: Any, plain: Any, results: Any) -> dict[str, Any]:
+        record = results.record(self, row)
+        return {} if record is None else {"joules": record.joules}
+
+    def remarks(self, row: Any, results: Any) -> list[str]:
+        return ["measured by a stand-in"] if results.record(self, row) else []
+
+
+@pytest.fixture
+def energy(monkeypatch: pytest.MonkeyPatch) -> Energy:
+    """Registered as its file in tokbench/kinds would be."""
+    kind = Energy()
+    monkeypatch.setitem(KINDS, kind.name, kind)
+    every = columns._ordered()
+    for module in (columns, table):
+        monkeypatch.setattr(module, "COLUMNS", every)
+        monkeypatch.setattr(module, "TYPES", {name: column.dtype for name, column in every.items()})
+    return kind
+
+
+def planned(**changes: Any) -> Comparison:
+    config = load_config()
+    quick = {"methods": ["grid_pooling", "random_selection"], "keep": [0.5], "seeds": [0], "only": ["macs"]}
+    return plan_comparison(config.suite("embedded", {**quick, "batch_size": [2], **changes}), config)
+
+
+def test_it_is_planned_measured_tabled_divided_estimated_and_merged(energy: Energy, tmp_path: Path) -> None:
+    comparison = planned()
+    assert all("energy" in row.keys for row in comparison.prepared.rows)
+    assert estimate_seconds(comparison.prepared) > 3000
+    parts = divide(comparison.prepared, Records(tmp_path), 1)
+    assert [part.exclusive for part in parts if "energy" in part.kinds] == [True]
+    assert "energy" in share(comparison.prepared, "1/2").kinds
+    assert "energy" not in share(comparison.prepared, "2/2").kinds
+    results = measure(comparison, tmp_path / "one")
+    written = pd.read_parquet(tmp_path / "one/table.parquet")
+    assert written.columns[-1] == "joules"
+    assert results.table["joules"].tolist()[:2] == [24.0, 24.0]
+    assert results.table["joules"].isna().tolist()[2]
+    assert results.table["status"].tolist() == ["ok", "ok", "failed"]
+    assert "meter is out of reach" in results.table["reason"][2]
+    assert "measured by a stand-in" in results.table["remarks"][0]
+    measure(planned(methods=["grid_pooling"]), tmp_path / "two")
+    joined = merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    assert joined.table["joules"].tolist()[:2] == [24.0, 24.0]
+    assert load(tmp_path / "both").record(energy, joined.plan.rows[0]) == EnergyRecord(24.0)
+
+
+def test_it_is_measured_once(energy: Energy, tmp_path: Path) -> None:
+    measure(planned(methods=["grid_pooling"]), tmp_path)
+    before = (tmp_path / "records.jsonl").read_bytes()
+    measure(planned(methods=["grid_pooling"]), tmp_path)
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+    measure(planned(methods=["grid_pooling"], batch_size=[3]), tmp_path)
+    assert (tmp_path / "records.jsonl").read_bytes().count(b'"energy"') == before.count(b'"energy"') + 2
