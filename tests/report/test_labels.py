@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tokbench.report.labels import labels, series, word
+from tokbench.report.labels import cell_text, labels, series
 
 
 def rows(*told):
@@ -54,6 +54,6 @@ def test_the_index_is_kept():
 def test_what_is_missing_is_no_word():
     table = rows(("none", None, None, None), ("tome", float("nan")))
     assert list(series(table)) == ["none", "tome"]
-    assert [word(value) for value in (None, float("nan"), pd.NA, 0.7, 1.0, "a\nb\x1b[31m")] == [
+    assert [cell_text(value) for value in (None, float("nan"), pd.NA, 0.7, 1.0, "a\nb\x1b[31m")] == [
         *("", "", "", "0.7", "1", "a b [31m"),
     ]

@@ -26,17 +26,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tokbench.names import PLAIN
-from tokbench.report.labels import series, word
+from tokbench.report.labels import cell_text, series
 from tokbench.stats.proportions import Interval
 
 # What is read off a curve, with the ends of its interval. MACs are counted, so they have none.
-ENDS = {
+INTERVAL_COLUMNS = {
     "gmacs_saved": ("gmacs_saved", "gmacs_saved"),
     "delta_top1": ("delta_lo", "delta_hi"),
     "speedup": ("speedup_lo", "speedup_hi"),
 }
 NUMBERS = ["gmacs_saved", "delta_top1", "delta_lo", "delta_hi", "speedup", "speedup_lo", "speedup_hi", "noise_floor"]
-GROUP = ["series", "mode", "batch_size"]
+CURVE_COLUMNS = ["series", "mode", "batch_size"]
 PLAIN_POINT = {
     **{"keep": 1.0, **dict.fromkeys(NUMBERS, 0.0)},
     **{"speedup": 1.0, "speedup_lo": 1.0, "speedup_hi": 1.0, "verdict": ""},
@@ -87,15 +87,15 @@ def curves(table: pd.DataFrame) -> list[Curve]:
     found = []
     for model, rows in table.groupby("model", sort=False, dropna=False):
         named = rows.assign(series=series(rows))
-        measured = _measured(named[named["status"].eq("ok") & named["method"].ne(PLAIN)])
-        for _, own in measured.groupby(GROUP, sort=False, dropna=False):
-            points = pd.concat([pd.DataFrame([PLAIN_POINT]), own.drop(columns=GROUP)], ignore_index=True)
+        measured = _averaged(named[named["status"].eq("ok") & named["method"].ne(PLAIN)])
+        for _, own in measured.groupby(CURVE_COLUMNS, sort=False, dropna=False):
+            points = pd.concat([pd.DataFrame([PLAIN_POINT]), own.drop(columns=CURVE_COLUMNS)], ignore_index=True)
             first = own.iloc[0]
-            found.append(Curve(str(model), first["series"], word(first["mode"]), int(first["batch_size"]), points))
+            found.append(Curve(str(model), first["series"], cell_text(first["mode"]), int(first["batch_size"]), points))
     return found
 
 
-def path(curve: Curve, *needed: str) -> pd.DataFrame:
+def curve_path(curve: Curve, *needed: str) -> pd.DataFrame:
     """The points of a curve that have all of these numbers, the plain model first; the index counts from 0.
 
     Positions on a path are fractions of that index: 1.5 is half-way between the first and the second point after the
@@ -103,13 +103,13 @@ def path(curve: Curve, *needed: str) -> pd.DataFrame:
 
     Args:
         curve: A curve.
-        needed: Names out of `ENDS`.
+        needed: Names out of `INTERVAL_COLUMNS`.
     """
-    columns = [column for name in needed for column in (name, *ENDS[name])]
+    columns = [column for name in needed for column in (name, *INTERVAL_COLUMNS[name])]
     return curve.points.dropna(subset=columns, ignore_index=True)
 
 
-def leaves(walked: pd.DataFrame, name: str, limit: float) -> float:
+def position_leaving(path: pd.DataFrame, name: str, limit: float) -> float:
     """The position up to which a number stays at or above a limit; infinite where it does to the end.
 
     Args:
@@ -117,29 +117,29 @@ def leaves(walked: pd.DataFrame, name: str, limit: float) -> float:
         name: The column.
         limit: In the column's unit, not above its value at the plain model.
     """
-    values = walked[name].to_numpy(dtype=float)
-    return _first(values < limit, values, limit)
+    values = path[name].to_numpy(dtype=float)
+    return _crossing(values < limit, values, limit)
 
 
-def reaches(walked: pd.DataFrame, name: str, level: float) -> float:
+def position_reaching(path: pd.DataFrame, name: str, level: float) -> float:
     """The first position at which a number is at or above a level; infinite where it never is."""
-    values = walked[name].to_numpy(dtype=float)
-    return _first(values >= level, values, level)
+    values = path[name].to_numpy(dtype=float)
+    return _crossing(values >= level, values, level)
 
 
-def furthest(walked: pd.DataFrame, end: float) -> float:
+def position_of_largest_saving(path: pd.DataFrame, end: float) -> float:
     """The position of the largest saving between the plain model and `end`, which may be infinite."""
-    positions = _between(0.0, end, walked)
-    return float(positions[np.argmax(_values(walked, "gmacs_saved", positions))])
+    positions = _between(0.0, end, path)
+    return float(positions[np.argmax(_interpolated(path, "gmacs_saved", positions))])
 
 
-def at(walked: pd.DataFrame, name: str, position: float) -> Interval | None:
+def interval_at(path: pd.DataFrame, name: str, position: float) -> Interval | None:
     """A number and its interval at a position; None where a neighbouring keep has none."""
-    estimate, lo, hi = (float(_values(walked, column, [position])[0]) for column in (name, *ENDS[name]))
+    estimate, lo, hi = (float(_interpolated(path, column, [position])[0]) for column in (name, *INTERVAL_COLUMNS[name]))
     return None if math.isnan(estimate + lo + hi) else Interval(estimate, lo, hi)
 
 
-def saved_at_equal_accuracy(walked: pd.DataFrame, lost: float) -> Reading:
+def saved_at_equal_accuracy(path: pd.DataFrame, lost: float) -> Reading:
     """The largest saving of MACs, in percent, up to which no more than `lost` points of top-1 are lost.
 
     Args:
@@ -149,23 +149,23 @@ def saved_at_equal_accuracy(walked: pd.DataFrame, lost: float) -> Reading:
     Returns:
         None where the limit holds down to the lowest keep: the saving there, or more.
     """
-    ends = [leaves(walked, name, -lost) for name in ("delta_top1", *ENDS["delta_top1"])]
-    places = [None if math.isinf(end) else furthest(walked, end) for end in ends]
-    return Reading(*(None if p is None else float(_values(walked, "gmacs_saved", [p])[0]) for p in places))
+    ends = [position_leaving(path, name, -lost) for name in ("delta_top1", *INTERVAL_COLUMNS["delta_top1"])]
+    places = [None if math.isinf(end) else position_of_largest_saving(path, end) for end in ends]
+    return Reading(*(None if p is None else float(_interpolated(path, "gmacs_saved", [p])[0]) for p in places))
 
 
-def delta_at_equal_compute(walked: pd.DataFrame, saved: float) -> Interval | None:
+def delta_at_equal_compute(path: pd.DataFrame, saved: float) -> Interval | None:
     """The difference in top-1, in points, where `saved` percent of the MACs are first saved; None where they never are.
 
     Args:
         walked: A path with `gmacs_saved` and `delta_top1`.
         saved: Percent of the plain model's MACs.
     """
-    position = reaches(walked, "gmacs_saved", saved)
-    return None if math.isinf(position) else at(walked, "delta_top1", position)
+    position = position_reaching(path, "gmacs_saved", saved)
+    return None if math.isinf(position) else interval_at(path, "delta_top1", position)
 
 
-def delta_at_equal_time(walked: pd.DataFrame, speedup: float) -> Reading | None:
+def delta_at_equal_time(path: pd.DataFrame, speedup: float) -> Reading | None:
     """The difference in top-1, in points, where a speedup is first reached; None where it never is.
 
     The place is in doubt as well as the accuracy there. The interval spans the accuracies' intervals from where the
@@ -176,30 +176,30 @@ def delta_at_equal_time(walked: pd.DataFrame, speedup: float) -> Reading | None:
         walked: A path with `delta_top1` and `speedup`.
         speedup: Against the plain model, over 1 is faster.
     """
-    place, late, early = (reaches(walked, name, speedup) for name in ("speedup", *ENDS["speedup"]))
+    place, late, early = (position_reaching(path, name, speedup) for name in ("speedup", *INTERVAL_COLUMNS["speedup"]))
     if math.isinf(place):
         return None
-    positions = _between(early, late, walked)
+    positions = _between(early, late, path)
     return Reading(
-        estimate=float(_values(walked, "delta_top1", [place])[0]),
-        lo=None if math.isinf(late) else float(_values(walked, "delta_lo", positions).min()),
-        hi=float(_values(walked, "delta_hi", positions).max()),
+        estimate=float(_interpolated(path, "delta_top1", [place])[0]),
+        lo=None if math.isinf(late) else float(_interpolated(path, "delta_lo", positions).min()),
+        hi=float(_interpolated(path, "delta_hi", positions).max()),
     )
 
 
-def _measured(rows: pd.DataFrame) -> pd.DataFrame:
+def _averaged(rows: pd.DataFrame) -> pd.DataFrame:
     """A row for each curve and keep, the seeds averaged; each curve's outwards from the plain model."""
     numbers = rows.reindex(columns=["keep", *NUMBERS]).astype(float).round(DECIMALS)
-    verdicts = rows["verdict"].map(word).astype(object)
-    told = rows[GROUP].join(numbers).assign(verdict=verdicts.where(verdicts != ""))
-    keeps = told.groupby([*GROUP, "keep"], sort=False, dropna=False)
+    verdicts = rows["verdict"].map(cell_text).astype(object)
+    texts = rows[CURVE_COLUMNS].join(numbers).assign(verdict=verdicts.where(verdicts != ""))
+    keeps = texts.groupby([*CURVE_COLUMNS, "keep"], sort=False, dropna=False)
     points = keeps[NUMBERS].mean().assign(verdict=keeps["verdict"].first().fillna("")).reset_index()
-    place = points.groupby(GROUP, sort=False, dropna=False).ngroup()
+    place = points.groupby(CURVE_COLUMNS, sort=False, dropna=False).ngroup()
     order = points.assign(place=place).sort_values(["place", "keep", "gmacs_saved"], ascending=[True, False, True])
     return order.drop(columns="place")
 
 
-def _first(there: NDArray[np.bool_], values: NDArray[np.float64], level: float) -> float:
+def _crossing(there: NDArray[np.bool_], values: NDArray[np.float64], level: float) -> float:
     """The position at which the values pass a level, given which points lie beyond it."""
     if not there.any():
         return math.inf
@@ -210,12 +210,12 @@ def _first(there: NDArray[np.bool_], values: NDArray[np.float64], level: float) 
     return float(before + (level - values[before]) / (values[after] - values[before]))
 
 
-def _between(start: float, end: float, walked: pd.DataFrame) -> NDArray[np.float64]:
+def _between(start: float, end: float, path: pd.DataFrame) -> NDArray[np.float64]:
     """Two positions and the points between them, where straight pieces have their largest and smallest values."""
-    last = min(end, len(walked) - 1)
+    last = min(end, len(path) - 1)
     return np.array([start, *range(math.floor(start) + 1, math.ceil(last)), last], dtype=float)
 
 
-def _values(walked: pd.DataFrame, name: str, positions: NDArray[np.float64] | list[float]) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = np.interp(positions, np.arange(len(walked)), walked[name].to_numpy(dtype=float))
+def _interpolated(path: pd.DataFrame, name: str, positions: NDArray[np.float64] | list[float]) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.interp(positions, np.arange(len(path)), path[name].to_numpy(dtype=float))
     return values

@@ -15,16 +15,16 @@ import pandas as pd
 from tokbench.names import EAGER
 from tokbench.report.digits import number
 from tokbench.report.html.curves import (
-    ENDS,
+    INTERVAL_COLUMNS,
     Curve,
     Reading,
-    at,
+    curve_path,
     curves,
     delta_at_equal_compute,
     delta_at_equal_time,
-    furthest,
-    leaves,
-    path,
+    interval_at,
+    position_leaving,
+    position_of_largest_saving,
     saved_at_equal_accuracy,
 )
 from tokbench.report.lines import TIMES
@@ -32,9 +32,9 @@ from tokbench.stats.proportions import Interval
 from tokbench.stats.times import MIN_MARGIN, Verdict
 
 # Half a point of top-1 is what papers call no loss.
-LOST = 0.5
-SAVED = 30.0
-SPEEDUP = 1.3
+EQUAL_ACCURACY_LOSS = 0.5
+EQUAL_COMPUTE_SAVING = 30.0
+EQUAL_TIME_SPEEDUP = 1.3
 
 
 READINGS = ("saved_at_equal_accuracy", "speedup_at_equal_accuracy", "delta_at_equal_compute", "delta_at_equal_time")
@@ -69,7 +69,7 @@ class Headline:
     speedup: Interval | None
 
 
-def headlines(table: pd.DataFrame, lost: float = LOST) -> list[Headline]:
+def headlines(table: pd.DataFrame, lost: float = EQUAL_ACCURACY_LOSS) -> list[Headline]:
     """One headline for each model and method that has a result, in the table's order.
 
     It is about the point of the curve up to which no more than `lost` points of top-1 are lost. Where that lies
@@ -91,7 +91,12 @@ def headlines(table: pd.DataFrame, lost: float = LOST) -> list[Headline]:
     return [headline for curve in chosen if (headline := _headline(curve, lost))]
 
 
-def equal(table: pd.DataFrame, lost: float = LOST, saved: float = SAVED, speedup: float = SPEEDUP) -> pd.DataFrame:
+def at_equal(
+    table: pd.DataFrame,
+    lost: float = EQUAL_ACCURACY_LOSS,
+    saved: float = EQUAL_COMPUTE_SAVING,
+    speedup: float = EQUAL_TIME_SPEEDUP,
+) -> pd.DataFrame:
     """Compute saved at equal accuracy, accuracy at equal compute and accuracy at equal time.
 
     Unlike a headline, these are also read between the plain model and a method's highest keep.
@@ -108,7 +113,7 @@ def equal(table: pd.DataFrame, lost: float = LOST, saved: float = SAVED, speedup
         `saved_at_equal_accuracy` or its ends are NaN, they are at least `saved_measured`, the largest saving of the
         curve; `speedup_at_equal_accuracy` is the one there.
     """
-    rows = [_equal(curve, lost, saved, speedup) for curve in curves(table)]
+    rows = [_at_equal_row(curve, lost, saved, speedup) for curve in curves(table)]
     columns = ["saved_measured", *(f"{name}{end}" for name in READINGS for end in ("", "_lo", "_hi"))]
     frame = pd.DataFrame(rows, columns=[*CURVE, "lost", *columns]).astype(dict.fromkeys(columns, float))
     return frame.dropna(how="all", subset=columns, ignore_index=True)
@@ -130,28 +135,28 @@ def crossover(table: pd.DataFrame) -> pd.DataFrame:
         timed = curve.points.iloc[1:].dropna(subset=["keep", "speedup"])
         faster = timed["verdict"].eq(Verdict.FASTER).to_numpy(dtype=bool)
         onwards = np.logical_and.accumulate(faster[::-1])[::-1]
-        own = {**_named(curve), "faster_from": timed["keep"][onwards].max()}
+        own = {**_curve_columns(curve), "faster_from": timed["keep"][onwards].max()}
         rows += [{**own, **point} for point in timed[list(POINT)].to_dict("records")]
     return pd.DataFrame(rows, columns=[*CURVE, *POINT, "faster_from"])
 
 
-def _named(curve: Curve) -> dict[str, Any]:
+def _curve_columns(curve: Curve) -> dict[str, Any]:
     return {name: getattr(curve, name) for name in CURVE}
 
 
-def _equal(curve: Curve, lost: float, saved: float, speedup: float) -> dict[str, Any]:
-    """One row of `equal`."""
-    walked = path(curve, "gmacs_saved", "delta_top1")
+def _at_equal_row(curve: Curve, lost: float, saved: float, speedup: float) -> dict[str, Any]:
+    """One row of `at_equal`."""
+    path = curve_path(curve, "gmacs_saved", "delta_top1")
     read: dict[str, Reading | Interval | None] = {
-        "delta_at_equal_compute": delta_at_equal_compute(walked, saved),
-        "delta_at_equal_time": delta_at_equal_time(path(curve, "delta_top1", "speedup"), speedup),
+        "delta_at_equal_compute": delta_at_equal_compute(path, saved),
+        "delta_at_equal_time": delta_at_equal_time(curve_path(curve, "delta_top1", "speedup"), speedup),
     }
-    row = {**_named(curve), "lost": lost}
-    if len(walked) > 1:
-        place = furthest(walked, leaves(walked, "delta_top1", -lost))
-        read["saved_at_equal_accuracy"] = saved_at_equal_accuracy(walked, lost)
-        read["speedup_at_equal_accuracy"] = at(walked, "speedup", place)
-        row["saved_measured"] = walked["gmacs_saved"].max()
+    row = {**_curve_columns(curve), "lost": lost}
+    if len(path) > 1:
+        place = position_of_largest_saving(path, position_leaving(path, "delta_top1", -lost))
+        read["saved_at_equal_accuracy"] = saved_at_equal_accuracy(path, lost)
+        read["speedup_at_equal_accuracy"] = interval_at(path, "speedup", place)
+        row["saved_measured"] = path["gmacs_saved"].max()
     for name, reading in read.items():
         if reading:
             row |= {name: reading.estimate, f"{name}_lo": reading.lo, f"{name}_hi": reading.hi}
@@ -168,51 +173,53 @@ def _timed(curve: Curve) -> bool:
 
 def _headline(curve: Curve, lost: float) -> Headline | None:
     """The sentence about the method's curve, or about its lowest keep where there is no curve."""
-    walked = path(curve, "gmacs_saved", "delta_top1")
-    if len(walked) == 1:
-        return _of_lowest_keep(curve)
-    end = leaves(walked, "delta_top1", -lost)
-    position = furthest(walked, end)
+    path = curve_path(curve, "gmacs_saved", "delta_top1")
+    if len(path) == 1:
+        return _lowest_keep_headline(curve)
+    end = position_leaving(path, "delta_top1", -lost)
+    position = position_of_largest_saving(path, end)
     if position >= 1:
-        saved = saved_at_equal_accuracy(walked, lost)
-        text = f"{_within(lost)} with {_saving(saved, walked['gmacs_saved'].max())} fewer MACs"
+        saved = saved_at_equal_accuracy(path, lost)
+        text = f"{_within_text(lost)} with {_saving_text(saved, path['gmacs_saved'].max())} fewer MACs"
     else:
         # Nothing is saved within the limit: the keep that says so is the first outside it, if there is one.
-        position = len(walked) - 1 if math.isinf(end) else math.floor(end) + 1
-        here = walked.iloc[position]
-        saved = _exactly(here["gmacs_saved"])
-        but = f"{_within(lost)}, but" if math.isinf(end) else f"{_change(_interval(here))} already"
-        text = f"{but} with {_macs(here['gmacs_saved'])}"
-    speedup = at(walked, "speedup", position)
+        position = len(path) - 1 if math.isinf(end) else math.floor(end) + 1
+        here = path.iloc[position]
+        saved = _exact_reading(here["gmacs_saved"])
+        but = f"{_within_text(lost)}, but" if math.isinf(end) else f"{_change_text(_interval(here))} already"
+        text = f"{but} with {_macs_text(here['gmacs_saved'])}"
+    speedup = interval_at(path, "speedup", position)
     if speedup:
-        text += f", {_speed(walked, position, speedup)} at {_batch(curve)}"
-    return _told(curve, text, saved, at(walked, "delta_top1", position), speedup)
+        text += f", {_speed_text(path, position, speedup)} at {_batch_text(curve)}"
+    return _make_headline(curve, text, saved, interval_at(path, "delta_top1", position), speedup)
 
 
-def _of_lowest_keep(curve: Curve) -> Headline | None:
+def _lowest_keep_headline(curve: Curve) -> Headline | None:
     """What is known at the lowest keep at which anything is; None where nothing is anywhere."""
-    known = curve.points.dropna(how="all", subset=list(ENDS), ignore_index=True)
+    known = curve.points.dropna(how="all", subset=list(INTERVAL_COLUMNS), ignore_index=True)
     position = len(known) - 1
     if position == 0:
         return None
-    saved, delta, speedup = (at(known, name, position) for name in ("gmacs_saved", "delta_top1", "speedup"))
+    saved, delta, speedup = (interval_at(known, name, position) for name in ("gmacs_saved", "delta_top1", "speedup"))
     told = [
-        _change(delta) if delta else "",
-        _macs(saved.estimate) if saved else "",
-        _speed(known, position, speedup) if speedup else "",
+        _change_text(delta) if delta else "",
+        _macs_text(saved.estimate) if saved else "",
+        _speed_text(known, position, speedup) if speedup else "",
     ]
     keep = known["keep"].iloc[position]
-    where = ["" if math.isnan(keep) else f"keep {keep:g}", _batch(curve) if speedup else ""]
+    where = ["" if math.isnan(keep) else f"keep {keep:g}", _batch_text(curve) if speedup else ""]
     text = " at ".join(filter(None, (", ".join(filter(None, parts)) for parts in (told, where))))
-    return _told(curve, text, _exactly(saved.estimate) if saved else None, delta, speedup)
+    return _make_headline(curve, text, _exact_reading(saved.estimate) if saved else None, delta, speedup)
 
 
-def _told(curve: Curve, text: str, saved: Reading | None, delta: Interval | None, speedup: Interval | None) -> Headline:
+def _make_headline(
+    curve: Curve, text: str, saved: Reading | None, delta: Interval | None, speedup: Interval | None
+) -> Headline:
     batch_size = curve.batch_size if _timed(curve) else None
     return Headline(curve.model, curve.method, batch_size, curve.mode, text, saved, delta, speedup)
 
 
-def _exactly(saved: float) -> Reading:
+def _exact_reading(saved: float) -> Reading:
     return Reading(saved, saved, saved)
 
 
@@ -220,13 +227,13 @@ def _interval(point: pd.Series) -> Interval:
     return Interval(point["delta_top1"], point["delta_lo"], point["delta_hi"])
 
 
-def _within(lost: float) -> str:
+def _within_text(lost: float) -> str:
     if lost == 0:
         return "loses no top-1"
     return f"keeps top-1 within {lost:g} point{'' if lost == 1 else 's'}"
 
 
-def _saving(saved: Reading, most: float) -> str:
+def _saving_text(saved: Reading, most: float) -> str:
     """A saving in percent; an open end is at least what was measured."""
     least = f"{number(most, 0)} or more"
     lo, hi = (least if end is None else number(end, 0) for end in (saved.lo, saved.hi))
@@ -234,34 +241,34 @@ def _saving(saved: Reading, most: float) -> str:
     return estimate if saved.lo is None else f"{estimate} [{lo}, {hi}]"
 
 
-def _macs(saved: float) -> str:
+def _macs_text(saved: float) -> str:
     percent = number(abs(saved), 0)
     return "as many MACs" if percent == "0" else f"{percent} % {'fewer' if saved > 0 else 'more'} MACs"
 
 
-def _change(delta: Interval) -> str:
+def _change_text(delta: Interval) -> str:
     """A difference in top-1, turned round where it is a loss."""
     if delta.estimate > 0:
-        return f"gains {_spread(delta, 1, ' points')}"
-    return f"loses {_spread(Interval(-delta.estimate, -delta.hi, -delta.lo), 1, ' points')}"
+        return f"gains {_interval_text(delta, 1, ' points')}"
+    return f"loses {_interval_text(Interval(-delta.estimate, -delta.hi, -delta.lo), 1, ' points')}"
 
 
-def _speed(walked: pd.DataFrame, position: float, speedup: Interval) -> str:
+def _speed_text(path: pd.DataFrame, position: float, speedup: Interval) -> str:
     """What may be said about the time at a position."""
-    ends = walked.iloc[[math.floor(position), math.ceil(position)]]
-    nearest = walked["verdict"].iloc[math.floor(position + 0.5)]
+    ends = path.iloc[[math.floor(position), math.ceil(position)]]
+    nearest = path["verdict"].iloc[math.floor(position + 0.5)]
     margin = 1 + max(MIN_MARGIN, ends["noise_floor"].fillna(0).max() / 100)
     if nearest == Verdict.FASTER and speedup.lo > margin:
-        return f"{_spread(speedup, 2, TIMES)} faster"
+        return f"{_interval_text(speedup, 2, TIMES)} faster"
     if nearest == Verdict.SLOWER and speedup.hi < 1 / margin:
-        return f"{_spread(Interval(1 / speedup.estimate, 1 / speedup.hi, 1 / speedup.lo), 2, TIMES)} slower"
+        return f"{_interval_text(Interval(1 / speedup.estimate, 1 / speedup.hi, 1 / speedup.lo), 2, TIMES)} slower"
     said = "as fast" if ends["verdict"].eq(Verdict.SAME).all() else "no faster for sure"
-    return f"{said} ({_spread(speedup, 2, TIMES)})"
+    return f"{said} ({_interval_text(speedup, 2, TIMES)})"
 
 
-def _batch(curve: Curve) -> str:
+def _batch_text(curve: Curve) -> str:
     return f"batch {curve.batch_size}" + ("" if curve.mode == EAGER else f", {curve.mode}")
 
 
-def _spread(value: Interval, digits: int, unit: str) -> str:
+def _interval_text(value: Interval, digits: int, unit: str) -> str:
     return f"{number(value.estimate, digits)}{unit} [{number(value.lo, digits)}, {number(value.hi, digits)}]"

@@ -27,7 +27,7 @@ WITHOUT_FLAG = ("accuracy_batch", "precision")  # only a tokbench.toml sets them
 
 
 @dataclass(frozen=True)
-class Repetition:
+class RerunCommands:
     """How a comparison is run again.
 
     Attributes:
@@ -43,34 +43,39 @@ class Repetition:
     strangers: tuple[str, ...]
 
 
-def repetition(plan: Mapping[str, Any], directory: Path) -> Repetition:
+def rerun_commands(plan: Mapping[str, Any], directory: Path) -> RerunCommands:
     """The shortest command that plans the same cells, in a folder without a `tokbench.toml`.
 
     Args:
         plan: A directory's plan.
         directory: Where the command is to write; data and weights are named as they were given.
     """
-    wanted = _settings(plan)
+    wanted = _planned_settings(plan)
     packaged = load_config(Path(str(importlib.resources.files("tokbench").joinpath(FILE_NAME))))
-    starts = {name: _changes(packaged.suite(name, {}).model_dump(mode="json"), wanted) for name in packaged.suites}
+    starts = {
+        name: _changed_settings(packaged.suite(name, {}).model_dump(mode="json"), wanted) for name in packaged.suites
+    }
     # No flag takes a setting back to nothing.
-    said = {
+    expressible = {
         name: changes
         for name, changes in starts.items()
         if not any(value is None or value is False or key in WITHOUT_FLAG for key, value in changes.items())
     }
-    if said:
-        name = min(said, key=lambda name: len(said[name]))
-        arguments, suite = [name, *(word for change in said[name].items() for word in _flag(*change))], ""
+    if expressible:
+        name = min(expressible, key=lambda name: len(expressible[name]))
+        arguments, suite = (
+            [name, *(argument for change in expressible[name].items() for argument in _flag_arguments(*change))],
+            "",
+        )
     else:
-        arguments, suite = [SUITE, "--config", SUITE_FILE], _toml(wanted)
+        arguments, suite = [SUITE, "--config", SUITE_FILE], _suite_toml(wanted)
     command = shlex.join(["tokbench", "compare", *arguments, "--out", str(directory)])
     names = dict.fromkeys(row["method"] for row in plan["rows"] if row["method"] != PLAIN)
     report = shlex.join(["tokbench", "report", str(directory)])
-    return Repetition(command, report, suite, tuple(name for name in names if not _known(name)))
+    return RerunCommands(command, report, suite, tuple(name for name in names if not _is_installed(name)))
 
 
-def _settings(plan: Mapping[str, Any]) -> dict[str, Any]:
+def _planned_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The suite's settings as they came out: methods with the parameters they had, the device that was found."""
     settings = {key: value for key, value in plan["suite"].items() if key != "description"}
     if settings["device"] == "auto":
@@ -78,14 +83,14 @@ def _settings(plan: Mapping[str, Any]) -> dict[str, Any]:
     if not takes_keep(settings["schedule"]):
         del settings["keep"]
     rows = dict.fromkeys((row["method"], row["params"]) for row in plan["rows"])
-    settings["methods"] = [_written(*row) for row in rows if row != (PLAIN, "")] or [PLAIN]
+    settings["methods"] = [_method_call(*row) for row in rows if row != (PLAIN, "")] or [PLAIN]
     return settings
 
 
-def _written(method: str, params: str) -> str:
+def _method_call(method: str, params: str) -> str:
     """A method with the parameters that are not its defaults; with all of them where it is not installed."""
     full = f"{method}({params})" if params else method
-    if not _known(method):
+    if not _is_installed(method):
         return full
     try:
         bound = bind_parameters(method, parse_call(full).named)
@@ -98,7 +103,7 @@ def _written(method: str, params: str) -> str:
     return f"{method}({own})" if own else method
 
 
-def _known(method: str) -> bool:
+def _is_installed(method: str) -> bool:
     try:
         method_class(method)
     except UserError:
@@ -106,18 +111,18 @@ def _known(method: str) -> bool:
     return True
 
 
-def _changes(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _changed_settings(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if key not in base or base[key] != value}
 
 
-def _flag(key: str, value: Any) -> list[str]:
+def _flag_arguments(key: str, value: Any) -> list[str]:
     flag = f"--{key.replace('_', '-')}"
     if value is True:
         return [flag]
     return [flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
 
 
-def _toml(settings: Mapping[str, Any]) -> str:
+def _suite_toml(settings: Mapping[str, Any]) -> str:
     """A suite of its own. Strings, numbers and lists are written alike in JSON and in TOML."""
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items() if value is not None]
     return "\n".join([f"[suites.{SUITE}]", *lines, ""])

@@ -19,13 +19,19 @@ from tokbench.report import charts
 from tokbench.report.charts.redundancy import reconstruction_chart, spectrum_chart
 from tokbench.report.html import grid
 from tokbench.report.html.grid import Grid
-from tokbench.report.html.headlines import LOST, SAVED, SPEEDUP, equal, headlines
-from tokbench.report.html.rerun import SUITE_FILE, Repetition
-from tokbench.report.labels import labels, series, word
+from tokbench.report.html.headlines import (
+    EQUAL_ACCURACY_LOSS,
+    EQUAL_COMPUTE_SAVING,
+    EQUAL_TIME_SPEEDUP,
+    at_equal,
+    headlines,
+)
+from tokbench.report.html.rerun import SUITE_FILE, RerunCommands
+from tokbench.report.labels import cell_text, labels, series
 from tokbench.results.table import NOT_MEASURED
 
-SETTINGS = {"batch_size": "batch ", "mode": ""}
-CLAIMS = {
+SETTING_PREFIXES = {"batch_size": "batch ", "mode": ""}
+CLAIM_HEADINGS = {
     **{"model": "model", "method": "method", "regime": "regime", "schedule": "schedule", "keep": "keep"},
     **{"gmacs": "GMACs", "claimed_gmacs": "published GMACs", "top1": "top-1 %", "claimed_top1": "published top-1 %"},
     **{"difference": "difference", "paper": "published in", "read_from": "read from"},
@@ -43,7 +49,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Told:
+class LabelledText:
     """Something said about something."""
 
     about: str
@@ -78,10 +84,10 @@ class Section:
     lead: str = ""
     charts: tuple[Chart, ...] = ()
     grid: Grid | None = None
-    told: tuple[Told, ...] = ()
+    told: tuple[LabelledText, ...] = ()
     folded: str = ""
     pictures: tuple[Picture, ...] = ()
-    commands: tuple[Told, ...] = ()
+    commands: tuple[LabelledText, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -89,7 +95,9 @@ class Section:
         return not (self.told or self.charts or (self.grid and self.grid.rows) or self.pictures or self.commands)
 
 
-def sections(table: pd.DataFrame, directory: Path, environment: Mapping[str, Any], again: Repetition) -> list[Section]:
+def sections(
+    table: pd.DataFrame, directory: Path, environment: Mapping[str, Any], rerun: RerunCommands
+) -> list[Section]:
     """All sections that have anything to show.
 
     Args:
@@ -102,7 +110,12 @@ def sections(table: pd.DataFrame, directory: Path, environment: Mapping[str, Any
     # What a row lacks does not hide what it has.
     measured = table.assign(status=table["status"].mask(waits, "ok"))
     told = table.assign(status=table["status"].mask(waits, NOT_MEASURED))
-    parts = [*_answers(measured), *_costs(measured, directory), *_rows(told, directory), *_ground(environment, again)]
+    parts = [
+        *_accuracy_sections(measured),
+        *_cost_sections(measured, directory),
+        *_row_sections(told, directory),
+        *_origin_sections(environment, rerun),
+    ]
     return [section for section in parts if not section.empty]
 
 
@@ -111,16 +124,17 @@ def for_script(text: str) -> Markup:
     return Markup(text.replace("<", "\\u003c"))
 
 
-def _answers(table: pd.DataFrame) -> Iterator[Section]:
+def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
     """How much accuracy each method keeps, for how much less compute and time."""
     one = table["model"].nunique() == 1
     told = (
-        Told(word(line.method if one else f"{line.method} in {line.model}"), line.text) for line in headlines(table)
+        LabelledText(cell_text(line.method if one else f"{line.method} in {line.model}"), line.text)
+        for line in headlines(table)
     )
     yield Section(
         "headlines",
         "In one sentence each",
-        f"How far a method goes before it loses {LOST:g} points of top-1, read off between the measured keeps; where "
+        f"How far a method goes before it loses {EQUAL_ACCURACY_LOSS:g} points of top-1, read off between the measured keeps; where "
         "no accuracy was measured, what its lowest keep saves. [ ] are 95 % intervals.",
         told=tuple(told),
     )
@@ -141,14 +155,14 @@ def _answers(table: pd.DataFrame) -> Iterator[Section]:
     yield Section(
         "equal",
         "At equal accuracy, compute and time",
-        f"Compute saved while no more than {LOST:g} points are lost and the speedup there; accuracy where {SAVED:g} % "
-        f"of the MACs are saved, and where the model is {SPEEDUP:g} times as fast. Read off between the measured "
+        f"Compute saved while no more than {EQUAL_ACCURACY_LOSS:g} points are lost and the speedup there; accuracy where {EQUAL_COMPUTE_SAVING:g} % "
+        f"of the MACs are saved, and where the model is {EQUAL_TIME_SPEEDUP:g} times as fast. Read off between the measured "
         "keeps; ≥ is as far as was measured.",
-        grid=grid.at_equal(equal(table)),
+        grid=grid.at_equal(at_equal(table)),
     )
 
 
-def _costs(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
+def _cost_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
     """Where compute becomes time, where it goes, and what attention leaves of the tokens."""
     yield Section(
         "crossover",
@@ -178,26 +192,28 @@ def _costs(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
         charts=tuple(_chart("", figure) for figure in redundancy if figure is not None),
     )
     claims = beside(table)
-    columns = [name for name in CLAIMS if name != "model" or table["model"].nunique() > 1]
+    columns = [name for name in CLAIM_HEADINGS if name != "model" or table["model"].nunique() > 1]
     yield Section(
         "claims",
         "Beside published numbers",
         "Published accuracies are of ImageNet's 50,000 validation images; a difference is given only where the same "
         "images were measured.",
         charts=_charts(table, charts.claims_beside),
-        grid=grid.plain(claims[columns].rename(columns=CLAIMS)),
-        told=tuple(dict.fromkeys(_source(claim) for claim in claims.to_dict("records"))),
+        grid=grid.plain(claims[columns].rename(columns=CLAIM_HEADINGS)),
+        told=tuple(dict.fromkeys(_claim_source(claim) for claim in claims.to_dict("records"))),
     )
 
 
-def _source(claim: Mapping[Hashable, Any]) -> Told:
+def _claim_source(claim: Mapping[Hashable, Any]) -> LabelledText:
     """Where a number was published, what else differs, and why nothing is subtracted."""
     obstacle = f"no difference: {claim['not_comparable']}" if claim["not_comparable"] else ""
-    address = word(claim["source"]).partition(";via=")[0]
-    return Told(word(claim["paper"]), "; ".join(filter(None, (address, word(claim["note"]), obstacle))))
+    address = cell_text(claim["source"]).partition(";via=")[0]
+    return LabelledText(
+        cell_text(claim["paper"]), "; ".join(filter(None, (address, cell_text(claim["note"]), obstacle)))
+    )
 
 
-def _rows(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
+def _row_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
     """Pictures, the table itself, and what has no numbers."""
     yield Section("pictures", "Pictures", pictures=tuple(_pictures(directory)))
     yield Section(
@@ -205,14 +221,18 @@ def _rows(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
         "All rows",
         "Click a head to sort, with the shift key by several; type to filter, also by columns that are not shown.",
         grid=grid.comparison(table),
-        told=(Told("the same in all rows", "; ".join(f"{name} {text}" for name, text in grid.alike(table).items())),),
+        told=(
+            LabelledText(
+                "the same in all rows", "; ".join(f"{name} {text}" for name, text in grid.alike(table).items())
+            ),
+        ),
     )
-    names = _names(table)
+    names = _row_names(table)
     failed = table[table["status"].eq("failed")]
     yield Section("failed", "Failed", told=_reasons(failed, "reason", names))
     # A method is skipped at every keep and seed alike.
     skipped = table[table["status"].eq("skipped")].assign(seed=None)
-    yield Section("skipped", "Skipped", told=_reasons(skipped, "reason", _methods(table)))
+    yield Section("skipped", "Skipped", told=_reasons(skipped, "reason", _method_names(table)))
     waiting = table[table["status"].eq(NOT_MEASURED)]
     yield Section("waiting", "Still to be measured", told=_reasons(waiting, "reason", names))
     remarks = table[table["remarks"].ne("")]
@@ -220,15 +240,17 @@ def _rows(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
     yield Section("remarks", "Remarks on the measurements", told=told, folded=f"{len(remarks)} rows have remarks")
 
 
-def _ground(environment: Mapping[str, Any], again: Repetition) -> Iterator[Section]:
+def _origin_sections(environment: Mapping[str, Any], rerun: RerunCommands) -> Iterator[Section]:
     """What it was measured on, and how it is measured again."""
-    told = tuple(Told(word(key), _flat(value)) for key, value in environment.items() if key != "schema")
+    told = tuple(
+        LabelledText(cell_text(key), _value_text(value)) for key, value in environment.items() if key != "schema"
+    )
     yield Section("environment", "Measured on", told=told)
-    methods = ", ".join(word(name) for name in again.strangers)
+    methods = ", ".join(cell_text(name) for name in rerun.strangers)
     commands = [
-        Told(f"save as {SUITE_FILE}", again.suite),
-        Told(f"with --plugins and the files that define {methods}" if methods else "measure", again.command),
-        Told("write this page", again.report),
+        LabelledText(f"save as {SUITE_FILE}", rerun.suite),
+        LabelledText(f"with --plugins and the files that define {methods}" if methods else "measure", rerun.command),
+        LabelledText("write this page", rerun.report),
     ]
     yield Section(
         "repeat",
@@ -242,7 +264,7 @@ def _ground(environment: Mapping[str, Any], again: Repetition) -> Iterator[Secti
 def _charts(table: pd.DataFrame, draw: Callable[[pd.DataFrame], go.Figure | None]) -> tuple[Chart, ...]:
     """One figure a model; the model is named where there are several."""
     models = table.groupby("model", sort=False)
-    drawn = ((word(model) if len(models) > 1 else "", draw(rows)) for model, rows in models)
+    drawn = ((cell_text(model) if len(models) > 1 else "", draw(rows)) for model, rows in models)
     return tuple(_chart(name, figure) for name, figure in drawn if figure is not None)
 
 
@@ -254,46 +276,51 @@ def _pictures(directory: Path) -> Iterator[Picture]:
     """What `tokbench show` and `tokbench plot` left in the directory."""
     for path in sorted(directory.glob("*.png")):
         if path.is_file() and not path.name.startswith("."):
-            yield Picture(word(path.name), f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
+            yield Picture(cell_text(path.name), f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
 
 
-def _reasons(rows: pd.DataFrame, column: str, names: Mapping[Hashable, str]) -> tuple[Told, ...]:
+def _reasons(rows: pd.DataFrame, column: str, names: Mapping[Hashable, str]) -> tuple[LabelledText, ...]:
     """What is said of rows; those of which the same is said stand together, and so do a setting's seeds."""
     told: dict[str, dict[str, list[str]]] = {}
     for index, row in rows.iterrows():
-        seeds = told.setdefault(word(row[column]), {}).setdefault(names[index], [])
-        seeds += filter(None, [word(row["seed"])])
+        seeds = told.setdefault(cell_text(row[column]), {}).setdefault(names[index], [])
+        seeds += filter(None, [cell_text(row["seed"])])
     return tuple(
-        Told(", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in same.items()), text)
+        LabelledText(
+            ", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in same.items()), text
+        )
         for text, same in told.items()
     )
 
 
-def _names(table: pd.DataFrame) -> dict[Hashable, str]:
+def _row_names(table: pd.DataFrame) -> dict[Hashable, str]:
     """What rows are called but for their seed, by the table's index."""
-    told = [name for name in SETTINGS if table[name].nunique() > 1]
+    told = [name for name in SETTING_PREFIXES if table[name].nunique() > 1]
     several = table["model"].nunique() > 1
     names = {}
     for model, rows in table.groupby("model", sort=False):
         for (index, row), curve in zip(rows.iterrows(), series(rows), strict=True):
-            keep = "" if row["method"] == PLAIN else word(row["keep"])
-            settings = [f"keep {keep}" if keep else "", *(f"{SETTINGS[name]}{word(row[name])}" for name in told)]
-            names[index] = " ".join(filter(None, (curve, *settings, f"in {word(model)}" if several else "")))
+            keep = "" if row["method"] == PLAIN else cell_text(row["keep"])
+            settings = [
+                f"keep {keep}" if keep else "",
+                *(f"{SETTING_PREFIXES[name]}{cell_text(row[name])}" for name in told),
+            ]
+            names[index] = " ".join(filter(None, (curve, *settings, f"in {cell_text(model)}" if several else "")))
     return names
 
 
-def _methods(table: pd.DataFrame) -> dict[Hashable, str]:
+def _method_names(table: pd.DataFrame) -> dict[Hashable, str]:
     """What the rows' methods are called, by the table's index."""
     models = [rows for _, rows in table.groupby("model", sort=False)]
     return {index: name for rows in models for index, name in zip(rows.index, labels(rows), strict=True)}
 
 
-def _flat(value: Any) -> str:
+def _value_text(value: Any) -> str:
     """A value of the environment in one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{word(key)} {_flat(item)}" for key, item in value.items())
+        return ", ".join(f"{cell_text(key)} {_value_text(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_flat, value))
+        return ", ".join(map(_value_text, value))
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
-    return word(value)
+    return cell_text(value)

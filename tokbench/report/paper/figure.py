@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from tokbench.files import write_atomically
 from tokbench.names import EAGER
-from tokbench.report.charts.style import PLAIN_LABEL, Style, styles
-from tokbench.report.labels import word
+from tokbench.report.charts.style import PLAIN_LABEL, Style, series_styles
+from tokbench.report.labels import cell_text
 
 COLUMN_WIDTH = 3.3  # inches: a column of CVPR's, ICML's and IEEE's two
 
@@ -90,20 +90,20 @@ def figure(drawn: pd.DataFrame, x: str, width: float = COLUMN_WIDTH) -> Figure:
     """Draw a comparison.
 
     Args:
-        drawn: The points, as `paper_rows.drawable` gives them.
+        drawn: The points, as `paper_rows.figure_points` gives them.
         x: The number across, for which they were asked.
         width: Of the figure, in inches; its height follows from what is in it.
     """
     models = list(drawn.groupby("model", sort=False))
     ranked = all(_same_cost(block, x) for _, block in models)
-    looks = {} if ranked else styles(dict.fromkeys(drawn.loc[~drawn["plain"], "series"]))
+    looks = {} if ranked else series_styles(dict.fromkeys(drawn.loc[~drawn["plain"], "series"]))
     columns = min(len(models), max(1, int(width / NARROWEST_PANEL)))
     lines = math.ceil(len(models) / columns)
     with style.context(STYLE, after_reset=True):
         picture = Figure(figsize=(width, width), layout="constrained")
         panels = list(picture.subplots(lines, columns, squeeze=False).flat)
         for panel, (model, block) in zip(panels, models, strict=False):
-            panel.set_title(_wrapped(word(model), TITLE * width / columns))
+            panel.set_title(_wrapped(cell_text(model), TITLE * width / columns))
             if ranked:
                 _draw_ranking(panel, block, x, room=width / columns / 2)
             else:

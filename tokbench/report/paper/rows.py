@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.report.charts.points import SETTING, SETUP, complete, points
-from tokbench.report.labels import labels, word
+from tokbench.report.charts.points import BATCH_AND_MODE, SERIES_AND_KEEP, chart_points, prepare_rows
+from tokbench.report.labels import cell_text, labels
 
 NEEDED = {"gmacs": "macs", "latency_ms": "latency", "top1": "accuracy"}  # what `compare --only` calls it
 
 
-def chosen(
+def select_rows(
     table: pd.DataFrame,
     methods: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -29,18 +29,18 @@ def chosen(
         mode: How the timed models ran; None takes all.
 
     Returns:
-        The rows with what `chart_points.complete` adds, and `label`, a method's name in a table.
+        The rows with what `chart_points.prepare_rows` adds, and `label`, a method's name in a table.
 
     Raises:
         UserError: Nothing has a result, or something that was asked for has none.
     """
-    blocks = [complete(block).assign(label=labels(block)) for _, block in table.groupby("model", sort=False)]
+    blocks = [prepare_rows(block).assign(label=labels(block)) for _, block in table.groupby("model", sort=False)]
     rows = pd.concat(blocks)
     done = rows["status"] == "ok"
     if not done.any():
-        reasons = ", ".join(dict.fromkeys(filter(None, map(word, rows["reason"]))))
+        reasons = ", ".join(dict.fromkeys(filter(None, map(cell_text, rows["reason"]))))
         raise UserError(f"no row has a result ({reasons}): run the same tokbench compare, which goes on from there")
-    wanted = done & (_named(rows, methods, done) | rows["plain"] if methods else True)
+    wanted = done & (_select_methods(rows, methods, done) | rows["plain"] if methods else True)
     for column, option, value in (("batch_size", "--batch-size", batch_size), ("mode", "--mode", mode)):
         if value is None:
             continue
@@ -51,24 +51,24 @@ def chosen(
     return rows[wanted]
 
 
-def drawable(rows: pd.DataFrame, x: str) -> pd.DataFrame:
+def figure_points(rows: pd.DataFrame, x: str) -> pd.DataFrame:
     """What is drawn: a point for all seeds of a setting.
 
     Args:
-        rows: What `chosen` gives.
+        rows: What `select_rows` gives.
         x: `gmacs` or `latency_ms`. Latencies are of one batch size and mode a model: the largest, and the one that
             comes first.
 
     Returns:
-        Lines of `chart_points.points` with their `model` and `front`, to be ringed: where compute stands across the
+        Lines of `chart_points.chart_points` with their `model` and `front`, to be ringed: where compute stands across the
         table's Pareto front, else what no other point of its model beats in both estimates, as on the page.
 
     Raises:
         UserError: No row has both numbers.
     """
-    timed = SETUP if x == "latency_ms" else []
+    timed = BATCH_AND_MODE if x == "latency_ms" else []
     blocks = rows.groupby("model", sort=False)
-    folded = pd.concat([points(block, [*SETTING, *timed]).assign(model=model) for model, block in blocks])
+    folded = pd.concat([chart_points(block, [*SERIES_AND_KEEP, *timed]).assign(model=model) for model, block in blocks])
     drawn = folded.dropna(subset=[x, "top1"])
     if drawn.empty:
         absent = [NEEDED[name] for name in (x, "top1") if folded[name].isna().all()]
@@ -84,7 +84,7 @@ def drawable(rows: pd.DataFrame, x: str) -> pd.DataFrame:
     return drawn.assign(front=quickest["top1"] > before)
 
 
-def _named(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Series:
+def _select_methods(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Series:
     """Which rows go by these names."""
     named = pd.Series(False, index=rows.index)
     for name in methods:
@@ -94,6 +94,6 @@ def _named(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Se
             raise UserError(f"no method '{name}' in these results: {did_you_mean(name, known)}")
         if not (own & done).any():
             row = rows[own].iloc[0]
-            raise UserError(f"'{name}' has no result ({row['status']}: {word(row['reason'])}): leave it out")
+            raise UserError(f"'{name}' has no result ({row['status']}: {cell_text(row['reason'])}): leave it out")
         named |= own
     return named

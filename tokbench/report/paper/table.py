@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-from tokbench.report.digits import Line
-from tokbench.report.lines import TIMES, Column, blocks, columns, legend, title
+from tokbench.report.digits import RowValues
+from tokbench.report.lines import TIMES, TextColumn, block_title, legend, model_blocks, text_columns
 
 # Without the settings the rows are still told apart.
 OMITTED = ("setting", "method %", "img/s", "peak", "top-5")
@@ -50,16 +50,16 @@ def markdown(rows: pd.DataFrame) -> str:
     return "\n".join(_markdown(model, lines) for model, lines in _blocks(rows))
 
 
-def _blocks(rows: pd.DataFrame) -> Iterator[tuple[str, list[Line]]]:
+def _blocks(rows: pd.DataFrame) -> Iterator[tuple[str, list[RowValues]]]:
     """The lines of each model."""
-    return ((_short(model), lines) for model, _, lines in blocks(rows))
+    return ((_short(model), lines) for model, _, lines in model_blocks(rows))
 
 
-def _latex(model: str, lines: Sequence[Line]) -> str:
+def _latex(model: str, lines: Sequence[RowValues]) -> str:
     shown = _shown(lines)
-    cells = [_cells(column, lines, _tex, _tex_numbers, r"\textbf{{{}}}".format) for column in shown]
+    cells = [_number_cells(column, lines, _tex, _tex_numbers, r"\textbf{{{}}}".format) for column in shown]
     frame = pd.DataFrame(list(zip(*cells, strict=True)), columns=[_tex(_head(column)) for column in shown])
-    caption = ". ".join([title(model, lines).plain, *legend(lines).plain.splitlines()])
+    caption = ". ".join([block_title(model, lines).plain, *legend(lines).plain.splitlines()])
     return frame.style.hide(axis="index").to_latex(
         column_format="".join("r" if _numeric(column) else "l" for column in shown),
         environment="table*",
@@ -70,31 +70,31 @@ def _latex(model: str, lines: Sequence[Line]) -> str:
     )
 
 
-def _markdown(model: str, lines: Sequence[Line]) -> str:
+def _markdown(model: str, lines: Sequence[RowValues]) -> str:
     shown = _shown(lines)
-    cells = [_cells(column, lines, _marked, _markdown_numbers, "**{}**".format) for column in shown]
+    cells = [_number_cells(column, lines, _marked, _markdown_numbers, "**{}**".format) for column in shown]
     heads = [_marked(_head(column)) for column in shown]
     rules = ["---:" if _numeric(column) else "---" for column in shown]
     table = [f"| {' | '.join(row)} |" for row in (heads, rules, *zip(*cells, strict=True))]
     notes = [f"{_marked(line)}  " for line in legend(lines).plain.splitlines()]
-    return "\n".join([f"**{_marked(title(model, lines).plain)}**", "", *table, "", *notes, ""])
+    return "\n".join([f"**{_marked(block_title(model, lines).plain)}**", "", *table, "", *notes, ""])
 
 
-def _shown(lines: Sequence[Line]) -> list[Column]:
-    return [column for column in columns(lines) if column.key not in OMITTED]
+def _shown(lines: Sequence[RowValues]) -> list[TextColumn]:
+    return [column for column in text_columns(lines) if column.key not in OMITTED]
 
 
-def _head(column: Column) -> str:
+def _head(column: TextColumn) -> str:
     return f"{column.head} ({column.unit})" if column.unit else column.head
 
 
-def _numeric(column: Column) -> bool:
+def _numeric(column: TextColumn) -> bool:
     return column.justify == "right" and column.key not in TEXTS
 
 
-def _cells(
-    column: Column,
-    lines: Sequence[Line],
+def _number_cells(
+    column: TextColumn,
+    lines: Sequence[RowValues],
     text: Callable[[str], str],
     numbers: Callable[[Sequence[str], Sequence[str]], list[str]],
     bold: Callable[[str], str],
