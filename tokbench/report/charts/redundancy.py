@@ -1,6 +1,7 @@
 """Charts of redundancy: is attention a low-pass filter, and how well do few tokens represent all of them?
 
-Each function takes a results directory and returns None if its data were not measured with `tokbench compare --analyse`.
+Each function takes a results directory and returns None if its data are missing: `tokbench compare --analyse` measures
+them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A table of the page: what each cell shows, and by which number it is sorted."""
+"""The sortable tables of the page: the text of each cell, and the number that it is sorted by."""
 
 from __future__ import annotations
 
@@ -8,25 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.report.digits import STEPS, decimals, number
+from tokbench.report.digits import STEPS, TIMES, decimals, number
 from tokbench.report.html.headlines import EQUAL_ACCURACY_LOSS, EQUAL_COMPUTE_SAVING, EQUAL_TIME_SPEEDUP
 from tokbench.report.labels import cell_text, labels
-from tokbench.report.lines import TIMES
 
 METHOD_SPECIFIC = ("schedule", "site", "regime", "attention_kernel")
-# What every reader asks for; what tells the rows apart stands before it, the rest is there to be asked for.
+# The columns that are always shown, besides those that identify a row. The reader can add the others.
 ALWAYS = ("method", "keep", "pareto", "gmacs", "gmacs_saved", "latency_ms", "speedup", "verdict", "top1", "delta_top1")
 IDENTIFYING = (
-    "model",
-    "method",
-    *METHOD_SPECIFIC,
-    "keep",
-    "seed",
-    "device",
-    "dtype",
-    "batch_size",
-    "mode",
-    "status",
+    *("model", "method", *METHOD_SPECIFIC, "keep", "seed", "device", "dtype", "batch_size", "mode", "status"),
     "pareto",
 )
 
@@ -40,7 +30,7 @@ HEADINGS = {
     "delta_top1": "Δ top-1",
     "pareto": "★",
 }
-# At equal accuracy, compute and time: the heads, and decimals.
+# The readings at equal accuracy, compute and time: headings and decimals.
 READING_COLUMNS = {
     "saved_at_equal_accuracy": (f"saved % within {EQUAL_ACCURACY_LOSS:g} points", 1),
     "speedup_at_equal_accuracy": (f"speedup {TIMES} there", 2),
@@ -48,24 +38,24 @@ READING_COLUMNS = {
     "delta_at_equal_time": (f"Δ top-1 at {EQUAL_TIME_SPEEDUP:g}{TIMES} speed", 1),
 }
 SUFFIXES = ("_lo", "_hi")
-# An interval's ends are named after its estimate, or after this.
+# The ends of an interval are named after its estimate, with these exceptions.
 STEMS = {"delta_top1": "delta"}
 MANY_DIGITS = 1000
-EXACT_COUNTS = ("gmacs", "gmacs_method", "params_m")  # exact, so that every digit says something
+EXACT_COUNTS = ("gmacs", "gmacs_method", "params_m")
 
 
 @dataclass(frozen=True)
 class GridColumn:
-    """A head; `more` is a column that the reader asks for."""
+    """A column: its heading, its name in the table, and whether it is hidden until the reader selects it."""
 
-    head: str
+    heading: str
     name: str
-    more: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
 class GridCell:
-    """What a cell says, behind it an interval, and the number that it is sorted by; texts are sorted as they are."""
+    """A cell: its text, the interval behind it, and the number that it is sorted by; None sorts by the text."""
 
     text: str
     note: str = ""
@@ -74,55 +64,57 @@ class GridCell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Heads and rows of the same length."""
+    """Columns, and rows of as many cells."""
 
     columns: tuple[GridColumn, ...]
     rows: tuple[tuple[GridCell, ...], ...]
 
 
 def comparison_grid(table: pd.DataFrame) -> Grid:
-    """All rows of a comparison: first what tells them apart and the answers, then what else differs between them.
+    """All rows of a comparison: first the columns that identify them and the results, then the others that differ.
 
     Args:
         table: As `tokbench.results.table` gives it.
     """
     named = table.assign(method=_method_labels(table))
     first = [name for name in dict.fromkeys((*IDENTIFYING, *ALWAYS)) if name in ALWAYS or _distinguishes(named, name)]
-    told = {*first, *constant_columns(table), *(end for name in table for end in _interval_columns(str(name)))}
-    return _grid(named[[*first, *(name for name in named if name not in told)]], named, first)
+    left_out = {*constant_columns(table), *(end for name in table for end in _interval_columns(str(name)))}
+    others = [name for name in named if name not in {*first, *left_out}]
+    return _grid(named[[*first, *others]], named, first)
 
 
 def constant_columns(table: pd.DataFrame) -> dict[str, str]:
-    """What is the same in all rows that have it, by column; the grid of the comparison leaves it out."""
+    """The columns with the same value in all rows that have one, with that value; `comparison_grid` omits them."""
     values = {str(name): {text for text in table[name].map(cell_text) if text} for name in table if name not in ALWAYS}
     return {name: min(texts) for name, texts in values.items() if len(texts) == 1 and name != "status"}
 
 
 def simple_grid(frame: pd.DataFrame) -> Grid:
-    """Any frame under its own heads; columns without any value are left out."""
+    """Any frame with its own column names as headings; columns without any value are omitted."""
     return _grid(frame, frame, list(map(str, frame)))
 
 
 def at_equal_grid(frame: pd.DataFrame) -> Grid:
-    """What `tokbench.report.html.headlines.equal` gives; what lies beyond the measured keeps is told as such."""
-    told = [name for name in ("model", "method", "batch_size", "mode") if name == "method" or frame[name].nunique() > 1]
+    """The table of `tokbench.report.html.headlines.at_equal`; `≥` marks readings beyond the measured keeps."""
+    settings = ("model", "method", "batch_size", "mode")
+    names = [name for name in settings if name == "method" or frame[name].nunique() > 1]
     rows = frame.to_dict("records")
-    heads = [GridColumn(HEADINGS.get(name, name), name) for name in told]
-    heads += [GridColumn(head, name) for name, (head, _) in READING_COLUMNS.items()]
+    columns = [GridColumn(HEADINGS.get(name, name), name) for name in names]
+    columns += [GridColumn(heading, name) for name, (heading, _) in READING_COLUMNS.items()]
     cells = [
-        [GridCell(cell_text(row[name])) for name in told] + [_reading_cell(row, name) for name in READING_COLUMNS]
+        [GridCell(cell_text(row[name])) for name in names] + [_reading_cell(row, name) for name in READING_COLUMNS]
         for row in rows
     ]
-    return Grid(tuple(heads), tuple(map(tuple, cells)))
+    return Grid(tuple(columns), tuple(map(tuple, cells)))
 
 
 def _method_labels(table: pd.DataFrame) -> pd.Series:
-    """What the methods are called within their model."""
+    """The methods' labels, which are unique within a model."""
     return pd.concat([pd.Series(labels(rows), rows.index) for _, rows in table.groupby("model", sort=False)])
 
 
 def _distinguishes(named: pd.DataFrame, name: str) -> bool:
-    """Whether rows are told apart by a setting: one of a method's own where the rows of one method differ in it."""
+    """Whether rows differ in a setting; settings of a method count only if the rows of one method differ."""
     values = named[name].map(cell_text)
     if name == "status":
         return bool(values.ne("ok").any())
@@ -132,11 +124,17 @@ def _distinguishes(named: pd.DataFrame, name: str) -> bool:
 
 
 def _grid(shown: pd.DataFrame, known: pd.DataFrame, first: list[str]) -> Grid:
-    """The columns shown that have any value, with the intervals that are known of them."""
-    columns = {str(name): _column_cells(known, str(name)) for name in shown}
-    kept = [name for name, cells in columns.items() if any(cell.text for cell in cells)]
-    heads = tuple(GridColumn(HEADINGS.get(name, name.replace("_", " ")), name, name not in first) for name in kept)
-    return Grid(heads, tuple(zip(*(columns[name] for name in kept), strict=True)))
+    """A grid of the columns of `shown` that have any value.
+
+    Args:
+        shown: The columns to show.
+        known: The same rows with all columns, among them the ends of intervals.
+        first: The columns that are shown from the start.
+    """
+    cells = {str(name): _column_cells(known, str(name)) for name in shown}
+    kept = [name for name, column in cells.items() if any(cell.text for cell in column)]
+    columns = tuple(GridColumn(HEADINGS.get(name, name.replace("_", " ")), name, name not in first) for name in kept)
+    return Grid(columns, tuple(zip(*(cells[name] for name in kept), strict=True)))
 
 
 def _interval_columns(name: str) -> tuple[str, str]:
@@ -178,7 +176,7 @@ def _number_cell(name: str, value: Any, lo: float, hi: float) -> GridCell:
 
 
 def _reading_cell(row: dict[Any, Any], name: str) -> GridCell:
-    """A reading with its interval, of which an end may be open."""
+    """A reading with its interval; `≥` and `…` mark open ends."""
     digits = READING_COLUMNS[name][1]
     value, lo, hi = (_float(row[f"{name}{end}"]) for end in ("", *SUFFIXES))
     most = _float(row["saved_measured"]) if name == "saved_at_equal_accuracy" else math.nan

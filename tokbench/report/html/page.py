@@ -1,7 +1,7 @@
-"""A comparison as one HTML page that needs nothing beside itself: no network, no other file.
+"""A comparison as one self-contained HTML page: it needs no network and no other file.
 
-Texts go through a template that escapes them, figures are JSON that plotly.js draws when they come into sight,
-pictures are data. The page says nothing of when it was made: the same directory gives the same page.
+Texts go through a template that escapes them; figures are JSON, which plotly.js draws when they come into view;
+pictures are data URIs. The page has no time stamp: the same directory always gives the same page.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ FACTS = {"model": "models", "dtype": "precision", "batch_size": "batch", "mode":
 
 
 def render_page(directory: Path) -> str:
-    """The whole page.
+    """Render the page of a results directory.
 
     Args:
         directory: What `tokbench compare` wrote, finished or not.
 
     Raises:
-        UserError: It holds no plan, or is damaged.
+        UserError: The directory has no plan, or is damaged.
     """
     table = read_table(directory)
     plan = read_plan(directory)
-    measured = directory / ENVIRONMENT
-    environment = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+    environment_file = directory / ENVIRONMENT
+    environment = json.loads(environment_file.read_text(encoding="utf-8")) if environment_file.is_file() else {}
     rerun = rerun_commands(plan, directory)
     template = Environment(
         loader=PackageLoader("tokbench.report.html", "."),
@@ -59,7 +59,7 @@ def render_page(directory: Path) -> str:
         description=cell_text(plan["suite"].get("description")),
         facts=list(_facts(table, plan, environment)),
         missing=list(_missing_measurements(table, plan, Records(directory))),
-        command=rerun.command,
+        command=rerun.compare,
         sections=sections(table, directory, environment, rerun),
         config=for_script(json.dumps(dict(CONFIG))),
         plotly=Markup(get_plotlyjs()),
@@ -70,9 +70,11 @@ def render_page(directory: Path) -> str:
 
 
 def _facts(table: pd.DataFrame, plan: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[LabelledText]:
-    """What every reader wants to know first."""
+    """The main facts, for the top of the page."""
     yield LabelledText("measured", cell_text(environment.get("measured")).partition("T")[0] or "unknown")
-    yield LabelledText("on", f"{cell_text(environment.get('device_name')) or 'unknown'} ({cell_text(plan['device'])})")
+    yield LabelledText(
+        "device", f"{cell_text(environment.get('device_name')) or 'unknown'} ({cell_text(plan['device'])})"
+    )
     for name, title in FACTS.items():
         yield LabelledText(title, ", ".join(dict.fromkeys(map(cell_text, table[name]))))
     images = plan["images"]
@@ -83,11 +85,11 @@ def _facts(table: pd.DataFrame, plan: Mapping[str, Any], environment: Mapping[st
 
 
 def _missing_measurements(table: pd.DataFrame, plan: Mapping[str, Any], store: Records) -> Iterator[str]:
-    """How many rows wait for measurements, all in all and by kind; nothing where all are done."""
+    """How many rows are not measured yet, in total and by kind of measurement; nothing if all are."""
     waiting = [row["keys"] for row, reason in zip(plan["rows"], table["reason"], strict=True) if reason == NOT_MEASURED]
     if not waiting:
         return
-    yield f"{len(waiting)} of {len(table)} rows are still to be measured"
+    yield f"{len(waiting)} of {len(table)} rows are not measured yet"
     measurements = planned_measurements(plan, store)
     kinds = Counter(kind for keys in waiting for kind, key in keys.items() if measurements[kind, key].missing)
     for kind, rows in kinds.items():
