@@ -109,9 +109,9 @@ def reconstruction_chart(directory: Path) -> go.Figure | None:
     points = pd.concat(parts)
     looks = series_styles(names)
     views = []
-    for (model, depth), part in points.groupby(["model", "depth"], sort=False):
+    for (name_of_model, depth), part in points.groupby(["model", "depth"], sort=False):
         lines = [_error_line(part[part["series"] == name], label(name), look) for name, look in looks.items()]
-        title = f"{label(str(model))}, block {depth}" if several else f"block {depth}"
+        title = f"{label(str(name_of_model))}, block {depth}" if several else f"block {depth}"
         views.append(View(title, lines, {f"{axis}axis.autorange": True for axis in "xy"}))
     return make_figure(
         views,

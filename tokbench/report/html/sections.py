@@ -135,7 +135,7 @@ def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
         "headlines",
         "Summary",
         f"How much each method saves before it loses more than {EQUAL_ACCURACY_LOSS:g} points of top-1, interpolated "
-        "between the measured keeps. Without accuracy measurements: what its lowest keep saves. [ ] are 95 % intervals.",
+        "between the measured keeps. Without accuracies: what its lowest keep saves. [ ] are 95 % intervals.",
         items=tuple(sentences),
     )
     yield Section(
