@@ -103,7 +103,7 @@ def _benchmark(same: pd.DataFrame, record: dict[str, Any], suite: dict[str, Any]
 
 
 def _group(row: dict[str, Any]) -> str:
-    """The group that a row is compared in; without keeps that were solved for a budget, as they differ between methods."""
+    """The group that a row is compared in, without keeps that were solved for a budget: they differ between methods."""
     keep_was_given = not row["schedule"] or takes_keep(row["schedule"])
     parts = [
         row["model"],
