@@ -12,6 +12,7 @@ from pathlib import Path
 from tokbench.downsampler import Downsampler, Paper
 from tokbench.notation import parameters_text
 from tokbench.registry import METHODS, bind_parameters, create, discover
+from tokbench.report.markdown import markdown_table
 from tokbench.schedule import Stages
 
 PAGE = Path("docs/methods.md")
@@ -103,8 +104,8 @@ def _venue(paper: Paper | None) -> str:
 
 def _rows(cells: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table, its head first."""
-    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-    return [head, "|" + " --- |" * len(cells[0]), *body]
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    return markdown_table(head, body)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from rich.progress import Progress
 
 from tokbench.check.finding import Finding, Outcome, Report, Row
-from tokbench.check.github import markdown, workflow_commands
+from tokbench.check.github import summary_markdown, workflow_commands
 from tokbench.check.junit import junit
 from tokbench.compare.plan import plan
 from tokbench.compare.prepare import prepare
@@ -176,7 +176,9 @@ def test_the_same_results_are_ok(check: Callable[..., tuple[int, Json]]) -> None
     ]
 
 
-def test_one_mac_more_is_a_regression_and_one_less_is_none(check: Callable[..., Any], old: Path, new: Path) -> None:
+def test_one_mac_more_is_a_regression_and_one_less_an_improvement(
+    check: Callable[..., Any], old: Path, new: Path
+) -> None:
     set_macs(new, "grid_pooling", more=1)
     code, report = check()
     assert code == 1
@@ -187,7 +189,7 @@ def test_one_mac_more_is_a_regression_and_one_less_is_none(check: Callable[..., 
     assert found(report, "gmacs") == [("grid_pooling", "improved")]
 
 
-def test_a_threshold_of_ones_own_allows_more(check: Callable[..., Any], new: Path, tmp_path: Path) -> None:
+def test_the_users_threshold_applies(check: Callable[..., Any], new: Path, tmp_path: Path) -> None:
     set_macs(new, "grid_pooling", more=1)
     (tmp_path / "tokbench.toml").write_text("[check]\ngmacs = 0.1\n")
     code, report = check()
@@ -195,7 +197,7 @@ def test_a_threshold_of_ones_own_allows_more(check: Callable[..., Any], new: Pat
     assert found(report, "gmacs") == [("grid_pooling", "moved")]
 
 
-def test_seeds_share_their_counts_and_are_told_once(check: Callable[..., Any], new: Path) -> None:
+def test_seeds_share_one_finding_about_counts(check: Callable[..., Any], new: Path) -> None:
     set_macs(new, "random_selection", more=1)
     code, report = check()
     assert code == 1
@@ -204,7 +206,7 @@ def test_seeds_share_their_counts_and_are_told_once(check: Callable[..., Any], n
 
 
 @pytest.mark.parametrize(("more", "outcome", "expected"), [(0, "regressed", 1), (-1, "moved", 0)])
-def test_other_tokens_must_save_compute(
+def test_other_token_counts_must_save_compute(
     check: Callable[..., Any], new: Path, more: int, outcome: str, expected: int
 ) -> None:
     leaving = [64, 64, 64, 32, 32, 31, 16, 16, 16, 8, 8, 8]
@@ -226,7 +228,7 @@ def test_other_tokens_must_save_compute(
         ({"gain": 1}, "improved", 0),
     ],
 )
-def test_on_one_machine_every_image_counts(
+def test_on_the_same_machine_answers_are_compared_image_by_image(
     check: Callable[..., Any], new: Path, flips: dict[str, int], outcome: str, expected: int
 ) -> None:
     flip(new, "random_selection", seed=1, **flips)
@@ -237,7 +239,7 @@ def test_on_one_machine_every_image_counts(
 
 
 @pytest.mark.parametrize("setting", ["device_name", "threads", "torch", "timm", "torchvision", "pillow", "numpy"])
-def test_between_unlike_machines_answers_get_a_paired_test(check: Callable[..., Any], new: Path, setting: str) -> None:
+def test_on_different_machines_answers_get_a_paired_test(check: Callable[..., Any], new: Path, setting: str) -> None:
     def change(environment: Json) -> None:
         place = environment["versions"] if setting in environment["versions"] else environment
         place[setting] = "another"
@@ -256,7 +258,7 @@ def test_between_unlike_machines_answers_get_a_paired_test(check: Callable[..., 
     assert found(report, "top1") == [("grid_pooling", "regressed")]
 
 
-def test_between_unlike_machines_a_small_loss_may_be_allowed(
+def test_on_different_machines_a_small_loss_can_be_allowed(
     check: Callable[..., Any], new: Path, tmp_path: Path
 ) -> None:
     edit(new / "plan.json", lambda content: content["suite"].update(accuracy_batch=IMAGES))
@@ -287,14 +289,14 @@ def test_a_row_that_fails_now_is_a_regression(check: Callable[..., Any], old: Pa
     assert check()[0] == 4  # nothing tells why there is no measurement
 
 
-def test_a_row_that_works_again_is_told(check: Callable[..., Any], old: Path) -> None:
+def test_a_row_that_works_again_is_an_improvement(check: Callable[..., Any], old: Path) -> None:
     edit(old / "plan.json", lambda content: content["rows"][1].update(failed="RuntimeError: it broke"))
     code, report = check()
     assert code == 0
     assert found(report, "status") == [("grid_pooling", "improved")]
 
 
-def test_a_missing_row_is_invalid_and_an_added_one_is_told(
+def test_a_missing_row_is_invalid_and_an_added_one_is_listed(
     check: Callable[..., Any], run: Run, old: Path, new: Path
 ) -> None:
     edit(new / "plan.json", lambda content: content["rows"].pop(1))
@@ -303,10 +305,10 @@ def test_a_missing_row_is_invalid_and_an_added_one_is_told(
     assert "grid_pooling 0.5" in report["findings"][0]["note"]
     code, out, _ = run("check", "old", "--baseline", "new")
     assert code == 0
-    assert "only in old, and not judged: 1 row (grid_pooling 0.5)" in out
+    assert "only in old, not checked: 1 row (grid_pooling 0.5)" in out
 
 
-def test_a_budget_s_keep_is_no_name(check: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_keep_solved_for_a_budget_does_not_identify_a_row(check: Callable[..., Any], tmp_path: Path) -> None:
     # It is what the budget was solved to, and moves with the method's own cost.
     for side, keep in (("old", 0.5), ("new", 0.45)):
         solved = {"schedule": "budget(0.7)", "keep": keep}
@@ -320,7 +322,7 @@ def test_a_budget_s_keep_is_no_name(check: Callable[..., Any], tmp_path: Path) -
     assert len(report["rows"]) == 4
 
 
-def test_what_was_left_out_is_invalid(check: Callable[..., Any], new: Path) -> None:
+def test_a_kind_of_measurement_left_out_is_invalid(check: Callable[..., Any], new: Path) -> None:
     edit(new / "plan.json", lambda content: content["suite"].update(only=["macs", "accuracy"]))
     code, report = check()
     assert code == 4
@@ -395,7 +397,7 @@ def speed(directory: Path, speedup: float, spread: float = 0.002) -> None:
         (1.05, 0.1, [], 0),  # it cannot be said to be faster, but it is not slower
     ],
 )
-def test_times_are_held_by_their_speedups(
+def test_times_are_compared_by_speedup(
     check: Callable[..., Any], new: Path, speedup: float, spread: float, outcome: list[str], expected: int
 ) -> None:
     speed(new, speedup, spread)
@@ -404,7 +406,7 @@ def test_times_are_held_by_their_speedups(
     assert found(report, "speedup") == [("grid_pooling", one) for one in outcome]
 
 
-def test_the_noise_of_both_sessions_is_allowed_for(check: Callable[..., Any], old: Path, new: Path) -> None:
+def test_the_noise_of_both_sessions_is_tolerated(check: Callable[..., Any], old: Path, new: Path) -> None:
     speed(new, 0.87)
     assert check()[0] == 1
 
@@ -417,18 +419,18 @@ def test_the_noise_of_both_sessions_is_allowed_for(check: Callable[..., Any], ol
 
 
 @pytest.mark.parametrize("setting", ["device", "device_name", "cpus", "threads"])
-def test_times_of_unlike_machines_are_left_out(check: Callable[..., Any], new: Path, setting: str) -> None:
+def test_times_of_different_machines_are_not_compared(check: Callable[..., Any], new: Path, setting: str) -> None:
     speed(new, 0.5)
     edit(new / "environment.json", lambda environment: environment.update({setting: "another"}))
     code, report = check()
     assert code == 0
-    assert any(note.startswith("times are left out") and setting in note for note in report["notes"])
+    assert any(note.startswith("times are not compared") and setting in note for note in report["notes"])
     code, report = check("--require-times")
     assert code == 4
     assert found(report, "times") == [("", "invalid")]
 
 
-def test_slower_in_milliseconds_alone_is_nothing(check: Callable[..., Any], new: Path) -> None:
+def test_milliseconds_alone_do_not_matter(check: Callable[..., Any], new: Path) -> None:
     def change(name: str, value: Json) -> None:
         value.update({side: [2 * second for second in value[side]] for side in ("base_s", "other_s")})
 
@@ -436,7 +438,7 @@ def test_slower_in_milliseconds_alone_is_nothing(check: Callable[..., Any], new:
     assert check() == (0, {**check()[1], "findings": []})
 
 
-def test_worse_wins_over_unclear_and_invalid_over_all(check: Callable[..., Any], new: Path) -> None:
+def test_regressed_outranks_ambiguous_and_invalid_outranks_both(check: Callable[..., Any], new: Path) -> None:
     speed(new, 0.95, 0.1)
     assert check()[0] == 3
     flip(new, "grid_pooling", lose=1)
@@ -471,7 +473,7 @@ def test_the_table_fits_80_columns(run: Run, old: Path, new: Path, monkeypatch: 
         (["check", "new", "--baseline", "old", "--junit", "nowhere/x.xml"], "cannot write nowhere/x.xml"),
     ],
 )
-def test_misuse_is_told_in_one_line(
+def test_user_errors_take_one_line(
     run: Run, old: Path, new: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], cause: str
 ) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
@@ -481,7 +483,7 @@ def test_misuse_is_told_in_one_line(
     assert cause in err
 
 
-def test_an_unknown_threshold_is_named(run: Run, old: Path, new: Path, tmp_path: Path) -> None:
+def test_an_unknown_threshold_is_a_user_error(run: Run, old: Path, new: Path, tmp_path: Path) -> None:
     (tmp_path / "tokbench.toml").write_text("[check]\nspedup = 3\n")
     code, _, err = run("check", "new", "--baseline", "old")
     assert code == 2
@@ -542,13 +544,13 @@ def test_annotations_are_one_line_each_and_escaped(nasty: Report) -> None:
 
 
 def test_the_summary_is_one_table(nasty: Report) -> None:
-    table = [line for line in markdown(nasty).splitlines() if line.startswith("|")]
+    table = [line for line in summary_markdown(nasty).splitlines() if line.startswith("|")]
     assert len(table) == 5
     assert {line.replace("\\|", "").count("|") for line in table} == {7}
-    assert "<b>" not in markdown(nasty).replace("\\<", "")
+    assert "<b>" not in summary_markdown(nasty).replace("\\<", "")
 
 
-def test_junit_has_a_case_a_row(nasty: Report, tmp_path: Path) -> None:
+def test_junit_has_a_test_case_for_each_row(nasty: Report, tmp_path: Path) -> None:
     junit(nasty).write(tmp_path / "x.xml", encoding="utf-8", xml_declaration=True)
     root = ElementTree.parse(tmp_path / "x.xml").getroot()
     suite = root[0]

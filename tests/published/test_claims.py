@@ -115,13 +115,23 @@ def test_seeds_count_by_their_mean() -> None:
     assert list(found["top1"]) == [79]
 
 
-@pytest.mark.parametrize(("images", "reason"), [(1000, "1000 images"), (None, "not measured")])
-def test_other_data_show_the_claim_without_a_difference(images: int | None, reason: str) -> None:
-    found = beside(table({**TOME, "images": images}))
+@pytest.mark.parametrize(
+    ("images", "top1", "reason", "line"),
+    [
+        (1000, 78.9, "1000 images", "Published numbers are not comparable: 1000 images"),
+        (None, None, "not measured", "no Δ"),
+    ],
+)
+def test_other_data_show_the_claim_without_a_difference(
+    images: int | None, top1: float | None, reason: str, line: str
+) -> None:
+    found = beside(table({**TOME, "images": images, "top1": top1}))
     assert reason in found.iloc[0]["not_comparable"]
     assert found["difference"].isna().all()
     assert list(found["claimed_top1"]) == [78.826]
-    assert "no Δ" in printed(render_claims, found)
+    text = " ".join(printed(render_claims, found).split())
+    assert line in text
+    assert ("Published ·" in text) == (top1 is None)
 
 
 def test_a_paper_with_another_plain_model_says_so() -> None:

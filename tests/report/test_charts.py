@@ -1,4 +1,4 @@
-"""The charts, held against the rows that they are made of."""
+"""The charts, compared with the rows that they are made from."""
 
 import html
 import json
@@ -11,16 +11,16 @@ import plotly.graph_objects as go
 import pytest
 
 from tokbench.report import charts
-from tokbench.report.charts.style import COLOURS, DASHES, LONGEST, SYMBOLS, label, styles
+from tokbench.report.charts.style import DASHES, MAX_LABEL, SERIES_COLOURS, SYMBOLS, label, series_styles
 from tokbench.results.table import COLUMNS, read_table
 
 RESULTS = Path(__file__).parents[2] / "results"
 SMALL = "deit_small_patch16_224"
 ALL = [
     *(charts.accuracy_by_compute, charts.accuracy_by_latency, charts.crossover_map, charts.tokens_per_block),
-    *(charts.macs_split, charts.claims_beside),
+    *(charts.macs_split, charts.published_and_measured),
 ]
-# What charts themselves write between users' words.
+# Markup of the charts' own, around texts from users.
 OWN = re.compile(r"</?b>|<br>|<extra></extra>")
 
 TIMES = [
@@ -39,7 +39,7 @@ COUNTS = ["tokens_per_block", "gmacs", "gmacs_method", "gmacs_saved"]
 
 def row(method="none", keep=1.0, **given):
     """A row as a run on DeiT-S might give it: MACs fall with keep, times follow, and accuracy pays."""
-    left = keep or 0.6  # where the schedule says it
+    left = keep or 0.6  # if the schedule fixes the counts
     gmacs = 4.599 * (0.3 + 0.7 * left)
     speedup = 4.599 / gmacs
     counts = [196] * 3 + [round(196 * left)] * 9
@@ -103,7 +103,8 @@ def embedded():
 
 @pytest.fixture(scope="module")
 def photographs():
-    return pd.read_csv(RESULTS / "photographs" / "stages" / "table.csv")
+    stored = pd.read_csv(RESULTS / "photographs" / "stages" / "table.csv")
+    return stored.reindex(columns=list(COLUMNS)).assign(mode="eager")
 
 
 def content(figure):
@@ -142,29 +143,29 @@ def entries(figure):
 
 @pytest.mark.parametrize("draw", ALL)
 def test_committed_results_are_drawn(draw, embedded, photographs):
-    if draw is not charts.claims_beside:  # nothing is published of the embedded model
+    if draw is not charts.published_and_measured:  # nothing is published of the embedded model
         assert content(draw(embedded))["data"]
     assert content(draw(photographs))["data"]
-    assert charts.claims_beside(embedded) is None
+    assert charts.published_and_measured(embedded) is None
 
 
 @pytest.mark.parametrize("draw", ALL)
 def test_a_figure_goes_through_json_and_is_valid(draw):
     figure = draw(pd.concat([comparison(), table(row(**TOME))]))
     assert content(go.Figure(content(figure))) == content(figure)
-    # The ground and the width are the page's.
+    # Background and width come from the page.
     assert {figure.layout.paper_bgcolor, figure.layout.plot_bgcolor} == {"rgba(0, 0, 0, 0)"}
     assert figure.layout.width is None
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_where_nothing_was_measured_nothing_is_drawn(draw):
+def test_no_chart_without_measurements(draw):
     assert draw(table()) is None
     assert draw(table(failed("none", 1.0), failed("tome"), failed("evit", status="skipped"))) is None
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_models_are_not_mixed(draw):
+def test_rows_of_several_models_are_rejected(draw):
     with pytest.raises(ValueError, match="one model"):
         draw(table(row(), row(model="deit_tiny_patch16_224")))
 
@@ -177,21 +178,13 @@ def test_models_are_not_mixed(draw):
         (COUNTS, [charts.accuracy_by_compute, charts.tokens_per_block, charts.macs_split]),
     ],
 )
-def test_what_was_not_measured_takes_only_its_own_charts_away(missing, lost):
+def test_missing_measurements_remove_only_their_own_charts(missing, lost):
     rows = small().assign(**dict.fromkeys(missing)).astype(COLUMNS)
-    found = {draw for draw in ALL if draw is not charts.claims_beside and draw(rows) is None}
+    found = {draw for draw in ALL if draw is not charts.published_and_measured and draw(rows) is None}
     assert found == set(lost)
 
 
-def test_older_results_draw_the_same():
-    rows = small()
-    old = rows[list(COLUMNS)[: list(COLUMNS).index("pareto") + 1]]
-    for draw in ALL:
-        if draw is not charts.claims_beside:
-            assert draw(old).to_json() == draw(rows).to_json()
-
-
-def test_each_setting_is_one_point_of_compute(embedded):
+def test_each_setting_is_one_point_against_compute(embedded):
     figure = charts.accuracy_by_compute(embedded)
     others = embedded[embedded["method"] != "none"]
     expected = others.groupby(["method", "params", "keep"])[["gmacs", "top1"]].mean()
@@ -204,12 +197,12 @@ def test_each_setting_is_one_point_of_compute(embedded):
     assert line.y0 == line.y1 == plain["top1"]
 
 
-def test_a_line_follows_the_keeps_also_where_time_does_not():
+def test_a_line_connects_points_in_the_order_of_keeps():
     rows = [row(), *(row("tome", keep, latency_ms=ms) for keep, ms in ((0.5, 40.0), (0.9, 30.0), (0.7, 50.0)))]
     assert trace(charts.accuracy_by_latency(table(*rows)), "tome").x == (40.0, 50.0, 30.0)
 
 
-def test_batch_sizes_and_modes_are_one_point_of_compute_and_seeds_their_mean():
+def test_batch_sizes_modes_and_seeds_share_one_point_against_compute():
     one = trace(charts.accuracy_by_compute(comparison()), "random_selection")
     assert one.y == (71.0,)
     assert "3 seeds" in one.hovertext[0]
@@ -217,7 +210,7 @@ def test_batch_sizes_and_modes_are_one_point_of_compute_and_seeds_their_mean():
         assert setup in one.hovertext[0]
 
 
-def test_intervals_end_where_the_table_says():
+def test_error_bars_match_the_intervals_of_the_table():
     rows = table(row(), row("tome", 0.7), row("evit", 0.7, top1_lo=None, latency_ms_hi=None))
     for figure, name in ((charts.accuracy_by_compute(rows), "gmacs"), (charts.accuracy_by_latency(rows), "latency_ms")):
         told = rows.set_index("method").loc["tome"]
@@ -231,7 +224,7 @@ def test_intervals_end_where_the_table_says():
         assert trace(figure, "evit").error_y.arrayminus == (None,)
 
 
-def test_the_front_is_the_tables(photographs):
+def test_the_front_against_compute_is_that_of_the_table(photographs):
     figure = charts.accuracy_by_compute(photographs)
     front = photographs[photographs["pareto"]].groupby(["method", "params", "keep"], dropna=False)
     assert drawn(trace(figure, "Pareto front")) == set(map(tuple, front[["gmacs", "top1"]].mean().round(6).to_numpy()))
@@ -240,30 +233,26 @@ def test_the_front_is_the_tables(photographs):
     assert list(steps.x) == sorted(set(steps.x))
 
 
-def test_of_time_the_front_is_what_no_point_beats():
+def test_the_front_against_time_has_the_points_that_no_other_beats():
     figure = charts.accuracy_by_latency(comparison())
     points = set().union(*(drawn(one) for one in figure.data if one.mode == "lines+markers"))
     best = {(x, y) for x, y in points if not any(a <= x and b >= y and (a, b) != (x, y) for a, b in points)}
-    assert drawn(trace(figure, "best for its time")) == best
+    assert drawn(trace(figure, "Pareto front of the estimates")) == best
 
 
-def test_pointing_at_a_point_shows_its_row():
+def test_hover_texts_show_the_row():
     rows = [row(), row("tp", 0.7, params="algorithm=kmeans,weighted=true"), row("tp", 0.7, params="algorithm=kmedoids")]
     told = trace(charts.accuracy_by_compute(table(*rows)), "tp(algorithm=kmeans,weighted=true)").hovertext[0]
     for part in (
-        *(
-            "<b>tp(algorithm=kmeans,weighted=true)</b>",
-            "algorithm=kmeans, weighted=true",
-            "keep 0.7",
-            "stages(at=3-6-9)",
-        ),
-        *("after_attention", "3.63 GMACs, 21.0 % saved", "77.2 % top-1 [75.2, 78.2]", "-2.0 points", "[-3.0, -1.0]"),
-        *("batch 32: 40 ms [39, 41]", "1.27× [1.24, 1.30], faster"),  # noqa: RUF001
+        *("<b>tp(algorithm=kmeans,weighted=true)</b>", "algorithm=kmeans, weighted=true", "keep 0.7"),
+        *("stages(at=3-6-9)", "after_attention", "3.63 GMACs, 21.0 % saved", "77.2 % top-1 [75.2, 78.2]"),
+        *("-2.0 points [-3.0, -1.0] against the plain model", "batch 32: 40 ms [39, 41]"),
+        "1.27× [1.24, 1.30], faster",  # noqa: RUF001
     ):
         assert part in told, told
 
 
-def test_each_batch_size_and_mode_has_a_view_of_times():
+def test_each_batch_size_and_mode_has_a_view_against_time():
     rows = comparison()
     figure = charts.accuracy_by_latency(rows)
     found = entries(figure)
@@ -276,7 +265,7 @@ def test_each_batch_size_and_mode_has_a_view_of_times():
         assert sorted(data["x"][place]) == sorted(own["latency_ms"])
         assert name in layout["xaxis.title.text"]
         assert all(len(values) == len(figure.data) for values in data.values())
-        # What the reader hid stays hidden.
+        # Series that the reader has hidden stay hidden.
         assert "visible" not in data
     assert found["batch 1"][0]["x"][order.index("tome")] == trace(figure, "tome").x
     assert not charts.accuracy_by_latency(rows[rows["batch_size"] == 1]).layout.updatemenus
@@ -296,7 +285,7 @@ def cells(figure):
     }
 
 
-def test_the_map_tells_faster_from_slower_and_sure_from_unsure():
+def test_the_map_distinguishes_faster_from_slower_and_certain_from_uncertain():
     rows = comparison()
     figure = charts.crossover_map(rows[rows["mode"] == "eager"])
     found = cells(figure)
@@ -315,7 +304,7 @@ def test_the_map_tells_faster_from_slower_and_sure_from_unsure():
     assert heat.zmax >= max(abs(z) for z, _ in found.values() if z is not None)
 
 
-def test_what_saves_nothing_is_not_expected_to_be_faster():
+def test_cells_that_save_nothing_are_not_hatched():
     figure = charts.crossover_map(table(row(), row("tome", 0.9, gmacs_saved=-1.0, verdict="SLOWER", speedup=0.9)))
     assert cells(figure) == {("tome", 0): (pytest.approx(np.log2(0.9)), False)}
     assert figure.layout.xaxis.ticktext == ("0.9",)
@@ -329,7 +318,7 @@ def test_the_map_has_a_view_for_each_mode():
     assert len(found["eager"][0]["z"][0]) == len(found["compile"][0]["z"][0]) == 3
 
 
-def test_tokens_are_the_tables(embedded):
+def test_tokens_per_block_match_the_table(embedded):
     figure = charts.tokens_per_block(embedded)
     found = entries(figure)
     order = [one.name for one in figure.data]
@@ -340,14 +329,14 @@ def test_tokens_are_the_tables(embedded):
         assert list(data["y"][order.index("plain model")]) == [64.0] * 12
 
 
-def test_lines_that_lie_on_one_another_are_all_named():
+def test_hover_texts_name_all_coinciding_lines():
     figure = charts.tokens_per_block(
         table(row(), row("tome", 0.7), row("evit", 0.7), row("dct", 0.7, tokens_per_block="196 9"))
     )
     told = trace(figure, "tome").hovertext
-    assert told[0] == "<b>196 tokens leave block 0</b><br>plain model<br>tome<br>evit<br>dct"
-    assert told[5] == "<b>137 tokens leave block 5</b><br>tome<br>evit"
-    assert trace(figure, "dct").hovertext[1] == "<b>9 tokens leave block 1</b><br>dct"
+    assert told[0] == "<b>196 tokens after block 0</b><br>plain model<br>tome<br>evit<br>dct"
+    assert told[5] == "<b>137 tokens after block 5</b><br>tome<br>evit"
+    assert trace(figure, "dct").hovertext[1] == "<b>9 tokens after block 1</b><br>dct"
 
 
 def test_bars_add_up_to_the_total():
@@ -373,8 +362,8 @@ def ends(figure):
     }
 
 
-def test_published_and_measured_are_tied():
-    figure = charts.claims_beside(table(row(**TOME, gmacs=2.703, top1=78.9, images=50_000)))
+def test_published_and_measured_points_are_connected():
+    figure = charts.published_and_measured(table(row(**TOME, gmacs=2.703, top1=78.9, images=50_000)))
     assert ends(figure) == {"y": ((2.7, 78.826), (2.703, 78.9), "solid")}
     hollow, full = (
         next(one for one in figure.data if one.marker.symbol == symbol and one.x != (None,))
@@ -386,9 +375,9 @@ def test_published_and_measured_are_tied():
     assert "+0.07 points" in full.hovertext[0]
 
 
-def test_claims_of_other_images_are_tied_with_dots_and_regimes_kept_apart():
+def test_incomparable_claims_are_dotted_and_regimes_have_their_own_plots():
     both = [row(**TOME, gmacs=2.703, top1=78.9), row("evit", 0.7, regime="fine-tuned", images=50_000, top1=79.4)]
-    figure = charts.claims_beside(table(row(), *both))
+    figure = charts.published_and_measured(table(row(), *both))
     titles = {axis: figure.layout[axis].title.text for axis in ("yaxis", "yaxis2")}
     assert titles == {"yaxis": "top-1 (%) · off-the-shelf", "yaxis2": "top-1 (%) · fine-tuned"}
     assert figure.layout.yaxis.domain[0] > figure.layout.yaxis2.domain[1]
@@ -400,11 +389,11 @@ def test_claims_of_other_images_are_tied_with_dots_and_regimes_kept_apart():
     assert sorted(named) == ["evit", "measured", "not comparable", "plain model", "published", "tome"]
 
 
-def test_without_claims_there_is_no_chart_of_them():
-    assert charts.claims_beside(table(row("tome", 0.7), row("my_method", 0.7))) is None
+def test_no_chart_without_claims():
+    assert charts.published_and_measured(table(row("tome", 0.7), row("my_method", 0.7))) is None
 
 
-def test_a_series_looks_the_same_everywhere():
+def test_a_series_looks_the_same_in_all_charts():
     rows = comparison()
     looks = [
         {one.name: (one.line.color, one.marker.symbol, one.line.dash) for one in draw(rows).data if one.name in order}
@@ -415,17 +404,17 @@ def test_a_series_looks_the_same_everywhere():
     assert len(set(looks[0].values())) == 4
 
 
-def test_a_series_keeps_its_look_while_others_are_not_measured_yet():
+def test_the_style_of_a_series_does_not_depend_on_what_is_measured():
     done = charts.accuracy_by_compute(table(row(), row("evit", 0.7), row("tome", 0.7)))
     begun = charts.accuracy_by_compute(table(row(), failed("evit"), row("tome", 0.7)))
     assert trace(done, "tome").marker == trace(begun, "tome").marker
 
 
 def test_forty_series_look_different():
-    count = len(COLOURS) * len(SYMBOLS)
-    looks = styles(map(str, range(count))).values()
+    count = len(SERIES_COLOURS) * len(SYMBOLS)
+    looks = series_styles(map(str, range(count))).values()
     assert len({(one.colour, one.symbol) for one in looks}) == count
-    few = list(styles(map(str, range(len(COLOURS) * len(DASHES)))).values())
+    few = list(series_styles(map(str, range(len(SERIES_COLOURS) * len(DASHES)))).values())
     assert len({(one.colour, one.dash) for one in few}) == len(few)
 
 
@@ -445,9 +434,9 @@ def hostile():
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_what_users_wrote_is_text_and_short(draw):
+def test_texts_from_users_are_escaped_and_cut(draw):
     found = list(texts(content(draw(hostile()))))
-    assert any("alert(1)" in text for text in found) or draw is charts.claims_beside
+    assert any("alert(1)" in text for text in found) or draw is charts.published_and_measured
     for text in found:
         assert "<" not in OWN.sub("", text)
         assert not re.search(r"[\x00-\x1f\u202e]", text)
@@ -455,7 +444,7 @@ def test_what_users_wrote_is_text_and_short(draw):
         assert text.count("<br>") < 30
 
 
-def test_names_that_are_cut_alike_stay_apart():
+def test_names_that_are_equal_when_cut_stay_separate():
     rows = [row(), *(row("n" * 50 + letter + "n" * 50, 0.7, gmacs=gmacs) for letter, gmacs in (("a", 1.0), ("b", 2.0)))]
     split = charts.macs_split(table(*rows))
     assert len(set(split.layout.yaxis.ticktext)) == 2
@@ -464,7 +453,7 @@ def test_names_that_are_cut_alike_stay_apart():
     assert len(charts.crossover_map(table(*rows)).data[0].z) == 2
 
 
-def test_beside_a_bar_parameters_have_a_line_of_their_own():
+def test_bar_labels_put_parameters_on_their_own_line():
     rows = [row(), *(row("tp", 0.7, params=f"algorithm={name}") for name in ("kmeans", "kmedoids"))]
     tall = charts.macs_split(table(*rows))
     assert tall.layout.yaxis.ticktext == ("plain model", "tp<br>(algorithm=kmeans)", "tp<br>(algorithm=kmedoids)")
@@ -475,7 +464,7 @@ def test_beside_a_bar_parameters_have_a_line_of_their_own():
 def test_a_label_keeps_both_ends():
     assert label("tome") == "tome"
     long = label("token_pooling(algorithm=kmedoids,init=scores,w=true)")
-    assert len(long) == LONGEST
+    assert len(long) == MAX_LABEL
     assert long.startswith("token_pooling(")
     assert long.endswith("w=true)")
     assert label("<b>&") == "&lt;b&gt;&amp;"

@@ -76,7 +76,7 @@ def test_two_runs_are_compared_by_name(run: Run, results: Path, tmp_path: Path) 
     assert read.stdout.count("': 2 tests") == 5
 
 
-def test_each_measured_time_comes_once_with_all_of_its_samples(exported: dict[str, Any], results: Path) -> None:
+def test_each_time_measurement_is_exported_once_with_all_samples(exported: dict[str, Any], results: Path) -> None:
     assert [one["stats"]["data"] for one in exported["benchmarks"]] == samples(results)
     for one in exported["benchmarks"]:
         data = one["stats"]["data"]
@@ -88,7 +88,7 @@ def test_each_measured_time_comes_once_with_all_of_its_samples(exported: dict[st
     assert "dynamic_vit" not in str(names)  # skipped, as it needs fine-tuned weights
 
 
-def test_what_the_table_says_stands_beside_the_times(exported: dict[str, Any], results: Path) -> None:
+def test_values_of_the_table_are_exported_with_the_times(exported: dict[str, Any], results: Path) -> None:
     table = pd.read_parquet(results / "table.parquet")
     for one in exported["benchmarks"]:
         told, extra = one["params"], one["extra_info"]
@@ -103,14 +103,14 @@ def test_what_the_table_says_stands_beside_the_times(exported: dict[str, Any], r
     assert exported["machine_info"]["processor"] == environment["device_name"]
 
 
-def test_without_a_file_it_is_printed(run: Run, results: Path) -> None:
+def test_without_out_the_json_is_printed(run: Run, results: Path) -> None:
     code, out, err = run("export", str(results))
     assert (code, err) == (0, "")
     assert len(json.loads(out)["benchmarks"]) == 5
     assert run("export", str(results), "--out", "-")[1] == out
 
 
-def test_no_times_are_the_users_mistake(run: Run, tmp_path: Path) -> None:
+def test_results_without_times_are_a_user_error(run: Run, tmp_path: Path) -> None:
     run("compare", "--methods", "evit", "--keep", "0.5", "--only", "macs", "--out", "counted")
     code, out, err = run("export", "counted", "--out", "x.json")
     assert (code, out) == (2, "")
@@ -122,7 +122,7 @@ def test_no_times_are_the_users_mistake(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_file_that_cannot_be_written_is_too(run: Run, results: Path) -> None:
+def test_an_unwritable_file_is_a_user_error(run: Run, results: Path) -> None:
     code, _, err = run("export", str(results), "--out", "missing/x.json")
     assert code == 2
     assert err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What a comparison comes to, against numbers worked out by hand and against SciPy's interpolation."""
+"""Headlines and readings, compared with numbers computed by hand and with SciPy's interpolation."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 
 from tokbench.report.html.curves import curves
-from tokbench.report.html.headlines import READINGS, crossover, equal, headlines
+from tokbench.report.html.headlines import READINGS, at_equal, headlines
 from tokbench.results.table import read_table
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -55,8 +55,8 @@ def table(*rows):
 
 
 def one(*rows, **asked):
-    """The only row of `equal`."""
-    (only,) = equal(table(*rows), **asked).to_dict("records")
+    """The only row of `at_equal`."""
+    (only,) = at_equal(table(*rows), **asked).to_dict("records")
     return only
 
 
@@ -74,7 +74,7 @@ def sentence(*rows, **asked):
 
 
 def photographs():
-    return pd.read_csv(RESULTS / "photographs" / "stages" / "table.csv")
+    return pd.read_csv(RESULTS / "photographs" / "stages" / "table.csv").assign(mode="eager", noise_floor=math.nan)
 
 
 # Multiples of 1/8 and of 1/64 make halves and sums exact, so that a limit that is just touched stays so.
@@ -105,11 +105,11 @@ def test_headlines_of_the_photographs():
     expected = {
         "tome": "keeps top-1 within 0.5 points with 35 % [4, 39] fewer MACs, 1.63x [1.61, 1.87] faster at batch 32",
         "tofu": "keeps top-1 within 0.5 points with 17 % [5, 30] fewer MACs, "
-        "no faster for sure (1.28x [1.16, 1.37]) at batch 32",
+        "not surely faster (1.28x [1.16, 1.37]) at batch 32",
         "token_pooling": "keeps top-1 within 0.5 points with 13 % [5, 22] fewer MACs, "
-        "no faster for sure (0.98x [0.92, 1.01]) at batch 32",
-        "gtp": "loses 0.6 points [-0.7, 2.1] already with 12 % fewer MACs, as fast (1.04x [0.99, 1.10]) at batch 32",
-        "grid_pooling": "loses 7.4 points [4.7, 10.5] already with 19 % fewer MACs, "
+        "not surely faster (0.98x [0.92, 1.01]) at batch 32",
+        "gtp": "already loses 0.6 points [-0.7, 2.1] with 12 % fewer MACs, same speed (1.04x [0.99, 1.10]) at batch 32",
+        "grid_pooling": "already loses 7.4 points [4.7, 10.5] with 19 % fewer MACs, "
         "1.36x [1.27, 1.54] faster at batch 32",
     }
     assert {method: told[method].text.replace(TIMES, "x") for method in expected} == expected
@@ -121,7 +121,7 @@ def test_headlines_of_the_photographs():
 
 
 def test_readings_of_the_photographs():
-    read = equal(photographs()).set_index("method")
+    read = at_equal(photographs()).set_index("method")
     # tome saves 35.125 % at -0.4 points and 50.288 % at -10.2: 30 % are saved at a fraction of 0.76293 of the way
     # from 13.505 % to 35.125 %.
     assert read.loc["tome", "saved_at_equal_accuracy"] == pytest.approx(35.27977, abs=1e-4)
@@ -134,17 +134,14 @@ def test_readings_of_the_photographs():
     assert read.loc["ats", "delta_at_equal_time"] == pytest.approx(-4.0 * 0.3 / 0.4490836, abs=1e-4)
 
 
-def test_an_unfinished_or_embedded_directory_is_read_too():
+def test_embedded_and_unfinished_results_can_be_read():
     measured = read_table(RESULTS / "reference" / "embedded")
     stored = pd.read_parquet(RESULTS / "reference" / "embedded" / "table.parquet")
-    pd.testing.assert_frame_equal(equal(measured), equal(stored))
-    assert len(headlines(measured)) == len(equal(measured)) > 0
+    pd.testing.assert_frame_equal(at_equal(measured), at_equal(stored))
+    assert len(headlines(measured)) == len(at_equal(measured)) > 0
     waiting = measured.assign(status="failed", reason="not measured yet")
     assert headlines(waiting) == []
-    assert len(equal(waiting)) == len(crossover(waiting)) == 0
-    # From the embedded suite's own rows: each keep once, seeds together.
-    ran = measured.query("status == 'ok' and method != 'none'").drop_duplicates(["method", "params", "keep"])
-    assert len(crossover(measured)) == len(ran)
+    assert len(at_equal(waiting)) == 0
 
 
 # ---- equal accuracy, compute and time: hand-worked
@@ -166,12 +163,12 @@ def test_equal_accuracy_by_hand():
 
 
 @pytest.mark.parametrize(("lost", "saved"), [(0.0, 10.0), (0.5, 15.0), (1.0, 20.0), (2.0, 30.0), (6.0, math.nan)])
-def test_the_limit_may_be_another(lost, saved):
+def test_the_limit_can_be_changed(lost, saved):
     rows = [row(0.9, 10.0, 0.0, 1.1), row(0.7, 30.0, -2.0, 1.5), row(0.5, 50.0, -6.0, 2.0)]
     assert one(*rows, lost=lost)["saved_at_equal_accuracy"] == pytest.approx(saved, nan_ok=True)
 
 
-def test_what_lies_beyond_the_lowest_keep_is_open():
+def test_readings_beyond_the_lowest_keep_are_open():
     read = one(row(0.9, 10.0, 0.2, 1.1), row(0.7, 30.0, -0.2, 1.25), lost=0.5, saved=31.0, speedup=1.3)
     lo, estimate, hi = spread(read, "saved_at_equal_accuracy")
     # The lower ends are -0.8 and -1.2.
@@ -188,7 +185,7 @@ def test_what_lies_beyond_the_lowest_keep_is_open():
     assert (estimate, hi) == (pytest.approx(-0.2 * 0.8), pytest.approx(0.8))
 
 
-def test_a_method_that_comes_back_is_not_credited_past_its_first_loss():
+def test_a_method_that_recovers_gets_no_credit_beyond_its_first_loss():
     dips = [row(0.9, 10.0, -1.0, 1.1), row(0.7, 30.0, 0.0, 1.5), row(0.5, 50.0, -6.0, 2.0)]
     assert one(*dips, lost=0.5)["saved_at_equal_accuracy"] == pytest.approx(5.0)
     # To touch the limit is to be within it.
@@ -196,13 +193,13 @@ def test_a_method_that_comes_back_is_not_credited_past_its_first_loss():
     assert one(*touches, lost=0.5)["saved_at_equal_accuracy"] == pytest.approx(30 + 20 / 12)
 
 
-def test_what_rounding_leaves_does_not_put_a_point_outside_the_limit():
+def test_rounding_errors_do_not_move_a_point_outside_the_limit():
     loss = 100 * 0.007  # 0.7000000000000001
     assert loss > 0.7
     assert sentence(row(0.9, 10.0, -loss, 1.1), lost=0.7).startswith("keeps top-1 within 0.7 points with at least 10 %")
 
 
-def test_a_keep_that_costs_more_than_the_plain_model_takes_nothing_away():
+def test_a_keep_that_costs_more_than_the_plain_model_does_not_reduce_the_saving():
     # The way goes from 0 % to -4 % and on to 20 %; the limit is passed half-way between the two keeps, at 8 %.
     rows = [row(0.9, -4.0, 0.0, 0.9, "SLOWER"), row(0.7, 20.0, -1.0, 1.5)]
     read = one(*rows, lost=0.5, saved=8.0)
@@ -211,7 +208,7 @@ def test_a_keep_that_costs_more_than_the_plain_model_takes_nothing_away():
     assert one(*rows, lost=0.1)["saved_at_equal_accuracy"] == 0.0
 
 
-def test_an_untimed_neighbour_leaves_the_time_open():
+def test_no_speedup_next_to_an_untimed_keep():
     rows = [row(0.9, 10.0, 0.0, 1.1), row(0.7, 30.0, -2.0, None), row(0.5, 50.0, -6.0, 2.0)]
     read = one(*rows, lost=0.5)
     assert np.isnan(spread(read, "speedup_at_equal_accuracy")).all()
@@ -231,7 +228,7 @@ falling = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 16), st.integers
 
 @FEW
 @given(falling, st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)))
-def test_on_a_falling_curve_readings_are_inverse_interpolation(steps, shares):
+def test_readings_of_falling_curves_are_inverse_interpolations(steps, shares):
     saved, lost, gained = np.cumsum([(0, 0, 0), *steps], axis=0).T.astype(float)
     loss, speedup = lost / 8, 1 + gained / 64
     rows = [row(1 - k / 8, saved[k], -loss[k], speedup[k]) for k in range(1, len(saved))]
@@ -266,7 +263,7 @@ def walk(drawn, lost, name):
 
 @FEW
 @given(points, st.integers(0, 16).map(lambda n: n / 8))
-def test_on_any_curve_it_is_a_walk_outwards_from_the_plain_model(drawn, lost):
+def test_the_saving_follows_the_curve_from_the_plain_model(drawn, lost):
     read = one(*made(drawn), lost=lost)
     names = {"": "delta_top1", "_lo": "delta_lo", "_hi": "delta_hi"}
     for end, name in names.items():
@@ -278,7 +275,7 @@ def test_on_any_curve_it_is_a_walk_outwards_from_the_plain_model(drawn, lost):
 
 @FEW
 @given(points, st.integers(0, 16).map(lambda n: n / 8), st.integers(1, 160), st.integers(65, 160))
-def test_an_interval_holds_its_estimate(drawn, lost, saved, speedup):
+def test_intervals_contain_their_estimates(drawn, lost, saved, speedup):
     read = one(*made(drawn), lost=lost, saved=saved / 2, speedup=speedup / 64)
     for name in READINGS:
         lo, estimate, hi = spread(read, name)
@@ -291,7 +288,7 @@ def test_an_interval_holds_its_estimate(drawn, lost, saved, speedup):
 
 @FEW
 @given(points, st.data(), st.integers(0, 16).map(lambda n: n / 8))
-def test_a_point_on_the_line_changes_nothing(drawn, data, lost):
+def test_an_additional_point_on_the_line_changes_nothing(drawn, data, lost):
     after = data.draw(st.integers(0, len(drawn) - 1))
     start = [(0, 0.0, 0, 64, 0), *drawn][after]
     # Half-way between two neighbours, in all of their numbers.
@@ -306,7 +303,7 @@ def test_a_point_on_the_line_changes_nothing(drawn, data, lost):
 
 @FEW
 @given(points, st.integers(0, 16).map(lambda n: n / 8), st.sampled_from([0.25, 0.5, 2.0]))
-def test_units_carry_through(drawn, lost, factor):
+def test_readings_scale_with_their_units(drawn, lost, factor):
     before = one(*made(drawn), lost=lost, saved=20.0)
     savings = one(*made(drawn, factor=factor), lost=lost, saved=20.0 * factor)
     differences = one(*made(drawn, points_factor=factor), lost=lost * factor, saved=20.0)
@@ -341,10 +338,9 @@ def test_failed_and_skipped_rows_are_left_out():
     ran = [row(0.9, 10.0, 0.0, 1.1), row(0.7, 30.0, -2.0, 1.5)]
     out = [row(0.5, 50.0, -6.0, 2.0, status="failed"), row(0.3, 60.0, -9.0, 3.0, status="skipped")]
     assert same(one(*ran, *out), one(*ran))
-    assert list(crossover(table(*ran, *out))["keep"]) == [0.9, 0.7]
 
 
-def test_what_differs_by_more_than_the_keep_is_another_curve():
+def test_other_settings_are_separate_curves():
     rows = [
         row(0.5, 50.0, -1.0, 2.0, model="vit"),
         row(0.7, 30.0, -1.0, 1.5),
@@ -354,7 +350,7 @@ def test_what_differs_by_more_than_the_keep_is_another_curve():
         row(0.7, 30.0, -1.0, 1.5, method="evit", params="fuse=true"),
         row(0.7, 30.0, -1.0, 1.5, method="evit", params="fuse=false"),
     ]
-    read = equal(table(*rows))
+    read = at_equal(table(*rows))
     # Grouped by model, and in a model in the table's order.
     assert set(zip(read["model"], read["method"], read["mode"], read["batch_size"], strict=True)) == {
         ("vit", "tome", "eager", 8),
@@ -368,26 +364,17 @@ def test_what_differs_by_more_than_the_keep_is_another_curve():
     assert len(read) == len(rows)
 
 
-def test_a_table_from_before_the_modes_is_read():
-    rows = table(row(0.7, 30.0, -2.0, 1.5)).drop(columns=["mode", "noise_floor"])
-    assert list(equal(rows)["mode"]) == ["eager"]
-    assert list(equal(rows.assign(compiled=True))["mode"]) == ["compile"]
-    assert len(headlines(rows)) == 1
-
-
-def test_a_keep_that_is_not_known_is_a_point_all_the_same():
+def test_a_point_may_have_no_keep():
     counts = row(None, 30.0, -2.0, 1.5, schedule="explicit(counts=9-6-3)")
     assert one(counts, lost=1.0)["saved_at_equal_accuracy"] == pytest.approx(15.0)
-    assert len(crossover(table(counts))) == 0
 
 
-def test_there_is_nothing_to_say_of_the_plain_model_alone():
+def test_the_plain_model_alone_has_no_curves_and_headlines():
     assert curves(table()) == []
     assert headlines(table()) == []
-    assert list(equal(table()).columns) == list(equal(table(row(0.7, 30.0, -2.0, 1.5))).columns)
-    assert list(crossover(table()).columns) == list(crossover(table(row(0.7, 30.0, -2.0, 1.5))).columns)
+    assert list(at_equal(table()).columns) == list(at_equal(table(row(0.7, 30.0, -2.0, 1.5))).columns)
     assert headlines(table(row(0.7, None, None, None))) == []
-    assert len(equal(table(row(0.7, 30.0, None, 1.5)))) == 0
+    assert len(at_equal(table(row(0.7, 30.0, None, 1.5)))) == 0
 
 
 # ---- sentences
@@ -420,17 +407,17 @@ KEEPS = "keeps top-1 within 0.5 points with "
         # Not even at its highest: nobody has seen what lies between it and the plain model.
         (
             [row(0.9, 9.0, -3.1, 1.2), row(0.5, 60.0, -9.0, 2.0)],
-            "loses 3.1 points [2.1, 4.1] already with 9 % fewer MACs, 1.20x [1.14, 1.26] faster at batch 8",
+            "already loses 3.1 points [2.1, 4.1] with 9 % fewer MACs, 1.20x [1.14, 1.26] faster at batch 8",
         ),
         (
             [row(0.9, -9.0, -3.1, 0.8, "SLOWER")],
-            "loses 3.1 points [2.1, 4.1] already with 9 % more MACs, 1.25x [1.19, 1.32] slower at batch 8",
+            "already loses 3.1 points [2.1, 4.1] with 9 % more MACs, 1.25x [1.19, 1.32] slower at batch 8",
         ),
-        ([row(0.9, 0.3, -3.1, None)], "loses 3.1 points [2.1, 4.1] already with as many MACs"),
+        ([row(0.9, 0.3, -3.1, None)], "already loses 3.1 points [2.1, 4.1] with the same MACs"),
         ([row(0.9, -3.0, 0.1, None)], "keeps top-1 within 0.5 points, but with 3 % more MACs"),
         (
             [row(0.9, -3.0, 0.0, None), row(0.7, 5.0, -8.0, None)],
-            "loses 8.0 points [7.0, 9.0] already with 5 % fewer MACs",
+            "already loses 8.0 points [7.0, 9.0] with 5 % fewer MACs",
         ),
         # Without accuracies, times or MACs: the lowest keep.
         (
@@ -445,7 +432,7 @@ KEEPS = "keeps top-1 within 0.5 points with "
         ([row(0.9, 10.0, 0.0, None), row(0.7, 30.0, -2.0, None)], KEEPS + "15 % [5, 25] fewer MACs"),
     ],
 )
-def test_a_sentence_for_each_case(rows, text):
+def test_the_sentence_of_each_case(rows, text):
     assert sentence(*rows) == text
 
 
@@ -467,18 +454,18 @@ def test_a_sentence_names_its_limit(lost, start):
         (("FASTER", "FASTER"), (1.2, 1.68), 0.0, "1.32x [1.25, 1.39] faster"),
         # The nearest keep decides, unless what is between the two is too near the plain model's time.
         (("FASTER", "AMBIGUOUS"), (1.2, 1.68), 0.0, "1.32x [1.25, 1.39] faster"),
-        (("AMBIGUOUS", "FASTER"), (1.2, 1.68), 0.0, "no faster for sure (1.32x [1.25, 1.39])"),
-        (("FASTER", "FASTER"), (1.2, 1.68), 30.0, "no faster for sure (1.32x [1.25, 1.39])"),
-        (("AMBIGUOUS", "AMBIGUOUS"), (1.2, 1.68), 0.0, "no faster for sure (1.32x [1.25, 1.39])"),
-        (("SAME", "AMBIGUOUS"), (1.2, 1.68), 0.0, "no faster for sure (1.32x [1.25, 1.39])"),
-        (("SAME", "SAME"), (1.0, 1.0), 0.0, "as fast (1.00x [0.95, 1.05])"),
-        (("SLOWER", "FASTER"), (0.8, 1.6), 0.0, "no faster for sure (1.00x [0.95, 1.05])"),
-        (("FASTER", "SLOWER"), (1.1, 0.7), 0.0, "no faster for sure (1.00x [0.95, 1.05])"),
+        (("AMBIGUOUS", "FASTER"), (1.2, 1.68), 0.0, "not surely faster (1.32x [1.25, 1.39])"),
+        (("FASTER", "FASTER"), (1.2, 1.68), 30.0, "not surely faster (1.32x [1.25, 1.39])"),
+        (("AMBIGUOUS", "AMBIGUOUS"), (1.2, 1.68), 0.0, "not surely faster (1.32x [1.25, 1.39])"),
+        (("SAME", "AMBIGUOUS"), (1.2, 1.68), 0.0, "not surely faster (1.32x [1.25, 1.39])"),
+        (("SAME", "SAME"), (1.0, 1.0), 0.0, "same speed (1.00x [0.95, 1.05])"),
+        (("SLOWER", "FASTER"), (0.8, 1.6), 0.0, "not surely faster (1.00x [0.95, 1.05])"),
+        (("FASTER", "SLOWER"), (1.1, 0.7), 0.0, "not surely faster (1.00x [0.95, 1.05])"),
         (("SLOWER", "SLOWER"), (0.8, 0.8), 0.0, "1.25x [1.19, 1.32] slower"),
         (("SLOWER", "AMBIGUOUS"), (0.8, 0.84), 0.0, "1.23x [1.18, 1.30] slower"),
     ],
 )
-def test_a_time_is_called_what_its_verdicts_allow(verdicts, speedups, floor, said):
+def test_the_wording_of_times_follows_the_verdicts(verdicts, speedups, floor, said):
     near, far = (
         row(keep, saved, delta, speedup, verdict, noise_floor=floor)
         for keep, saved, delta, speedup, verdict in zip(
@@ -489,12 +476,12 @@ def test_a_time_is_called_what_its_verdicts_allow(verdicts, speedups, floor, sai
 
 
 @pytest.mark.parametrize(("verdicts", "faster"), [(("AMBIGUOUS", "FASTER"), True), (("FASTER", "AMBIGUOUS"), False)])
-def test_beyond_half_way_the_lower_keep_is_the_nearest(verdicts, faster):
+def test_the_nearest_keep_decides_about_the_verdict(verdicts, faster):
     near, far = row(0.9, 10.0, 0.0, 1.2, verdicts[0]), row(0.7, 30.0, -2.0, 1.6, verdicts[1])
-    assert ("no faster for sure" not in sentence(near, far, lost=1.5)) == faster
+    assert ("not surely faster" not in sentence(near, far, lost=1.5)) == faster
 
 
-def test_the_largest_timed_batch_and_eager_mode_are_told():
+def test_times_are_for_the_largest_batch_and_eager_mode():
     def told(*settings_):
         (headline,) = headlines(table(*(row(0.7, 30.0, 0.0, **{"speedup": 1.5} | own) for own in settings_)))
         return headline.batch_size, headline.mode, headline.text.partition(" at ")[2].partition(" at ")[2]
@@ -510,7 +497,7 @@ def test_the_largest_timed_batch_and_eager_mode_are_told():
     assert untimed.speedup is None
 
 
-def test_a_headline_carries_its_numbers():
+def test_headlines_include_the_numbers():
     (told,) = headlines(table(*WITHIN))
     assert (told.model, told.method) == ("deit", "tome")
     read = one(*WITHIN)
@@ -519,35 +506,3 @@ def test_a_headline_carries_its_numbers():
     assert told.delta.estimate == pytest.approx(-0.5)
     (open_,) = headlines(table(row(0.5, 60.0, 0.0, 2.0)))
     assert (open_.gmacs_saved.estimate, open_.gmacs_saved.hi) == (None, None)
-
-
-# ---- crossover
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "since"),
-    [
-        ("SLOWER AMBIGUOUS FASTER FASTER", 0.5),
-        ("FASTER FASTER FASTER FASTER", 0.9),
-        ("FASTER SAME FASTER FASTER", 0.5),
-        ("FASTER FASTER FASTER AMBIGUOUS", math.nan),
-        ("SLOWER SLOWER SLOWER SLOWER", math.nan),
-    ],
-)
-def test_from_which_keep_on_fewer_macs_are_less_time(verdicts, since):
-    keeps = (0.9, 0.7, 0.5, 0.3)
-    rows = [row(k, 100 * (1 - k), None, 1.5, verdict) for k, verdict in zip(keeps, verdicts.split(), strict=True)]
-    at_one = [{**one_, "batch_size": 1, "verdict": "SLOWER"} for one_ in rows]
-    map_ = crossover(table(*rows[::-1], *at_one))
-    assert list(map_["keep"]) == [*keeps, *keeps]
-    assert map_["faster_from"].tolist() == pytest.approx([since] * 4 + [math.nan] * 4, nan_ok=True)
-    assert map_["verdict"].tolist()[:4] == verdicts.split()
-    assert map_["batch_size"].tolist() == [8] * 4 + [1] * 4
-    assert map_["gmacs_saved"].tolist()[:4] == pytest.approx([10, 30, 50, 70])
-
-
-def test_a_keep_without_a_time_is_not_on_the_map():
-    map_ = crossover(table(row(0.9, 10.0, 0.0, 1.1), row(0.7, 30.0, -2.0, None), row(0.5, None, None, 2.0)))
-    assert list(map_["keep"]) == [0.9, 0.5]
-    assert set(map_["faster_from"]) == {0.9}
-    assert math.isnan(map_["gmacs_saved"].iloc[1])

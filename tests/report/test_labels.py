@@ -1,8 +1,8 @@
-"""What rows are called: short, and still told apart."""
+"""The names of rows: short, but unique."""
 
 import pandas as pd
 
-from tokbench.report.labels import labels, series, word
+from tokbench.report.labels import cell_text, labels, series
 
 
 def rows(*told):
@@ -12,23 +12,23 @@ def rows(*told):
     return pd.DataFrame([(*one, *usual[len(one) :]) for one in told], columns=columns)
 
 
-def test_what_all_rows_of_a_method_share_is_left_out():
+def test_shared_parameters_are_left_out():
     table = rows(("tome", "proportional=true"), ("tp", "algorithm=kmeans,w=1"), ("tp", "algorithm=kmedoids,w=1"))
     assert labels(table) == ["tome", "tp(algorithm=kmeans)", "tp(algorithm=kmedoids)"]
     assert list(series(table)) == labels(table)
 
 
-def test_a_series_goes_over_the_keeps_and_seeds():
+def test_a_series_contains_all_keeps_and_seeds():
     table = rows(*[("tome", "")] * 4, ("evit", "")).assign(keep=[0.9, 0.7, 0.7, 0.5, 0.7], seed=[0, 0, 1, 0, 0])
     assert list(series(table)) == ["tome"] * 4 + ["evit"]
 
 
-def test_settings_are_told_only_of_the_label_that_has_several():
+def test_settings_are_only_added_to_labels_with_several():
     table = rows(("tome", ""), ("tome", "", "every_block"), ("evit", "", "stages(at=3-6-9)", "before_block"))
     assert list(series(table)) == ["tome stages(at=3-6-9)", "tome every_block", "evit"]
 
 
-def test_several_settings_are_told_together():
+def test_all_varying_settings_are_added():
     table = rows(
         ("tome", ""),
         ("tome", "", "every_block"),
@@ -40,7 +40,7 @@ def test_several_settings_are_told_together():
     assert told[-1] == "tome every_block before_block fine-tuned"
 
 
-def test_the_same_method_with_other_parameters_has_settings_of_its_own():
+def test_settings_are_compared_within_a_label():
     table = rows(("tp", "a=1"), ("tp", "a=2"), ("tp", "a=2", "every_block"))
     assert list(series(table)) == ["tp(a=1)", "tp(a=2) stages(at=3-6-9)", "tp(a=2) every_block"]
 
@@ -51,9 +51,9 @@ def test_the_index_is_kept():
     assert list(series(rows())) == []
 
 
-def test_what_is_missing_is_no_word():
+def test_missing_values_are_empty_texts():
     table = rows(("none", None, None, None), ("tome", float("nan")))
     assert list(series(table)) == ["none", "tome"]
-    assert [word(value) for value in (None, float("nan"), pd.NA, 0.7, 1.0, "a\nb\x1b[31m")] == [
+    assert [cell_text(value) for value in (None, float("nan"), pd.NA, 0.7, 1.0, "a\nb\x1b[31m")] == [
         *("", "", "", "0.7", "1", "a b [31m"),
     ]

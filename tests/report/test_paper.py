@@ -17,7 +17,7 @@ from tokbench.cli.plot import Axis, plot
 from tokbench.errors import UserError
 from tokbench.report.paper import table as paper_table
 from tokbench.report.paper.figure import ENDINGS, MARKERS, figure, save
-from tokbench.report.paper.rows import chosen, drawable
+from tokbench.report.paper.rows import figure_points, select_rows
 from tokbench.results.table import COLUMNS
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "embedded"
@@ -79,7 +79,7 @@ def comparison():
 
 def drawn(rows, x="gmacs", width=3.3, **asked):
     """The figure and its panels."""
-    picture = figure(drawable(chosen(rows, **asked), x), x, width)
+    picture = figure(figure_points(select_rows(rows, **asked), x), x, width)
     return picture, picture.axes
 
 
@@ -106,7 +106,7 @@ def curves(panel):
     return [np.column_stack(line.get_data()) for line in lines if line.get_markerfacecolor() != "none"]
 
 
-def test_an_svg_says_what_the_table_says(tmp_path):
+def test_an_svg_shows_the_content_of_the_table(tmp_path):
     save(drawn(comparison())[0], tmp_path / "fig.svg")
     told = texts(tmp_path / "fig.svg")
     for name in ("tome", "random_selection", "plain model", "Pareto", "95 % interval", "deit_tiny_patch16_224"):
@@ -117,7 +117,7 @@ def test_an_svg_says_what_the_table_says(tmp_path):
     assert marks(tmp_path / "fig.svg") == 4 + 1 + 2
 
 
-def test_seeds_are_averaged_and_keeps_are_joined_in_their_order():
+def test_seeds_are_averaged_and_keeps_connected_in_order():
     ours, random = curves(drawn(comparison())[1][0])
     expected = [1.2537 * (0.3 + 0.7 * keep) for keep in (0.5, 0.7)]
     np.testing.assert_allclose(ours[:, 0], expected)
@@ -135,14 +135,14 @@ def test_bars_are_the_intervals():
     np.testing.assert_allclose(whole[:, 1], [68.5 - drop, 76.1 - drop])
 
 
-def test_what_failed_is_never_drawn():
+def test_failed_rows_are_not_drawn():
     rows = table(row(), row("tome", 0.7), lost("tome"), lost("evit", status="skipped"))
     points = np.concatenate(curves(drawn(rows)[1][0]))
     assert points.shape == (1, 2)
     assert points[0, 1] < 99
 
 
-def test_a_panel_for_each_model():
+def test_each_model_has_a_panel():
     rows = table(*(row(*setting, model=model) for model in ("a", "b", "c") for setting in ((), ("tome", 0.7))))
     for width, side_by_side in ((3.3, 1), (6.8, 3)):
         picture, panels = laid_out(rows, width=width)
@@ -166,16 +166,16 @@ def test_latency_is_of_one_batch_size_and_mode():
         assert panel.get_xlabel() == told
         assert len(np.concatenate(curves(panel))) == 1
     with pytest.raises(UserError, match="--batch-size 32 was not measured: choose one of 8, 256"):
-        chosen(timed(), batch_size=32)
+        select_rows(timed(), batch_size=32)
     with pytest.raises(UserError, match="--mode cudagraph was not measured: choose one of compile, eager"):
-        chosen(timed(), mode="cudagraph")
+        select_rows(timed(), mode="cudagraph")
 
 
 def test_compute_is_the_same_at_all_batch_sizes():
     assert len(np.concatenate(curves(drawn(timed())[1][0]))) == 1
 
 
-def test_methods_are_chosen_by_their_name_or_their_lines():
+def test_methods_are_selected_by_method_or_series():
     both = [row("token_pooling", keep, params=f"algorithm={a}") for a in ("kmeans", "kmedoids") for keep in (0.9, 0.5)]
     rows = table(row(), *both, row("tome", 0.7), lost("evit"))
     for asked, lines in (("tome", 1), ("token_pooling", 2), ("token_pooling(algorithm=kmeans)", 1)):
@@ -183,9 +183,9 @@ def test_methods_are_chosen_by_their_name_or_their_lines():
         assert len(curves(panel)) == lines
         assert any(line.get_marker() == "*" for line in panel.lines)
     with pytest.raises(UserError, match="no method 'tomme' in these results: did you mean 'tome'"):
-        chosen(rows, ["tomme"])
+        select_rows(rows, ["tomme"])
     with pytest.raises(UserError, match=r"'evit' has no result \(failed: RuntimeError: out of memory\): leave it out"):
-        chosen(rows, ["tome", "evit"])
+        select_rows(rows, ["tome", "evit"])
 
 
 def test_methods_that_cost_the_same_are_ranked():
@@ -202,7 +202,7 @@ def test_methods_that_cost_the_same_are_ranked():
 
 
 @pytest.mark.parametrize("count", [3, 42])
-def test_every_line_differs_and_the_legend_covers_nothing(count):
+def test_all_lines_differ_and_the_legend_covers_nothing(count):
     rows = table(row(), *(row(f"method_{n}", keep) for n in range(count) for keep in (0.9, 0.5)))
     picture, (panel,) = laid_out(rows)
     (legend,) = picture.legends
@@ -258,11 +258,11 @@ def test_a_name_without_end_leaves_the_figure_its_size():
 def test_nothing_to_draw_says_what_to_run():
     unanswered = row("tome", 0.7, top1=np.nan)
     with pytest.raises(UserError, match=r"no accuracy was measured: .*--only macs,accuracy"):
-        drawable(chosen(table(row(top1=np.nan), unanswered)), "gmacs")
+        figure_points(select_rows(table(row(top1=np.nan), unanswered)), "gmacs")
     with pytest.raises(UserError, match=r"no latency was measured: .*--only macs,latency,accuracy"):
-        drawable(chosen(table(row(latency_ms=np.nan), row("tome", 0.7, latency_ms=np.nan))), "latency_ms")
+        figure_points(select_rows(table(row(latency_ms=np.nan), row("tome", 0.7, latency_ms=np.nan))), "latency_ms")
     with pytest.raises(UserError, match=r"no row has a result \(RuntimeError: out of memory\)"):
-        chosen(table(lost("none"), lost("tome")))
+        select_rows(table(lost("none"), lost("tome")))
 
 
 def of_all_kinds():
@@ -290,7 +290,7 @@ def tex_table(text):
 
 
 def test_latex_is_a_table_whose_cells_are_text():
-    text = paper_table.latex(chosen(of_all_kinds()))
+    text = paper_table.latex(select_rows(of_all_kinds()))
     for line in (r"\begin{table*}", r"\toprule", r"\midrule", r"\bottomrule", r"\end{table*}"):
         assert text.count(f"{line}\n") == 1
     assert r"\label{tab:deit-tiny-patch16-224}" in text
@@ -304,22 +304,22 @@ def test_latex_is_a_table_whose_cells_are_text():
     assert names == ["none", *HOSTILE, f"{LONG[:79]}…", "tome", "", "random_selection", ""]
 
 
-def test_a_row_begins_with_nothing_that_its_line_break_would_take():
+def test_no_row_starts_with_an_argument_of_the_line_break():
     rows = table(row(pareto=False), row("[1ex]", 0.7), row("*", 0.7))
-    _, *lines = tex_table(paper_table.latex(chosen(rows)))
+    _, *lines = tex_table(paper_table.latex(select_rows(rows)))
     assert [line[0] for line in lines] == ["none", "{}[1ex]", "{}*"]
 
 
 def test_bold_is_the_pareto_front():
-    head, *lines = tex_table(paper_table.latex(chosen(comparison())))
+    head, *lines = tex_table(paper_table.latex(select_rows(comparison())))
     for line in lines:
         bold = {name for name, cell in zip(head, line, strict=True) if cell.startswith(r"\textbf{")}
         assert bold == ({"GMACs", r"top-1 (\%)"} if line[0] == r"$\bigstar$" else set())
     assert [line[0] != "" for line in lines] == [True, False, True, False, False]
 
 
-def test_numbers_have_the_terminals_digits():
-    head, *lines = tex_table(paper_table.latex(chosen(comparison())))
+def test_numbers_have_the_digits_of_the_terminal():
+    head, *lines = tex_table(paper_table.latex(select_rows(comparison())))
     plain, tome = (dict(zip(head, lines[place], strict=True)) for place in (0, 1))
     assert untex(plain["GMACs"]) == "1.25"
     assert tome["GMACs"] == "0.99"
@@ -329,7 +329,7 @@ def test_numbers_have_the_terminals_digits():
 
 def test_markdown_is_a_table_whose_cells_are_text():
     parser = MarkdownIt("commonmark").enable("table")
-    tokens = parser.parse(paper_table.markdown(chosen(of_all_kinds())))
+    tokens = parser.parse(paper_table.markdown(select_rows(of_all_kinds())))
     assert [token.type for token in tokens].count("table_open") == 1
     cells = [after.children for token, after in itertools.pairwise(tokens) if token.type in ("th_open", "td_open")]
     width = [token.type for token in tokens].count("th_open")
@@ -391,7 +391,7 @@ def test_an_unfinished_directory_works(here):
         plot(here / "half")
 
 
-def test_the_users_mistakes(here):
+def test_user_errors(here):
     for out, endings in (("fig.jpg", ".pdf, .svg, .png"), ("fig", ".pdf, .svg, .png")):
         with pytest.raises(UserError, match=f"choose an ending of {endings}"):
             plot(REFERENCE, out=Path(out))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tokbench.report.html.page import page as report_page
+from tokbench.report.html.page import render_page
 from tokbench.results.table import read_table
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -42,7 +42,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = shutil.copytree(REFERENCE, tmp_path_factory.mktemp("report") / "embedded")
     Image.new("RGB", (900, 300), "orange").save(results / "tokens.png")
     file = results / "report.html"
-    file.write_text(report_page(results), encoding="utf-8")
+    file.write_text(render_page(results), encoding="utf-8")
     return file
 
 
@@ -95,7 +95,7 @@ def opened(browser: Any, written: Path) -> Iterator[Opened]:
     one.context.close()
 
 
-def test_all_charts_are_drawn_and_nothing_is_complained_of_or_fetched(opened: Opened) -> None:
+def test_all_charts_are_drawn_without_errors_or_requests(opened: Opened) -> None:
     opened.draw()
     charts = opened.page.locator(".chart")
     assert charts.count() >= 5
@@ -107,12 +107,12 @@ def test_all_charts_are_drawn_and_nothing_is_complained_of_or_fetched(opened: Op
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
-def test_charts_out_of_sight_wait(opened: Opened) -> None:
+def test_charts_are_only_drawn_near_the_window(opened: Opened) -> None:
     charts = opened.page.locator(".chart")
     assert opened.page.locator(".chart:has(svg.main-svg)").count() < charts.count()
 
 
-def test_a_click_on_a_head_sorts_by_number(opened: Opened) -> None:
+def test_clicking_a_heading_sorts_by_number(opened: Opened) -> None:
     opened.show_all_rows()
     table = read_table(REFERENCE)
     for name in ("latency_ms", "gmacs", "delta_top1"):
@@ -138,7 +138,7 @@ def test_typing_filters(opened: Opened) -> None:
     assert opened.page.locator("#rows-table tbody tr").inner_text().startswith("No matching")
 
 
-def test_a_column_that_was_not_shown_can_be(opened: Opened) -> None:
+def test_hidden_columns_can_be_shown(opened: Opened) -> None:
     assert opened.page.locator("#rows-table th[title=images_per_s]").count() == 0
     opened.page.locator("#rows .columns").click()
     opened.page.locator(".dt-button-collection").get_by_text("images per s", exact=True).click()
@@ -147,7 +147,7 @@ def test_a_column_that_was_not_shown_can_be(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_it_fits_the_window(browser: Any, written: Path, width: int, scheme: str) -> None:
+def test_the_page_fits_the_window(browser: Any, written: Path, width: int, scheme: str) -> None:
     one = Opened(browser, written, width, color_scheme=scheme)
     one.draw()
     assert one.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -179,7 +179,7 @@ def brightness(colour: str) -> list[float]:
     return [float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
 
 
-def test_print_has_all_charts_and_rows(browser: Any, written: Path) -> None:
+def test_the_printed_page_has_all_charts_and_rows(browser: Any, written: Path) -> None:
     one = Opened(browser, written, color_scheme="dark")
     one.page.evaluate("""() => addEventListener('beforeprint', () => {
         const drawings = [...document.querySelectorAll('.chart .main-svg')];
@@ -205,7 +205,7 @@ def test_print_has_all_charts_and_rows(browser: Any, written: Path) -> None:
     one.context.close()
 
 
-def test_hostile_names_are_shown_and_run_nothing(browser: Any, tmp_path: Path) -> None:
+def test_hostile_names_are_shown_but_not_executed(browser: Any, tmp_path: Path) -> None:
     results = shutil.copytree(REFERENCE, tmp_path / "results")
     plan = json.loads((results / "plan.json").read_text())
     plan["suite"]["description"] = HOSTILE + "n" * 10_000
@@ -216,7 +216,7 @@ def test_hostile_names_are_shown_and_run_nothing(browser: Any, tmp_path: Path) -
             row["failed"] = HOSTILE + "n" * 10_000
     (results / "plan.json").write_text(json.dumps(plan))
     file = tmp_path / "report.html"
-    file.write_text(report_page(results), encoding="utf-8")
+    file.write_text(render_page(results), encoding="utf-8")
     for width in (1280, 390):
         one = Opened(browser, file, width)
         one.draw()

@@ -1,4 +1,4 @@
-"""The report's page, read back by a parser of HTML."""
+"""The report's page, read with an HTML parser."""
 
 import json
 import re
@@ -17,8 +17,8 @@ from tokbench.cli.report import report
 from tokbench.config import Suite, load_config
 from tokbench.errors import UserError
 from tokbench.notation import printable, split_list
-from tokbench.report.html.page import page
-from tokbench.report.html.rerun import repetition
+from tokbench.report.html.page import render_page
+from tokbench.report.html.rerun import rerun_commands
 from tokbench.report.html.sections import for_script
 from tokbench.results.table import read_table
 
@@ -95,7 +95,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """The page of that comparison, to which a picture was added."""
     results = shutil.copytree(REFERENCE, tmp_path_factory.mktemp("real") / "embedded")
     (results / "tokens.png").write_bytes(PIXEL)
-    return Reader(page(results))
+    return Reader(render_page(results))
 
 
 def change_plan(directory: Path, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def say(directory: Path, text: str) -> None:
     (directory / "records.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
 
-def test_it_says_everything_of_a_real_comparison(real: Reader) -> None:
+def test_the_page_of_a_real_comparison_is_complete(real: Reader) -> None:
     titles = [element.text for element in real.of("h2")]
     for title in ("compute", "measured time", "equal accuracy", "fewer MACs", "each block", "All rows", "repeat"):
         assert any(title in one for one in titles), title
@@ -157,7 +157,7 @@ def test_it_says_everything_of_a_real_comparison(real: Reader) -> None:
         assert set(json.loads(figure.text)) >= {"data", "layout"}
 
 
-def test_the_table_has_every_row_and_sorts_by_what_was_measured(real: Reader) -> None:
+def test_the_table_has_every_row_and_sorts_by_the_measured_values(real: Reader) -> None:
     table = read_table(REFERENCE)
     rows = table_cells(real, "rows-table")
     assert len(rows) == len(table)
@@ -191,20 +191,20 @@ def inside(read: Reader, name: str) -> list[Element]:
     return rest[:end]
 
 
-def test_hostile_texts_are_texts(results: Path) -> None:
+def test_hostile_texts_are_escaped(results: Path) -> None:
     harmless = shutil.copytree(results, results.with_name("harmless"))
     say(results, HOSTILE)
     # As long, and of the same letters; a call is read as one, and here neither is.
     say(harmless, re.sub(r"[^\w ]", ".", HOSTILE))
     (results / HOSTILE_FILE).write_bytes(PIXEL)
     (harmless / re.sub(r"[^\w .]", "-", HOSTILE_FILE)).write_bytes(PIXEL)
-    read, plain = Reader(page(results)), Reader(page(harmless))
+    read, plain = Reader(render_page(results)), Reader(render_page(harmless))
     assert read.skeleton == plain.skeleton
     shown = printable(HOSTILE)
     assert len(shown) > 10_000
     # Description, images, device, platform, a method's name, parameters, a failure's, a skip's reason and a remark.
     assert read.text.count(shown) >= 9
-    assert f"with --plugins and the files that define {shown}" in read.text
+    assert f"measure, with --plugins and the files that define {shown}" in read.text
     assert printable(HOSTILE_FILE) in [element.text for element in read.of("figcaption")]
     for element in read.of("script"):
         if element.attributes.get("type") == "application/json":
@@ -217,7 +217,7 @@ def test_hostile_texts_are_texts(results: Path) -> None:
     assert not any(name.startswith("on") for element in read.elements for name in element.attributes)
 
 
-def test_json_ends_no_script() -> None:
+def test_json_cannot_end_a_script_element() -> None:
     told = {"name": "</script><!-- <script>"}
     assert "<" not in for_script(json.dumps(told))
     assert json.loads(for_script(json.dumps(told))) == told
@@ -238,57 +238,57 @@ def test_nothing_is_fetched(real: Reader) -> None:
     assert str(picture.attributes["src"]).startswith("data:image/png;base64,")
 
 
-def test_an_unfinished_one_says_what_is_missing_and_how_to_go_on(results: Path) -> None:
+def test_an_unfinished_page_says_what_is_missing_and_how_to_resume(results: Path) -> None:
     plan = json.loads((results / "plan.json").read_text())
     late = next(row["keys"]["latency"] for row in plan["rows"] if row["method"] == "random_selection")
     keep_records(results, lambda record: record["kind"] != "accuracy" and record["key"] != late)
     waiting = sum("accuracy" in row["keys"] for row in plan["rows"])
     untimed = sum(row["keys"].get("latency") == late for row in plan["rows"])
-    read = Reader(page(results))
-    assert f"{waiting} of {len(plan['rows'])} rows are still to be measured" in read.text
+    read = Reader(render_page(results))
+    assert f"{waiting} of {len(plan['rows'])} rows are not measured yet" in read.text
     counts = Counter(dict(re.findall(r"(macs|latency|memory|accuracy): (\d+)", read.text)))
     assert counts == {"accuracy": str(waiting), "latency": str(untimed)}
     titles = [element.text for element in read.of("h2")]
-    assert "Still to be measured" in titles
+    assert "Not measured yet" in titles
     assert "Failed" not in titles
     commands = [element.text for element in read.of("code")]
     assert commands[0] == f"tokbench compare embedded --device cpu --out {results}"
     assert commands[0] in commands[1:]
     # What is there already is shown.
-    assert "Where the MACs are" in titles
+    assert "MACs by component" in titles
     column = heads_of(read, "rows-table").index("status")
     assert [row[column].text for row in table_cells(read, "rows-table")].count("not measured yet") == waiting
 
 
 @pytest.mark.parametrize("lines", [0, 1, 30, 60, 120])
-def test_it_can_be_written_at_any_moment(results: Path, lines: int) -> None:
+def test_the_page_can_be_written_at_any_time(results: Path, lines: int) -> None:
     records = (results / "records.jsonl").read_text().splitlines()
     (results / "records.jsonl").write_text("".join(f"{line}\n" for line in records[:lines]))
-    assert "Unfinished" in Reader(page(results)).text
+    assert "Unfinished" in Reader(render_page(results)).text
 
 
-def test_the_last_stretch_of_images_counts_as_missing(results: Path) -> None:
+def test_a_missing_last_shard_of_images_counts_as_not_measured(results: Path) -> None:
     plan = json.loads((results / "plan.json").read_text())
     key = plan["rows"][0]["keys"]["accuracy"]
     last = shards(plan["images"]["count"], plan["suite"]["accuracy_batch"])[-1]
     keep_records(results, lambda record: record["key"] != shard_key(key, last.start))
-    assert "1 of 34 rows are still to be measured (accuracy: 1)" in Reader(page(results)).text
+    assert "1 of 34 rows are not measured yet (accuracy: 1)" in Reader(render_page(results)).text
 
 
-def test_failures_stand_apart_from_what_is_still_to_come(results: Path) -> None:
+def test_failed_rows_and_unmeasured_rows_have_separate_sections(results: Path) -> None:
     keep_records(results, lambda record: False)
     change_plan(results, lambda plan: [row.update(failed="no such weights") for row in plan["rows"][:10]])
-    read = Reader(page(results))
+    read = Reader(render_page(results))
     titles = [element.text for element in read.of("h2")]
-    assert {"Failed", "Still to be measured"} <= set(titles)
+    assert {"Failed", "Not measured yet"} <= set(titles)
     assert "no such weights" in read.text
-    assert "24 of 34 rows are still to be measured" in read.text
+    assert "24 of 34 rows are not measured yet" in read.text
 
 
 def test_a_directory_with_everything_failed(results: Path) -> None:
     keep_records(results, lambda record: False)
     change_plan(results, lambda plan: [row.update(failed="out of memory") for row in plan["rows"]])
-    read = Reader(page(results))
+    read = Reader(render_page(results))
     titles = [element.text for element in read.of("h2")]
     assert "Failed" in titles
     assert "Accuracy against compute" not in titles
@@ -303,7 +303,7 @@ def test_several_models_have_a_chart_each(results: Path) -> None:
         plan["rows"] = [*rows, *({**row, "model": "another_vit"} for row in rows)]
 
     change_plan(results, twice)
-    read = Reader(page(results))
+    read = Reader(render_page(results))
     assert len(table_cells(read, "rows-table")) == 8
     captions = [element.text for element in read.of("span") if "figcaption" in element.path]
     assert len(captions) >= 10
@@ -312,15 +312,15 @@ def test_several_models_have_a_chart_each(results: Path) -> None:
 
 def test_the_command_plans_the_same_cells(run: Run, results: Path) -> None:
     plan = json.loads((results / "plan.json").read_text())
-    again = repetition(plan, results)
-    assert again.command == f"tokbench compare embedded --device cpu --out {results}"
+    rerun = rerun_commands(plan, results)
+    assert rerun.compare == f"tokbench compare embedded --device cpu --out {results}"
     # The keys are of the versions that measured.
-    assert [without_keys(row) for row in cells(run, shlex.split(again.command))] == list(
+    assert [without_keys(row) for row in cells(run, shlex.split(rerun.compare))] == list(
         map(without_keys, plan["rows"])
     )
 
 
-def test_the_command_says_every_setting_that_differs(run: Run) -> None:
+def test_the_command_sets_everything_that_differs(run: Run) -> None:
     asked = {
         **{"methods": "tome,token_pooling(algorithm=kmeans,weighted=false),none(attention=eager)", "keep": "0.9,0.25"},
         **{"schedule": "every_block", "batch_size": "2,3", "seeds": "4", "limit": "7", "only": "macs,accuracy"},
@@ -331,20 +331,20 @@ def test_the_command_says_every_setting_that_differs(run: Run) -> None:
     lists = {name: split_list(asked[name]) for name in ("methods", "keep", "batch_size", "seeds", "only")}
     suite = load_config(ROOT / "tokbench.toml").suite("embedded", {**asked, **lists})
     plan = {"suite": suite.model_dump(mode="json"), "device": "cpu", "rows": rows}
-    again = repetition(plan, Path("second"))
-    assert again.suite == ""
+    rerun = rerun_commands(plan, Path("second"))
+    assert rerun.suite == ""
     # A cell's keys stand for all that its measurements depend on: the limit, the data, the time allowed.
-    assert cells(run, shlex.split(again.command)) == rows
-    told = shlex.split(again.command)
+    assert cells(run, shlex.split(rerun.compare)) == rows
+    told = shlex.split(rerun.compare)
     assert {flag for flag in told if flag.startswith("--")} == {f for f in flags if f.startswith("--")} | {"--out"}
 
 
-def test_what_has_no_flag_stands_in_a_file(tmp_path: Path) -> None:
+def test_settings_without_an_option_go_into_a_file(tmp_path: Path) -> None:
     plan = json.loads((REFERENCE / "plan.json").read_text())
     plan["suite"] |= {"accuracy_batch": 7, "precision": 0.2, "data": 'a "folder" of\nmine', "site": "before_block"}
-    again = repetition(plan, tmp_path / "out")
-    assert again.command == f"tokbench compare again --config again.toml --out {tmp_path}/out"
-    (tmp_path / "again.toml").write_text(again.suite)
+    rerun = rerun_commands(plan, tmp_path / "out")
+    assert rerun.compare == f"tokbench compare again --config again.toml --out {tmp_path}/out"
+    (tmp_path / "again.toml").write_text(rerun.suite)
     read = load_config(tmp_path / "again.toml").suite("again", {})
     wanted = Suite(
         **{**plan["suite"], "device": "cpu", "data": f"{tmp_path}/{plan['suite']['data']}", "description": ""}
@@ -352,14 +352,12 @@ def test_what_has_no_flag_stands_in_a_file(tmp_path: Path) -> None:
     assert read == wanted
 
 
-def test_a_method_that_is_not_here_is_told_of(results: Path) -> None:
+def test_unknown_methods_are_listed(results: Path) -> None:
     plan = change_plan(results, lambda plan: [row.update(method="strange") for row in plan["rows"][1:]])
-    assert repetition(plan, results).strangers == ("strange",)
+    assert rerun_commands(plan, results).unknown_methods == ("strange",)
 
 
-def test_the_same_page_is_written_beside_the_results_or_where_one_says(
-    results: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_goes_into_the_results_directory_or_to_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report(results)
     written = results / "report.html"
     assert capsys.readouterr().out == f"{written}: {written.stat().st_size / 2**20:.1f} MiB\n"
@@ -369,7 +367,7 @@ def test_the_same_page_is_written_beside_the_results_or_where_one_says(
     assert sorted(path.name for path in results.parent.iterdir()) == ["embedded", "other.html"]
 
 
-def test_mistakes_are_the_users(results: Path) -> None:
+def test_user_errors(results: Path) -> None:
     with pytest.raises(UserError, match="no results in nowhere"):
         report(Path("nowhere"))
     with pytest.raises(UserError, match=r"cannot write .*missing/x\.html .*--out FILE\.html"):

@@ -1,4 +1,4 @@
-"""The terminal's table, rendered from made-up rows and read back as text."""
+"""The terminal's table, rendered from made-up rows and parsed as text."""
 
 import io
 import re
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tokbench.report.lines import SIGNS
+from tokbench.report.lines import VERDICT_SIGNS
 from tokbench.report.terminal.table import DROPPED_FIRST, PIPED_WIDTH, open_console, render
 from tokbench.stats.times import Verdict
 
@@ -15,9 +15,10 @@ ROW = """
 model method params regime site schedule keep seed device dtype batch_size compiled attention_kernel status reason
 tokens_per_block params_m gmacs gmacs_method gmacs_saved latency_ms latency_ms_lo latency_ms_hi images_per_s
 speedup speedup_lo speedup_hi verdict peak_mib top1 top5 images top1_lo top1_hi delta_top1 delta_lo delta_hi pareto
+mode noise_floor other_load
 """
 COLUMNS = ROW.split()
-MEASURED = COLUMNS[COLUMNS.index("gmacs") :]
+MEASURED = COLUMNS[COLUMNS.index("gmacs") : COLUMNS.index("pareto") + 1]
 TIMED = [name for name in MEASURED if name.startswith(("latency", "images_per_s", "speedup", "verdict"))]
 HOSTILE = "RuntimeError: [/] [bold]shape[/bold] <script>alert(1)</script> :smile: \x1b[31m\nand " + "so on " * 30
 
@@ -40,6 +41,7 @@ def row(method="none", keep=1.0, **given):
         "dtype": "fp32",
         "batch_size": 32,
         "compiled": False,
+        "mode": "eager",
         "attention_kernel": "fused",
         "status": "ok",
         "gmacs": gmacs,
@@ -94,7 +96,7 @@ def line_of(text, start):
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
-def test_nothing_is_cut(width):
+def test_no_text_is_cut(width):
     text = shown(comparison(), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
@@ -124,7 +126,7 @@ def test_the_order_of_the_rows():
     ]
 
 
-def test_what_is_the_same_stands_in_the_title_only():
+def test_common_settings_are_only_in_the_title():
     text = shown(comparison(), 160)
     title = text.splitlines()[0]
     for part in ("deit_tiny_patch16_224", "500 images", "cpu fp32", "batch 32", "stages(at=3-6-9)", "after_attention"):
@@ -132,13 +134,13 @@ def test_what_is_the_same_stands_in_the_title_only():
     assert "weighted" not in text
 
 
-def test_heads_name_the_units():
+def test_headings_include_units():
     head, units = shown(comparison(), 160).splitlines()[2:4]
     assert " ".join(head.split()) == "method keep GMACs saved method latency img/s peak speedup top-1 top-5 Δ top-1"
     assert " ".join(units.split()) == "% % ms MiB × % % points"  # noqa: RUF001
 
 
-def test_columns_go_in_the_declared_order():
+def test_columns_are_dropped_in_the_declared_order():
     order = [key for key in DROPPED_FIRST if key not in ("setting", "method %")]  # as their heads are called
     heads = [shown(comparison(), width).split("─")[0] for width in range(160, 70, -6)]
     seen = [[key for key in order if key in head] for head in heads]
@@ -146,7 +148,7 @@ def test_columns_go_in_the_declared_order():
     assert (seen[0], seen[-1]) == (order, [])
 
 
-def test_intervals_go_last():
+def test_intervals_are_dropped_last():
     wide, narrow = (shown(comparison(), width) for width in (80, 56))
     assert "-3.0 [-3.8, -2.3]" in wide
     assert "-3.0" in narrow
@@ -163,7 +165,7 @@ def test_digits_follow_the_interval():
     assert " 150 " in line_of(unsure, "tome")
 
 
-def test_seeds_are_one_line():
+def test_seeds_share_one_line():
     text = shown(comparison())
     assert text.count("random_selection") == 1
     assert "61.0 ±1.0" in line_of(text, "random_selection")
@@ -180,7 +182,7 @@ def test_pareto_rows_have_a_star():
 
 
 def test_every_verdict_has_a_sign():
-    assert set(SIGNS) == set(Verdict)
+    assert set(VERDICT_SIGNS) == set(Verdict)
     text = shown(comparison())
     assert "?  1.01" in line_of(text, "tome")
     assert "▼  0.90" in line_of(text, "evit")
@@ -189,13 +191,27 @@ def test_every_verdict_has_a_sign():
         shown([row(verdict="QUICK", speedup_hi=1.1)])
 
 
+def test_the_legend_relates_latency_and_speedup_where_both_are_shown():
+    note = "speedup compares paired runs; a row's latency is from its own minute"
+    assert note in shown(comparison(), 120)
+    assert note not in shown(comparison(), 80)  # too narrow for latencies
+    assert note not in shown([row(**dict.fromkeys(TIMED)), row("tome", 0.7, **dict.fromkeys(TIMED))], 120)
+
+
+def test_the_legend_states_the_noise_once():
+    text = shown([row(noise_floor=0.4), row("tome", 0.7, noise_floor=0.7, other_load=0.25)], 120)
+    assert "noise floor 0.7 %: the plain model timed against itself differed by at least this much" in text
+    assert "other processes used up to 25 % of the CPUs" in text
+    assert "noise" not in shown(comparison(), 120)
+
+
 def test_the_plain_model_is_not_compared_with_itself():
     assert line_of(shown(comparison()), "none").split() == ["★", "none", "1", "1.25", "72.4"]
     timed = shown([row(speedup_lo=0.99, speedup_hi=1.01), row("tome", 0.7)])
     assert "=  1.00 [0.99, 1.01]" in line_of(timed, "none")
 
 
-def test_what_was_not_measured_has_no_column():
+def test_columns_without_values_are_left_out():
     unmeasured = dict.fromkeys(MEASURED[3:])
     text = shown([row(**unmeasured), row("tome", 0.7, **unmeasured)], 160)
     assert text.splitlines()[2].split() == ["method", "keep", "GMACs", "saved", "method"]
@@ -212,7 +228,7 @@ def test_settings_that_differ_become_columns():
     assert re.search(r"\s256\s+0\.7", text)
 
 
-def test_a_setting_that_tells_nothing_apart_goes_first():
+def test_settings_that_identify_no_row_are_dropped_first():
     rows = [row(), row("tome", 0.7), row("pitome", 0.7, site="before_block")]
     assert "before_block" in shown(rows, 160)
     assert "before_block" not in shown(rows, 80)
@@ -220,18 +236,18 @@ def test_a_setting_that_tells_nothing_apart_goes_first():
     assert "before_block" in shown(rows, 80)
 
 
-def test_reasons_are_shown_as_they_are():
+def test_reasons_are_shown_literally():
     text = " ".join(shown(comparison()).split())
     assert "dynamic_vit — skipped: trained: meaningless without fine-tuning" in text
     assert "ats 0.7 — failed: RuntimeError: [/] [bold]shape[/bold] <script>alert(1)</script> :smile: [31m and" in text
 
 
-def test_what_is_skipped_for_one_reason_is_told_in_one_line():
+def test_methods_skipped_for_the_same_reason_share_a_line():
     rows = [row(), *(lost(method, "skipped", "no weights") for method in ("sit", "sit", "dtem"))]
     assert "sit, dtem — skipped: no weights" in shown(rows)
 
 
-def test_seeds_that_failed_alike_are_told_together():
+def test_seeds_that_failed_for_the_same_reason_share_a_line():
     rows = [row(), *(lost("ats", "failed", "out of memory", seed=seed, batch_size=256) for seed in (0, 1))]
     assert "ats 0.7 batch 256 (seed 0, 1) — failed: out of memory" in shown(rows)
 
@@ -241,7 +257,7 @@ def test_a_model_without_results_has_no_table():
     assert text.splitlines() == ["deit_tiny_patch16_224", "", "ats 0.7 — failed: out of memory"]
 
 
-def test_a_block_a_model():
+def test_each_model_has_a_block():
     text = shown([row(), row("tome", 0.7), row(model="deit_small_patch16_224", images=50_000)])
     assert text.index("deit_tiny") < text.index("tome") < text.index("deit_small")
     assert "50,000 images" in text
@@ -249,12 +265,12 @@ def test_a_block_a_model():
     assert shown([]) == ""
 
 
-def test_no_escapes_outside_a_terminal():
+def test_no_escape_sequences_outside_a_terminal():
     assert "\x1b" not in shown(comparison())
     assert "\x1b[" in shown(comparison(), force_terminal=True, color_system="standard")
 
 
-def test_the_width_of_a_pipe(monkeypatch):
+def test_the_width_of_a_pipe_is_fixed_unless_columns_is_set(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     assert open_console(io.StringIO()).width == PIPED_WIDTH
     monkeypatch.setenv("COLUMNS", "132")

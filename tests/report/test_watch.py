@@ -25,7 +25,7 @@ from tokbench.compare.prepare import prepare
 from tokbench.compare.run import run as measure
 from tokbench.config import load_config
 from tokbench.registry import discover, method_class
-from tokbench.report.terminal.live import Watch, page, time_left
+from tokbench.report.terminal.live import Watch, time_left, visible_rows
 from tokbench.results.store import Records, Store
 from tokbench.results.table import read_table, write_plan
 
@@ -112,7 +112,7 @@ def begin(progress: Progress, kind: str, key: str) -> TaskID:
     return task
 
 
-def test_the_table_fills_in_until_it_is_the_finished_one(planned: Path, terminal: Console) -> None:
+def test_the_live_table_becomes_the_final_table(planned: Path, terminal: Console) -> None:
     rows = rows_of(planned)
     store = Store(planned)
     with Watch(store, terminal) as progress:
@@ -143,7 +143,7 @@ def test_the_table_fills_in_until_it_is_the_finished_one(planned: Path, terminal
         assert [float(text) for text in line] == [pytest.approx(row[name], rel=0.005, abs=0.0005) for name in SHOWN]
 
 
-def test_top1_comes_in_with_the_images(planned: Path, terminal: Console) -> None:
+def test_top1_is_updated_while_images_are_classified(planned: Path, terminal: Console) -> None:
     row = rows_of(planned)[0]
     store = Store(planned)
     progress = Watch(store, terminal)
@@ -158,7 +158,7 @@ def test_top1_comes_in_with_the_images(planned: Path, terminal: Console) -> None
         assert float(cell.rstrip("…")) == pytest.approx(100 * said.count("0") / len(said), abs=0.05)
 
 
-def test_what_several_rows_share_is_told_once_and_shown_on_each(planned: Path, terminal: Console) -> None:
+def test_a_shared_measurement_is_named_once_and_marked_on_each_row(planned: Path, terminal: Console) -> None:
     rows = rows_of(planned)
     seeds = [row for row in rows if row["method"] == "random_selection" and row["keep"] == 0.5]
     assert len(seeds) == 3
@@ -178,7 +178,7 @@ def test_what_several_rows_share_is_told_once_and_shown_on_each(planned: Path, t
     assert "now: noise floor\n" in shown
 
 
-def test_of_several_models_the_one_that_runs_is_named(planned: Path, terminal: Console) -> None:
+def test_the_running_model_is_named_if_there_are_several(planned: Path, terminal: Console) -> None:
     rows = rows_of(planned)[:3]
     others = [{**row, "model": "other", "keys": dict.fromkeys(row["keys"], f"other {n}")} for n, row in enumerate(rows)]
     edit(planned, [*rows, *others])
@@ -192,7 +192,7 @@ def test_of_several_models_the_one_that_runs_is_named(planned: Path, terminal: C
     assert "now: macs, other, keep 1" in picture(progress)
 
 
-def test_the_last_reasons_are_told_and_the_rows_make_room(planned: Path, terminal: Console) -> None:
+def test_the_latest_failures_are_shown_below_fewer_rows(planned: Path, terminal: Console) -> None:
     rows = many(planned, 100)
     store = Store(planned)
     progress = Watch(store, terminal)
@@ -217,9 +217,7 @@ def many(directory: Path, count: int) -> list[Record]:
 
 
 @pytest.mark.parametrize("height", [24, 50, 9, 3])
-def test_on_a_low_terminal_the_row_that_runs_is_among_those_shown(
-    planned: Path, terminal: Console, height: int
-) -> None:
+def test_the_running_row_is_visible_on_a_small_terminal(planned: Path, terminal: Console, height: int) -> None:
     rows = many(planned, 500)
     progress = Watch(Store(planned), terminal)
     for at in (0, 1, 7, 250, 487, 499):
@@ -237,13 +235,13 @@ def test_on_a_low_terminal_the_row_that_runs_is_among_those_shown(
 
 
 @given(st.integers(1, 600), st.integers(1, 80), st.data())
-def test_a_page_holds_the_row_and_stands_still(count: int, room: int, data: st.DataObject) -> None:
+def test_pages_are_fixed_and_contain_the_row(count: int, room: int, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, count - 1))
-    shown = page(count, at, room)
+    shown = visible_rows(count, at, room)
     assert at in shown
     assert len(shown) == min(count, room)
     assert 0 <= shown.start <= shown.stop <= count
-    assert len({page(count, row, room) for row in range(count)}) == -(-count // room)
+    assert len({visible_rows(count, row, room) for row in range(count)}) == -(-count // room)
 
 
 def test_a_record_is_read_once(planned: Path, terminal: Console) -> None:
@@ -265,7 +263,7 @@ def test_a_record_is_read_once(planned: Path, terminal: Console) -> None:
     assert max(found.values()) == 1
 
 
-def test_a_run_that_goes_on_begins_with_what_is_known(planned: Path, terminal: Console) -> None:
+def test_a_resumed_run_starts_with_the_stored_records(planned: Path, terminal: Console) -> None:
     rows = rows_of(planned)
     store = Store(planned)
     key = rows[1]["keys"]["macs"]
@@ -288,7 +286,7 @@ def test_a_run_that_goes_on_begins_with_what_is_known(planned: Path, terminal: C
     assert f"1 running · 1 failed · {len(rows) - 2} waiting" in shown
 
 
-def test_what_was_never_to_be_measured_says_why(planned: Path, terminal: Console) -> None:
+def test_rows_that_are_not_measured_show_the_reason(planned: Path, terminal: Console) -> None:
     rows = rows_of(planned)
     rows[1] |= {"skipped": "needs fine-tuned weights", "keys": {}}
     rows[2] |= {"failed": "KeyError: 'layer 7'"}
@@ -301,7 +299,7 @@ def test_what_was_never_to_be_measured_says_why(planned: Path, terminal: Console
 
 
 @pytest.mark.parametrize("width", [200, 80, 40, 12])
-def test_names_and_reasons_are_shown_as_text_on_one_line(planned: Path, terminal: Console, width: int) -> None:
+def test_names_and_reasons_are_shown_literally_on_one_line(planned: Path, terminal: Console, width: int) -> None:
     rows = rows_of(planned)
     for row in rows:
         row["model"] = f"model {HOSTILE}"
@@ -323,7 +321,7 @@ def test_names_and_reasons_are_shown_as_text_on_one_line(planned: Path, terminal
         assert "now: macs, odd [/] [bold]shape[/bold] <script>alert(1)</script> :smile:" in "\n".join(shown)
 
 
-def test_the_time_left_is_told_from_what_has_been_seen() -> None:
+def test_the_time_left_is_extrapolated_from_this_run() -> None:
     assert time_left({"macs": 3, "latency": 4}, {}) == "unknown"
     assert time_left({"macs": 0, "latency": 4}, {"macs": 2.0}) == "unknown"
     assert time_left({"macs": 3, "latency": 4}, {"macs": 20.0}) == "about 0:01:00, not counting latency"
@@ -331,7 +329,7 @@ def test_the_time_left_is_told_from_what_has_been_seen() -> None:
     assert time_left({"macs": 0, "latency": 0}, {"macs": 20.0, "latency": 30.0}) == "about 0:00:00"
 
 
-def test_the_pace_is_that_of_this_run(planned: Path, terminal: Console) -> None:
+def test_the_pace_only_counts_this_run(planned: Path, terminal: Console) -> None:
     rows = rows_of(planned)
     keys = list(dict.fromkeys(row["keys"]["macs"] for row in rows))
     store = Store(planned)
@@ -349,7 +347,7 @@ def test_the_pace_is_that_of_this_run(planned: Path, terminal: Console) -> None:
     assert any(line.startswith(expected) for line in picture(progress))
 
 
-def test_the_terminal_shows_the_picture_and_is_clean_after_it(planned: Path, terminal: Console) -> None:
+def test_the_terminal_shows_the_view_and_is_clean_afterwards(planned: Path, terminal: Console) -> None:
     rows = many(planned, 100)
     store = Store(planned)
     streams = sys.stdout, sys.stderr
@@ -415,7 +413,7 @@ class Raising(Downsampler):
 '''
 
 
-def test_nothing_is_drawn_and_no_thread_runs_while_times_are_taken(tmp_path: Path, terminal: Console) -> None:
+def test_nothing_is_drawn_and_no_thread_runs_during_timing(tmp_path: Path, terminal: Console) -> None:
     plugin = tmp_path / "noting_method.py"
     plugin.write_text(METHODS)
     settings = load_config()

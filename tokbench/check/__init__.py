@@ -1,1 +1,1 @@
-"""The gate: what became worse between two results, or between two versions of a method."""
+"""Regression checks: what became worse between two results, or between two versions of a method."""

@@ -1,4 +1,4 @@
-"""From a commit to a report: which methods have changed since, which of a suite's cells are theirs, and how they do."""
+"""Compare the methods that have changed since a commit with their old versions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tokbench.registry import discover, load_apart, source_file
 
 @dataclass(frozen=True)
 class Changes:
-    """What has changed since a commit.
+    """The methods that have changed since a commit.
 
     Attributes:
-        older: The old version of each method that is there in both.
-        findings: Files that were methods, and can no longer be imported.
-        notes: What cannot be compared, in words.
+        older: The old version of each method that exists in both.
+        findings: Plugin files that can no longer be imported.
+        notes: What cannot be compared, and why.
     """
 
     older: dict[str, type[Downsampler]]
@@ -38,33 +38,33 @@ class Changes:
 
 
 def compare_with_commit(
-    ref: str, suite: Suite, settings: Config, named: Sequence[Path], thresholds: Check, progress: Progress
+    ref: str, suite: Suite, settings: Config, plugins: Sequence[Path], thresholds: Check, progress: Progress
 ) -> Report:
-    """Measure the methods that have changed since a commit against what they were, in one session.
+    """Measure the methods that have changed since a commit and their old versions in one session.
 
     Args:
-        ref: The commit, as git names it.
-        suite: What to measure them on. Of its methods those that have changed are measured; where it says so of none,
-            each one that has changed, at its defaults.
-        settings: Holds the methods' parameters.
-        named: Files and folders of the user's own methods.
-        thresholds: What is allowed, and how long to measure.
-        progress: Shows how far it is.
+        ref: The commit: a branch, tag or hash.
+        suite: What to measure them on. Of its methods, those that have changed are measured; if none has, all methods
+            that have changed, with their default parameters.
+        settings: The configuration, which may set parameters of methods.
+        plugins: Files and folders of the user's own methods.
+        thresholds: The changes that are allowed, and how long to measure.
+        progress: Shows the progress.
 
     Raises:
-        UserError: There is no plugin, no repository or no such commit, or the suite is wrong.
+        UserError: There is no plugin, no repository or no such commit, or the suite is invalid.
     """
     title = f"working tree against {ref}"
-    known, broken = discover(named)
-    lost = {Path(one.source).resolve(): one.reason for one in broken if Path(one.source).is_file()}
-    files = plugin_files([*(Path(source_file(cls)) for cls in known.values()), *lost], named)
+    known, broken = discover(plugins)
+    import_errors = {Path(plugin.source).resolve(): plugin.reason for plugin in broken if Path(plugin.source).is_file()}
+    files = plugin_files([*(Path(source_file(cls)) for cls in known.values()), *import_errors], plugins)
     if not files:
-        raise UserError(f"there is no plugin to hold against '{ref}': name files or folders with --plugins")
+        raise UserError(f"no plugin to compare with '{ref}': name files or folders with --plugins")
     with tempfile.TemporaryDirectory() as folder:
         changed, notes = changed_files(files, ref, Path(folder))
-        changes = _changes(changed, known, lost)
+        changes = _changes(changed, known, import_errors)
         notes = [*notes, *changes.notes]
-        methods = _of_suite(suite.methods, changes.older)
+        methods = _suite_methods(suite.methods, changes.older)
         if not methods:
             return Report(title, findings=changes.findings, notes=(*notes, "no method to compare"))
         chosen = suite.model_copy(update={"methods": methods})
@@ -76,29 +76,31 @@ def compare_with_commit(
     return Report(title, rows, (*changes.findings, *findings), tuple(notes))
 
 
-def _changes(changed: Sequence[Changed], known: Mapping[str, type[Downsampler]], lost: Mapping[Path, str]) -> Changes:
+def _changes(
+    changed: Sequence[Changed], known: Mapping[str, type[Downsampler]], import_errors: Mapping[Path, str]
+) -> Changes:
     older: dict[str, type[Downsampler]] = {}
     findings, notes = [], []
     for file in changed:
         try:
             before = load_apart(file.old)
-        # The old file is somebody else's code too, and may need what is no longer there.
+        # Plugin code may raise anything, and the old file may need modules that no longer exist.
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            notes.append(f"the older {file.new.name} does not import, nothing to compare with: {reason}")
+            notes.append(f"the old version of {file.new.name} cannot be imported, nothing to compare with: {reason}")
             continue
-        if file.new in lost:
-            note = f"{file.new.name} does not import: {lost[file.new]}"
+        if file.new in import_errors:
+            note = f"{file.new.name} cannot be imported: {import_errors[file.new]}"
             findings.append(Finding(Outcome.REGRESSED, "import", note))
             continue
         now = {name for name, cls in known.items() if Path(source_file(cls)).resolve() == file.new}
         older |= {name: cls for name, cls in before.items() if name in now}
         notes += [f"{name} is new, nothing to compare with" for name in sorted(now - before.keys())]
-        notes += [f"{name} is gone from {file.new.name}" for name in sorted(before.keys() - now)]
+        notes += [f"{name} was removed from {file.new.name}" for name in sorted(before.keys() - now)]
     return Changes(older, tuple(findings), tuple(notes))
 
 
-def _of_suite(methods: Sequence[str], older: Collection[str]) -> tuple[str, ...]:
-    """The suite's methods that have an older version, as it writes them; all of those where it names none."""
-    written = [one for text in methods for one in (sorted(older) if text == "all" else split_list(text))]
-    return tuple(one for one in written if parse_call(one).name in older) or tuple(sorted(older))
+def _suite_methods(methods: Sequence[str], older: Collection[str]) -> tuple[str, ...]:
+    """The suite's methods that have an old version, as written there; if there are none, all methods that have one."""
+    calls = [call for text in methods for call in (sorted(older) if text == "all" else split_list(text))]
+    return tuple(call for call in calls if parse_call(call).name in older) or tuple(sorted(older))

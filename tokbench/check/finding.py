@@ -1,4 +1,4 @@
-"""What a check finds: differences between two results, each with an outcome, and the exit code that they add up to."""
+"""The findings of a check: differences between two results, each with an outcome, and the resulting exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLANKS: dict[str, Any] = {"seed": None, "batch_size": None, "mode": ""}
 
 
 class Outcome(StrEnum):
-    """What a difference means."""
+    """The meaning of a difference, worst first."""
 
     INVALID = "invalid"
     REGRESSED = "regressed"
@@ -20,15 +20,16 @@ class Outcome(StrEnum):
     IMPROVED = "improved"
 
 
-# The first of these that was found decides; 2 is misuse.
+# The first of these outcomes that was found decides; 2 is for user errors.
 EXIT_CODES = {Outcome.INVALID: 4, Outcome.REGRESSED: 1, Outcome.AMBIGUOUS: 3}
 
 
 @dataclass(frozen=True)
 class Row:
-    """What names a row of the table in any results directory.
+    """What identifies a row of the table in any results directory.
 
-    What does not depend on seed, batch size or mode (a count, say) is told with these blank, and is about all of them.
+    Findings that do not depend on seed, batch size or mode (such as counts) have rows with these fields blank, which
+    stand for all of them.
 
     Attributes:
         model: The model.
@@ -37,10 +38,10 @@ class Row:
         regime: `off-the-shelf` or `fine-tuned`.
         site: Where in a block it acts.
         schedule: As the table shows it.
-        keep: The fraction that a reduction leaves, where the schedule takes one.
-        seed: Of a stochastic method.
-        dtype: Of the model.
-        batch_size: Of the timed batches.
+        keep: The fraction of tokens that a reduction keeps; None if the schedule does not take one.
+        seed: The seed of a stochastic method.
+        dtype: The model's precision.
+        batch_size: The size of the timed batches.
         mode: How the timed model runs.
     """
 
@@ -57,22 +58,22 @@ class Row:
     mode: str
 
     def covers(self, other: Row) -> bool:
-        """Whether the other is this row or one of those it stands for."""
+        """Whether this row is the other one or stands for it."""
         blank = {name: value for name, value in BLANKS.items() if getattr(self, name) == value}
         return self == replace(other, **blank)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A difference.
+    """A difference between the old and the new results.
 
     Attributes:
         outcome: What it means.
-        column: Of the table, or what else it is about.
-        note: Why, or how large it is, in words.
-        row: Whose; None where it is about everything.
-        old: The value before; None where there is none to show.
-        new: The value now.
+        column: The column of the table that differs, or another name of what differs.
+        note: The reason, or the size of the difference, in words.
+        row: The row that differs; None if it concerns the results as a whole.
+        old: The old value; None if there is none to show.
+        new: The new value; None if there is none to show.
     """
 
     outcome: Outcome
@@ -88,10 +89,10 @@ class Report:
     """The result of a check.
 
     Attributes:
-        title: What was held against what.
-        rows: All that were compared.
+        title: What was compared with what.
+        rows: The rows that were compared.
         findings: The differences, in the order of the rows.
-        notes: What a reader should know besides: what was left out and why.
+        notes: Further information for the reader, such as what was left out and why.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Two results directories held against each other, row by row."""
+"""Compare two results directories row by row."""
 
 from __future__ import annotations
 
@@ -17,22 +17,32 @@ from tokbench.errors import UserError
 from tokbench.names import PLAIN
 from tokbench.results.table import NOT_MEASURED
 
-# What answers depend on to the last bit, and what times depend on.
-ANSWERING = ("device_name", "threads", "dtype", "accuracy_batch", "torch", "timm", "torchvision", "pillow", "numpy")
-TIMING = ("device", "device_name", "cpus", "threads")
+# The settings on which the answers depend to the last bit, and those on which times depend.
+ANSWER_SETTINGS = (
+    "device_name",
+    "threads",
+    "dtype",
+    "accuracy_batch",
+    "torch",
+    "timm",
+    "torchvision",
+    "pillow",
+    "numpy",
+)
+TIME_SETTINGS = ("device", "device_name", "cpus", "threads")
 
-LOST = 0.01  # the share of images that one side may not have been able to read, as in a run
-NAMED = 3  # rows named where many have the same fate
+MAX_UNREADABLE = 0.01  # the share of the images that may be missing on one side, as in a run
+MAX_NAMED = 3  # rows that are named in a message
 
 
 def compare_results(new: Path, old: Path, thresholds: Check, *, require_times: bool = False) -> Report:
-    """Hold results against a baseline.
+    """Compare results with a baseline.
 
     Args:
-        new: The results directory to judge.
+        new: The results directory to check.
         old: The baseline.
-        thresholds: What is allowed, column by column.
-        require_times: Whether times that cannot be compared make the check invalid.
+        thresholds: The changes that are allowed, by column.
+        require_times: Whether the check is invalid if times cannot be compared.
     """
     title = f"{new} against {old}"
     try:
@@ -40,48 +50,56 @@ def compare_results(new: Path, old: Path, thresholds: Check, *, require_times: b
     except UserError as error:
         return Report(title, findings=(Finding(Outcome.INVALID, "results", str(error)),))
     rows = tuple(row for row in before.table if row in after.table)
-    answering, timing = _differing(before, after, ANSWERING), _differing(before, after, TIMING)
-    findings = [*_plans(before, after)]
-    if require_times and (timing or not (before.ratios and after.ratios)):
-        why = f"the machines differ in {', '.join(timing)}" if timing else "one side was not timed"
-        findings.append(Finding(Outcome.INVALID, "times", f"they cannot be compared: {why}"))
+    answer_differences = _differing(before, after, ANSWER_SETTINGS)
+    time_differences = _differing(before, after, TIME_SETTINGS)
+    findings = [*_invalid_findings(before, after)]
+    if require_times and (time_differences or not (before.ratios and after.ratios)):
+        machines = f"the machines differ in {', '.join(time_differences)}"
+        reason = machines if time_differences else "one side has no times"
+        findings.append(Finding(Outcome.INVALID, "times", f"cannot be compared: {reason}"))
     for row in rows:
-        findings += _row(row, before, after, thresholds, exactly=not answering, timed=not timing)
-    # Rows that share a measurement share what was found.
-    return Report(title, rows, tuple(dict.fromkeys(findings)), tuple(_notes(before, after, answering, timing)))
+        findings += _row_findings(
+            row, before, after, thresholds, exactly=not answer_differences, timed=not time_differences
+        )
+    notes = tuple(_notes(before, after, answer_differences, time_differences))
+    # Rows that share a measurement have equal findings.
+    return Report(title, rows, tuple(dict.fromkeys(findings)), notes)
 
 
-def _plans(old: Results, new: Results) -> Iterator[Finding]:
-    """What makes a comparison impossible."""
+def _invalid_findings(old: Results, new: Results) -> Iterator[Finding]:
+    """Findings that make the comparison invalid."""
     missing = [row for row in old.table if row not in new.table]
     if missing:
-        yield Finding(Outcome.INVALID, "plan", f"missing in {new.directory}: {_count(missing)}")
+        yield Finding(Outcome.INVALID, "plan", f"missing in {new.directory}: {_row_count(missing)}")
     left_out = [kind for kind in old.plan["suite"]["only"] if kind not in new.plan["suite"]["only"]]
     if left_out:
         yield Finding(Outcome.INVALID, "plan", f"{new.directory} was measured without {', '.join(left_out)}")
     for results in (old, new):
-        undone = [row for row, record in results.table.items() if NOT_MEASURED in record["reason"]]
-        if undone:
-            note = f"not measured yet in {results.directory}: {_count(undone)}; run its tokbench compare again"
+        waiting = [row for row, record in results.table.items() if NOT_MEASURED in record["reason"]]
+        if waiting:
+            rows = _row_count(waiting)
+            note = f"not measured yet in {results.directory}: {rows}; run the same tokbench compare command to resume"
             yield Finding(Outcome.INVALID, "plan", note)
 
 
-def _row(row: Row, old: Results, new: Results, thresholds: Check, *, exactly: bool, timed: bool) -> Iterator[Finding]:
+def _row_findings(
+    row: Row, old: Results, new: Results, thresholds: Check, *, exactly: bool, timed: bool
+) -> Iterator[Finding]:
     before, after = old.table[row], new.table[row]
-    yield from _status(row, before, after)
+    yield from _status_finding(row, before, after)
     if not (pd.isna(before["gmacs"]) or pd.isna(after["gmacs"])):
         counted = judge_counts(row, _counts(before), _counts(after), thresholds.gmacs)
-        # Which tokens an adaptive method keeps hangs on last bits, as answers do.
-        yield from counted if exactly or not _adaptive(row, new) else map(_doubted, counted)
+        # The token counts of an adaptive method depend on the last bits, as the answers do.
+        yield from counted if exactly or not _is_adaptive(row, new) else map(_as_ambiguous, counted)
     if row in old.answers and row in new.answers:
-        yield from _answers(row, old.answers[row], new.answers[row], thresholds, exactly=exactly)
+        yield from _answer_findings(row, old.answers[row], new.answers[row], thresholds, exactly=exactly)
     if timed and row in old.ratios and row in new.ratios and (row.method, row.params) != (PLAIN, ""):
         noise = sum(record["noise_floor"] for record in (before, after))
         floor = (noise + thresholds.speedup) / 100
         yield from judge_speedup(row, old.ratios[row], new.ratios[row], floor)
 
 
-def _status(row: Row, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[Finding]:
+def _status_finding(row: Row, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[Finding]:
     was, now = before["status"], after["status"]
     if was == now or NOT_MEASURED in before["reason"] + after["reason"]:
         return
@@ -89,17 +107,19 @@ def _status(row: Row, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> It
     yield Finding(outcome, "status", after["reason"] or before["reason"], row, was, now)
 
 
-def _answers(row: Row, old: pd.Series, new: pd.Series, thresholds: Check, *, exactly: bool) -> Iterator[Finding]:
+def _answer_findings(
+    row: Row, old: pd.Series, new: pd.Series, thresholds: Check, *, exactly: bool
+) -> Iterator[Finding]:
     shared = old.index.intersection(new.index)
     unshared = len(old) + len(new) - 2 * len(shared)
-    about = replace(row, batch_size=None, mode="")
-    if unshared > LOST * max(len(old), len(new)):
-        note = f"the images differ: {len(shared):,} are in both"
+    all_timings = replace(row, batch_size=None, mode="")
+    if unshared > MAX_UNREADABLE * max(len(old), len(new)):
+        note = f"different images: only {len(shared):,} are in both"
         yield Finding(Outcome.INVALID, "images", note, old=len(old), new=len(new))
         return
     if unshared:
-        note = f"compared on the {len(shared):,} that both could read"
-        yield Finding(Outcome.MOVED, "images", note, about, len(old), len(new))
+        note = f"compared on the {len(shared):,} images that are in both"
+        yield Finding(Outcome.MOVED, "images", note, all_timings, len(old), len(new))
     before, after = (answers[shared].to_numpy(dtype=bool) for answers in (old, new))
     if exactly:
         yield from judge_answers_exactly(row, before, after)
@@ -107,17 +127,18 @@ def _answers(row: Row, old: pd.Series, new: pd.Series, thresholds: Check, *, exa
         yield from judge_answers(row, before, after, thresholds.top1)
 
 
-def _notes(old: Results, new: Results, answering: list[str], timing: list[str]) -> Iterator[str]:
+def _notes(old: Results, new: Results, answer_differences: list[str], time_differences: list[str]) -> Iterator[str]:
     added = [row for row in new.table if row not in old.table]
     if added:
-        yield f"only in {new.directory}, and not judged: {_count(added)}"
-    if answering and old.answers and new.answers:
-        yield f"answers are held by a paired test, not exactly: {_apart(old, new, answering)}"
-    if timing and old.ratios and new.ratios:
-        yield f"times are left out: {_apart(old, new, timing)}"
+        yield f"only in {new.directory}, not checked: {_row_count(added)}"
+    if answer_differences and old.answers and new.answers:
+        differences = _difference_text(old, new, answer_differences)
+        yield f"accuracy is compared by a paired test instead of exactly: {differences}"
+    if time_differences and old.ratios and new.ratios:
+        yield f"times are not compared: {_difference_text(old, new, time_differences)}"
 
 
-def _apart(old: Results, new: Results, names: list[str]) -> str:
+def _difference_text(old: Results, new: Results, names: list[str]) -> str:
     was, now = _settings(old), _settings(new)
     return ", ".join(f"{name} {was[name]} and {now[name]}" for name in names)
 
@@ -128,7 +149,7 @@ def _differing(old: Results, new: Results, names: tuple[str, ...]) -> list[str]:
 
 
 def _settings(results: Results) -> dict[str, Any]:
-    """Everything that a measurement hangs on, by name."""
+    """The settings that measurements depend on, by name."""
     environment, suite = results.environment, results.plan["suite"]
     return {**environment["versions"], **environment, **{name: suite[name] for name in ("dtype", "accuracy_batch")}}
 
@@ -137,17 +158,17 @@ def _counts(record: Mapping[Any, Any]) -> Counts:
     return Counts(record["tokens_per_block"], record["gmacs"], record["gmacs_method"])
 
 
-def _adaptive(row: Row, results: Results) -> bool:
+def _is_adaptive(row: Row, results: Results) -> bool:
     record = results.table[row]
     return bool(record["gmacs_lo"] < record["gmacs_hi"])
 
 
-def _doubted(finding: Finding) -> Finding:
+def _as_ambiguous(finding: Finding) -> Finding:
     return replace(finding, outcome=Outcome.AMBIGUOUS) if finding.outcome is Outcome.REGRESSED else finding
 
 
-def _count(rows: list[Row]) -> str:
-    """`2 rows (tome 0.7, tome 0.5)`."""
-    named = ", ".join(" ".join(filter(None, (row.method, f"{row.keep or ''}"))) for row in rows[:NAMED])
-    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+def _row_count(rows: list[Row]) -> str:
+    """The number and the names of rows: `2 rows (tome 0.7, tome 0.5)`."""
+    named = ", ".join(" ".join(filter(None, (row.method, f"{row.keep or ''}"))) for row in rows[:MAX_NAMED])
+    more = f" and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""
     return f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} ({named}{more})"

@@ -5,68 +5,61 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokbench.check.finding import Outcome, Report
-from tokbench.check.show import lines, summary
+from tokbench.check.show import finding_texts, summary
 from tokbench.errors import UserError
+from tokbench.report.markdown import escape, markdown_table
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 COMMANDS: dict[str, str] = {Outcome.INVALID: "error", Outcome.REGRESSED: "error", Outcome.AMBIGUOUS: "warning"}
+HEADINGS = ("row", "column", "old", "new", "change", "verdict")
 
 
 def summary_file() -> Path:
-    """The file that GitHub shows on the job's page.
+    """The file whose content GitHub shows on the job's page.
 
     Raises:
-        UserError: This is no GitHub Actions job.
+        UserError: This is not a GitHub Actions job.
     """
-    named = os.environ.get(SUMMARY_VARIABLE)
-    if not named:
-        raise UserError(f"--github is for GitHub Actions, and {SUMMARY_VARIABLE} is not set here: leave it out")
-    return Path(named)
+    path = os.environ.get(SUMMARY_VARIABLE)
+    if not path:
+        raise UserError(f"--github needs a GitHub Actions job, but {SUMMARY_VARIABLE} is not set: leave the option out")
+    return Path(path)
 
 
 def append_summary(report: Report, path: Path) -> None:
-    """Add the report to the job's page, below what other steps have written there."""
+    """Append the report to the job's page, after what other steps have written there."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(markdown(report))
+        file.write(summary_markdown(report))
 
 
-def markdown(report: Report) -> str:
-    """The report as GitHub's Markdown."""
-    text = [f"### tokbench check: {_escaped(report.title)}", "", f"**{_escaped(summary(report))}**", ""]
-    shown = lines(report)
-    if shown:
-        text += ["| row | column | old | new | change | verdict |", "| --- | --- | ---: | ---: | --- | --- |"]
-        for line in shown:
-            cells = (line.subject, line.column, line.old, line.new, line.note, line.outcome)
-            text.append(f"| {' | '.join(map(_escaped, cells))} |")
-        text.append("")
-    text += [f"- {_escaped(note)}" for note in report.notes]
-    return "\n".join(text) + "\n\n"
+def summary_markdown(report: Report) -> str:
+    """The report in GitHub's Markdown."""
+    lines = [f"### tokbench check: {escape(report.title)}", "", f"**{escape(summary(report))}**", ""]
+    texts = finding_texts(report)
+    if texts:
+        cells = ((text.row, text.column, text.old, text.new, text.note, text.outcome) for text in texts)
+        numbers = (HEADINGS.index("old"), HEADINGS.index("new"))
+        lines += [*markdown_table(HEADINGS, [[escape(cell) for cell in row] for row in cells], numbers), ""]
+    lines += [f"- {escape(note)}" for note in report.notes]
+    return "\n".join(lines) + "\n\n"
 
 
 def workflow_commands(report: Report) -> Iterator[str]:
-    """Workflow commands that put each regression and doubt on the run's page; each is one line."""
-    for line in lines(report):
-        command = COMMANDS.get(line.outcome)
+    """Workflow commands, one line each, that annotate the run with each invalid, regressed or ambiguous finding."""
+    for text in finding_texts(report):
+        command = COMMANDS.get(text.outcome)
         if command:
-            title = _property(f"tokbench check: {line.outcome}")
-            change = f" {line.old} → {line.new}" if line.old or line.new else ""
-            told = f"{line.subject} {line.column}{change}: {line.note}".strip()
-            yield f"::{command} title={title}::{_data(told)}"
+            title = _property(f"tokbench check: {text.outcome}")
+            change = f" {text.old} → {text.new}" if text.old or text.new else ""
+            message = f"{text.row} {text.column}{change}: {text.note}".strip()
+            yield f"::{command} title={title}::{_message(message)}"
 
 
-def _data(text: str) -> str:
-    """As a workflow command's message takes it."""
+def _message(text: str) -> str:
+    """Escape the message of a workflow command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    """As a workflow command's property takes it, where `:` and `,` have a meaning besides."""
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _escaped(text: str) -> str:
-    """Text that means nothing to Markdown."""
-    for character in "\\`*_[]<>|#~":
-        text = text.replace(character, f"\\{character}")
-    return text
+    """Escape a property of a workflow command, where `:` and `,` are special too."""
+    return _message(text).replace(":", "%3A").replace(",", "%2C")

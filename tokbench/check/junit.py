@@ -1,4 +1,4 @@
-"""A report as JUnit XML, which CI systems show: a test case a row."""
+"""A report as JUnit XML, which CI systems display: one test case for each row."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tokbench.check.finding import Outcome, Report
-from tokbench.check.show import Line, lines, subject
+from tokbench.check.show import FindingText, finding_texts, row_name
 from tokbench.errors import UserError
 from tokbench.files import write_atomically
 
-# The elements that a case has for what was found of it.
+# The element of a test case for each outcome, worst first.
 TAGS = {Outcome.INVALID: "error", Outcome.REGRESSED: "failure", Outcome.AMBIGUOUS: "skipped"}
 SUITE = "tokbench check"
 
 
 def write_junit(report: Report, path: Path) -> None:
-    """Write the report, whole or not at all.
+    """Write the report atomically.
 
     Raises:
         UserError: The file cannot be written.
@@ -26,15 +26,15 @@ def write_junit(report: Report, path: Path) -> None:
     try:
         write_atomically(path, lambda scratch: tree.write(scratch, encoding="utf-8", xml_declaration=True))
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): name a file in a folder that exists") from None
+        raise UserError(f"cannot write {path} ({error.strerror}): name a file in an existing folder") from None
 
 
 def junit(report: Report) -> ElementTree.ElementTree[ElementTree.Element]:
-    """The report as a tree; what is about no row is a case of its own."""
-    shown = dict(zip(report.findings, lines(report), strict=True))
-    cases = [_case(SUITE, "results", [shown[finding] for finding in report.findings if finding.row is None])]
+    """The report as an XML tree; findings that concern no row form the test case `results`."""
+    texts = dict(zip(report.findings, finding_texts(report), strict=True))
+    cases = [_case(SUITE, "results", [texts[finding] for finding in report.findings if finding.row is None])]
     cases += [
-        _case(row.model, subject(row, report.rows), [shown[finding] for finding in report.about(row)])
+        _case(row.model, row_name(row, report.rows), [texts[finding] for finding in report.about(row)])
         for row in report.rows
     ]
     counts = {f"{tag}s": str(sum(case.find(tag) is not None for case in cases)) for tag in ("failure", "error")}
@@ -45,11 +45,12 @@ def junit(report: Report) -> ElementTree.ElementTree[ElementTree.Element]:
     return ElementTree.ElementTree(root)
 
 
-def _case(group: str, name: str, found: Sequence[Line]) -> ElementTree.Element:
-    """A case has one element of the worst kind that was found."""
+def _case(group: str, name: str, texts: Sequence[FindingText]) -> ElementTree.Element:
+    """A test case with one element for the worst outcome of its findings."""
     case = ElementTree.Element("testcase", {"classname": group, "name": name})
-    worst = next((outcome for outcome in TAGS if any(line.outcome is outcome for line in found)), None)
+    worst = next((outcome for outcome in TAGS if any(text.outcome is outcome for text in texts)), None)
     if worst is not None:
-        told = [f"{line.column} {line.old} {line.new}: {line.note}" for line in found if line.outcome is worst]
-        ElementTree.SubElement(case, TAGS[worst], {"type": worst, "message": told[0]}).text = "\n".join(told)
+        messages = [f"{text.column} {text.old} {text.new}: {text.note}" for text in texts if text.outcome is worst]
+        element = ElementTree.SubElement(case, TAGS[worst], {"type": worst, "message": messages[0]})
+        element.text = "\n".join(messages)
     return case

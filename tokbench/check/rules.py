@@ -1,6 +1,6 @@
-"""The rules: what was measured before and now, of one thing, as findings.
+"""The rules that turn an old and a new measurement of a row into findings.
 
-What is exact is held exactly. What is noisy gets a verdict, and counts as worse only where it is surely worse.
+Exact values are compared exactly. Noisy ones get a verdict, and only count as worse if they are surely worse.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Right = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Counts:
-    """What is counted of one image.
+    """The counts for one image.
 
     Attributes:
         tokens: The patch tokens leaving each block, space-separated.
         gmacs: All multiply-accumulates, in billions.
-        gmacs_method: The method's own.
+        gmacs_method: The part that the method itself needs.
     """
 
     tokens: str
@@ -35,13 +35,13 @@ class Counts:
 
 
 def judge_counts(row: Row, old: Counts, new: Counts, allowed: float) -> Iterator[Finding]:
-    """Hold counts exactly: more compute is worse, and so are other tokens that save none.
+    """Compare counts exactly: more compute is worse, and so are other token counts that save no compute.
 
     Args:
-        row: Whose.
-        old: Before.
-        new: Now.
-        allowed: Percent that gmacs may grow by.
+        row: The row.
+        old: The old counts.
+        new: The new counts.
+        allowed: The growth of gmacs that is allowed, in percent.
     """
     row = replace(row, seed=None, batch_size=None, mode="")
     grown = 100 * (new.gmacs / old.gmacs - 1)
@@ -53,33 +53,33 @@ def judge_counts(row: Row, old: Counts, new: Counts, allowed: float) -> Iterator
         block, before, after = _first_difference(old.tokens, new.tokens)
         yield Finding(outcome, "tokens_per_block", f"patch tokens after block {block}", row, before, after)
     if new.gmacs_method != old.gmacs_method:
-        share = "the method's share of them"
-        yield Finding(Outcome.MOVED, "gmacs_method", share, row, old.gmacs_method, new.gmacs_method)
+        note = "the method's part of gmacs"
+        yield Finding(Outcome.MOVED, "gmacs_method", note, row, old.gmacs_method, new.gmacs_method)
 
 
 def judge_answers_exactly(row: Row, old: Right, new: Right) -> Iterator[Finding]:
-    """Hold answers image by image: any net loss of top-1 is worse, however small.
+    """Compare answers image by image: any net loss of top-1 is worse, however small.
 
     Args:
-        row: Whose.
-        old: (n,) booleans, one an image: was it right before?
-        new: (n,) the same images in the same order, now.
+        row: The row.
+        old: (n,) booleans, whether each image was classified correctly before.
+        new: (n,) the same now, for the same images in the same order.
     """
     flips = mcnemar(old, new)
     net = flips.gained - flips.lost
     if flips.gained or flips.lost:
         outcome = Outcome.REGRESSED if net < 0 else Outcome.IMPROVED if net > 0 else Outcome.MOVED
-        yield _top1(row, outcome, old, new, flips)
+        yield _top1_finding(row, outcome, old, new, flips)
 
 
 def judge_answers(row: Row, old: Right, new: Right, allowed: float) -> Iterator[Finding]:
-    """Hold answers of unlike machines by a paired interval (Tango's, 95 %) of the difference in top-1.
+    """Compare answers of different machines by a paired interval (Tango's, 95 %) of the difference in top-1.
 
     Args:
-        row: Whose.
-        old: (n,) booleans, one an image: was it right before?
-        new: (n,) the same images in the same order, now.
-        allowed: Points of top-1 that may be lost.
+        row: The row.
+        old: (n,) booleans, whether each image was classified correctly before.
+        new: (n,) the same now, for the same images in the same order.
+        allowed: The loss of top-1 that is allowed, in points.
     """
     flips = mcnemar(old, new)
     if not (flips.gained or flips.lost):
@@ -92,44 +92,44 @@ def judge_answers(row: Row, old: Right, new: Right, allowed: float) -> Iterator[
         outcome = Outcome.AMBIGUOUS
     else:
         outcome = Outcome.IMPROVED if lo > 0 else Outcome.MOVED
-    finding = _top1(row, outcome, old, new, flips)
+    finding = _top1_finding(row, outcome, old, new, flips)
     yield replace(finding, note=f"{finding.note}, 95 % [{lo:+.2f}, {hi:+.2f}]")
 
 
 def judge_speedup(row: Row, old: NDArray[np.float64], new: NDArray[np.float64], floor: float) -> Iterator[Finding]:
-    """Hold two sessions' speedups over the plain model against each other.
+    """Compare the speedups over the plain model of two sessions.
 
     Args:
-        row: Whose.
+        row: The row.
         old: (rounds,) log-ratios of the plain model's time to the row's, before.
-        new: (rounds,) the same, now.
-        floor: What sessions on one machine may differ by, as a fraction.
+        new: (rounds,) the same now.
+        floor: The difference to expect between sessions on one machine, as a fraction.
     """
     change = compare_speedups(old, new, floor)
     before, after = (math.exp(float(np.median(ratios))) for ratios in (old, new))
-    yield from _timed(row, "speedup", change, floor, floor, before, after)
+    yield from _time_finding(row, "speedup", change, floor, floor, before, after)
 
 
 def judge_times(
     row: Row, change: Comparison, floor: float, allowed: float, old_s: float, new_s: float
 ) -> Iterator[Finding]:
-    """Hold the times of two versions that were measured in turn against each other.
+    """Compare the times of two versions that were measured in turn.
 
     Args:
-        row: Whose.
-        change: The old version's time to the new one's.
-        floor: What identical programs differed by, as a fraction.
-        allowed: A slowdown, as a fraction, that may stay in doubt; one that is sure is worse, however small.
-        old_s: The old version's median, seconds a batch.
-        new_s: The new version's.
+        row: The row.
+        change: The old version's time divided by the new one's.
+        floor: The difference between identical programs, as a fraction.
+        allowed: The slowdown, as a fraction, that may be uncertain; a certain slowdown is worse, however small.
+        old_s: The old version's median, in seconds per batch.
+        new_s: The new version's median, in seconds per batch.
     """
-    yield from _timed(row, "latency_ms", change, floor, allowed, 1e3 * old_s, 1e3 * new_s)
+    yield from _time_finding(row, "latency_ms", change, floor, allowed, 1e3 * old_s, 1e3 * new_s)
 
 
-def _timed(
+def _time_finding(
     row: Row, column: str, change: Comparison, floor: float, allowed: float, before: float, after: float
 ) -> Iterator[Finding]:
-    """Slower is worse; unclear is ambiguous where it looks like a slowdown that is not allowed."""
+    """Slower is worse. An unclear verdict is ambiguous if the estimate is a larger slowdown than allowed."""
     margin = max(MIN_MARGIN, floor)
     match change.verdict:
         case Verdict.SLOWER:
@@ -147,7 +147,7 @@ def _timed(
     yield Finding(outcome, column, note, replace(row, seed=None), before, after)
 
 
-def _top1(row: Row, outcome: Outcome, old: Right, new: Right, flips: Flips) -> Finding:
+def _top1_finding(row: Row, outcome: Outcome, old: Right, new: Right, flips: Flips) -> Finding:
     before, after = (100 * float(np.mean(right)) for right in (old, new))
     note = f"{after - before:+.2f} points: {flips.lost} lost, {flips.gained} gained of {len(old):,} images"
     return Finding(outcome, "top1", note, replace(row, batch_size=None, mode=""), before, after)

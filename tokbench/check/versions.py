@@ -1,4 +1,4 @@
-"""Plugin files as a commit has them, from git."""
+"""The versions of plugin files in a commit, read with git."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokbench.errors import UserError
 
-NAMED = 5  # files named where many have the same fate
+MAX_NAMED = 5  # files that are named in a message
 
 
 @dataclass(frozen=True)
@@ -18,49 +18,51 @@ class Changed:
 
     Attributes:
         new: The file.
-        old: A copy of what the commit holds at its place.
+        old: A copy of its version in the commit.
     """
 
     new: Path
     old: Path
 
 
-def plugin_files(files: Iterable[Path], named: Sequence[Path]) -> list[Path]:
-    """The files to hold against a commit: the user's own, and what else the current folder's repository tracks.
+def plugin_files(files: Iterable[Path], plugins: Sequence[Path]) -> list[Path]:
+    """The files to compare with a commit: the user's own, and those that the current folder's repository tracks.
 
     Args:
-        files: All the files that define methods.
-        named: The files and folders that the user names as plugins.
+        files: All files that define methods.
+        plugins: The files and folders that the user gave as plugins.
 
     Raises:
-        UserError: A named plugin is in no git repository.
+        UserError: A plugin of the user is not in a git repository.
     """
     here = _root(Path.cwd())
-    roots = [path.resolve() for path in named]
+    roots = [path.resolve() for path in plugins]
     chosen = []
     for file in sorted({path.resolve() for path in files}):
         own = any(root == file or root in file.parents for root in roots)
         root = _root(file.parent)
         if own and root is None:
-            raise UserError(f"{file} is in no git repository: --against compares with a commit, so make one there")
+            raise UserError(
+                f"{file} is not in a git repository, but --against compares with a commit: run git init and commit"
+            )
         if own or (root is not None and root == here and _tracked(file)):
             chosen.append(file)
     return chosen
 
 
 def changed_files(files: Sequence[Path], ref: str, folder: Path) -> tuple[list[Changed], list[str]]:
-    """Which files differ from their versions in a commit.
+    """Find the files that differ from their versions in a commit.
 
     Args:
-        files: Each in a git repository.
-        ref: A commit, as git names it.
-        folder: Where the old versions are written.
+        files: Files in git repositories.
+        ref: The commit: a branch, tag or hash.
+        folder: Where to write the old versions.
 
     Returns:
-        The files that differ, and in words what became of the others.
+        The files that differ, and notes about the others.
 
     Raises:
-        UserError: A repository does not know the commit.
+        UserError: A repository does not have the commit.
     """
     changed, same, added = [], [], []
     for number, file in enumerate(files):
@@ -74,16 +76,16 @@ def changed_files(files: Sequence[Path], ref: str, folder: Path) -> tuple[list[C
             copy.parent.mkdir(parents=True)
             copy.write_bytes(old)
             changed.append(Changed(file, copy))
-    told = [(same, f"unchanged since {ref}, not measured"), (added, f"not in {ref}, nothing to compare with")]
-    return changed, [f"{what}: {_few(names)}" for names, what in told if names]
+    others = [(same, f"unchanged since {ref}, not measured"), (added, f"not in {ref}, nothing to compare with")]
+    return changed, [f"{note}: {_name_list(names)}" for names, note in others if names]
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= NAMED else f"{len(names)} files"
+def _name_list(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= MAX_NAMED else f"{len(names)} files"
 
 
 def _root(folder: Path) -> Path | None:
-    """The root of the working tree that a folder is in."""
+    """The root of the working tree that contains a folder; None if there is none."""
     found = _git(folder, "rev-parse", "--show-toplevel")
     return Path(found.stdout.decode().strip()).resolve() if found.returncode == 0 else None
 
@@ -93,18 +95,17 @@ def _tracked(file: Path) -> bool:
 
 
 def _commit(folder: Path, ref: str) -> str:
-    # With its suffix no ref reads as an option.
+    # The suffix keeps git from reading the ref as an option.
     found = _git(folder, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if found.returncode != 0:
         raise UserError(
-            f"git knows no commit '{ref}' in {_root(folder)}: name a branch, tag or hash, "
-            "and fetch it first where the clone is shallow"
+            f"no commit '{ref}' in {_root(folder)}: name a branch, tag or hash; in a shallow clone, fetch it first"
         )
     return found.stdout.decode().strip()
 
 
 def _content(file: Path, commit: str) -> bytes | None:
-    """The file as the commit has it, None where it has not."""
+    """The content of a file in a commit; None if the commit does not have it."""
     found = _git(file.parent, "show", f"{commit}:./{file.name}")
     return found.stdout if found.returncode == 0 else None
 

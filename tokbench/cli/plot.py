@@ -41,7 +41,7 @@ def plot(
 
     Example: tokbench plot results/imagenet --latex --out table.tex
     """
-    from tokbench.report.paper.rows import chosen
+    from tokbench.report.paper.rows import select_rows
     from tokbench.results.table import read_table
 
     if latex and markdown:
@@ -50,13 +50,13 @@ def plot(
         from tokbench.report.paper import table as paper_table
 
         _check(out, (".tex",) if latex else (".md",))
-        rows = chosen(read_table(directory), split(methods), batch_size, mode)
+        rows = select_rows(read_table(directory), split(methods), batch_size, mode)
         _write(paper_table.latex(rows) if latex else paper_table.markdown(rows), out)
     else:
         from tokbench.report.paper.figure import ENDINGS
 
         _check(out, ENDINGS)
-        rows = chosen(read_table(directory), split(methods), batch_size, mode)
+        rows = select_rows(read_table(directory), split(methods), batch_size, mode)
         _draw(rows, x, width, out or directory / f"{x}.pdf")
 
 
@@ -68,9 +68,9 @@ def _check(out: Path | None, endings: tuple[str, ...]) -> None:
 
 def _draw(rows: DataFrame, x: Axis, width: float, out: Path) -> None:
     from tokbench.report.paper.figure import figure, save
-    from tokbench.report.paper.rows import drawable
+    from tokbench.report.paper.rows import figure_points
 
-    drawn = drawable(rows, x)
+    drawn = figure_points(rows, x)
     try:
         save(figure(drawn, x, width), out)
     except OSError as error:

@@ -24,9 +24,9 @@ def report(
     Example: tokbench report results/imagenet --out imagenet.html
     """
     from tokbench.files import write_atomically
-    from tokbench.report.html.page import page
+    from tokbench.report.html.page import render_page
 
-    text = page(directory)
+    text = render_page(directory)
     file = out or directory / FILE_NAME
     try:
         # A path that is no UTF-8 shall not cost the page.

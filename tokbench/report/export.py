@@ -1,7 +1,6 @@
-"""Times in the JSON of pytest-benchmark, for its `compare` and the dashboards that read it.
+"""Times in the JSON format of pytest-benchmark, for its `compare` command and dashboards that read it.
 
-Each timed row becomes one benchmark. What pytest-benchmark would have measured by itself is left as it leaves it
-where nobody knows: results do not say at which commit they were made.
+Each timed row becomes one benchmark. The commit is given as unknown, as results do not record it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ EXTRA = (
 
 
 def pytest_benchmark_json(directory: Path) -> dict[str, Any]:
-    """The latencies of a results directory as pytest-benchmark stores a run.
+    """The latencies of a results directory in the format of a stored pytest-benchmark run.
 
     A benchmark's group is what its row is compared within (model, device, dtype, batch, schedule and keep), its name
     method and parameters, its data the seconds of each round's batch. The rows of a stochastic method's seeds share
@@ -83,7 +82,7 @@ def pytest_benchmark_json(directory: Path) -> dict[str, Any]:
 
 
 def _benchmark(same: pd.DataFrame, record: dict[str, Any], suite: dict[str, Any]) -> dict[str, Any]:
-    """One benchmark, from the rows that share a time."""
+    """One benchmark, from the rows that share a time measurement."""
     row = {str(name): _plain(value) for name, value in same.iloc[0].items()}
     group = _group(row)
     name = f"{row['method']}[{row['params']}]" if row["params"] else row["method"]
@@ -104,8 +103,8 @@ def _benchmark(same: pd.DataFrame, record: dict[str, Any], suite: dict[str, Any]
 
 
 def _group(row: dict[str, Any]) -> str:
-    """What a row is compared within. A keep that was solved for is its method's own, and no group's."""
-    given = not row["schedule"] or takes_keep(row["schedule"])
+    """The group that a row is compared in, without keeps that were solved for a budget: they differ between methods."""
+    keep_was_given = not row["schedule"] or takes_keep(row["schedule"])
     parts = [
         row["model"],
         row["device"],
@@ -113,20 +112,20 @@ def _group(row: dict[str, Any]) -> str:
         f"batch {row['batch_size']}",
         row["mode"],
         row["schedule"],
-        f"keep {row['keep']:g}" if given else "",
+        f"keep {row['keep']:g}" if keep_was_given else "",
     ]
     return " ".join(filter(None, parts))
 
 
 def _statistics(seconds: list[float]) -> dict[str, Any]:
     stats: Any = Stats()  # type: ignore[no-untyped-call]
-    for one in seconds:
-        stats.update(one)
+    for second in seconds:
+        stats.update(second)
     return {**stats.as_dict(), "data": list(seconds), "iterations": 1}
 
 
 def _machine(environment: dict[str, Any]) -> dict[str, Any]:
-    """The machine that measured, under pytest-benchmark's names where it has them."""
+    """The machine that measured, with pytest-benchmark's names where they exist."""
     versions = environment["versions"]
     return {
         "processor": environment["device_name"],
@@ -138,7 +137,7 @@ def _machine(environment: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A table's value as JSON has it."""
+    """A value of the table for JSON; missing ones become None."""
     if pd.isna(value):
         return None
     return value.item() if hasattr(value, "item") else value

@@ -1,4 +1,4 @@
-"""What the rows of a table are called in pictures and tables: as short as tells them apart."""
+"""Names for the rows of a table in charts and tables: only as long as needed to distinguish them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import pandas as pd
 
 from tokbench.notation import printable
 
-# A parameter's value may hold commas, so only what stands before a `name=` divides.
+# Values may contain commas, so a parameter list is split only before `name=`.
 PARAMETER = re.compile(r"[(,](?=\w+=)")
 
-SETTINGS = ("schedule", "site", "regime")
+METHOD_SETTINGS = ("schedule", "site", "regime")
+"""The settings of a method that the plain model does not have."""
 
 
 def labels(rows: pd.DataFrame) -> list[str]:
-    """The methods, each with the parameters that not all rows of that method share.
+    """A name for each row: the method, with the parameters that differ between the rows of that method.
 
     Args:
         rows: A table's rows of one model.
     """
-    split = [PARAMETER.split(word(params)) for params in rows["params"]]
-    pairs = [(word(method), params) for method, params in zip(rows["method"], split, strict=True)]
+    split = [PARAMETER.split(cell_text(params)) for params in rows["params"]]
+    pairs = [(cell_text(method), params) for method, params in zip(rows["method"], split, strict=True)]
     shared = {method: set(params) for method, params in pairs}
     for method, params in pairs:
         shared[method] &= set(params)
@@ -31,7 +32,7 @@ def labels(rows: pd.DataFrame) -> list[str]:
 
 
 def series(rows: pd.DataFrame) -> pd.Series:
-    """What belongs on one curve over the keeps: labels, with the settings in which rows of one label differ.
+    """The curve of each row, over all keeps: its label, with the settings in which the rows of that label differ.
 
     Args:
         rows: A table's rows of one model.
@@ -39,17 +40,17 @@ def series(rows: pd.DataFrame) -> pd.Series:
     Returns:
         Texts on the rows' index.
     """
-    names = pd.Series(labels(rows), index=rows.index, dtype=object)
-    told = names.copy()
-    for setting in SETTINGS:
-        values = rows[setting].map(word)
-        several = values.groupby(names).transform("nunique") > 1
-        told[several] = (told[several] + " " + values[several]).str.rstrip()
-    return told
+    base = pd.Series(labels(rows), index=rows.index, dtype=object)
+    names = base.copy()
+    for setting in METHOD_SETTINGS:
+        values = rows[setting].map(cell_text)
+        differs = values.groupby(base).transform("nunique") > 1
+        names[differs] = (names[differs] + " " + values[differs]).str.rstrip()
+    return names
 
 
-def word(value: Any) -> str:
-    """A cell of the table as text; nothing where it is missing."""
+def cell_text(value: Any) -> str:
+    """A value of the table as text; empty where it is missing."""
     if value is None or pd.isna(value):
         return ""
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""A comparison as lines and columns of text: what the terminal's table and a paper's have in common."""
+"""A comparison as rows and columns of text: the common part of the terminal's table and of a paper's."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,12 +10,10 @@ from rich.console import JustifyMethod
 from rich.text import Text
 
 from tokbench.names import PLAIN
-from tokbench.report.digits import Line, aligned, decimals, number
-from tokbench.report.labels import labels, word
+from tokbench.report.digits import TIMES, RowValues, aligned, decimals, number
+from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels
 from tokbench.results.times import MUCH_LOAD
 
-TIMES = "\N{MULTIPLICATION SIGN}"
-METHOD_SETTINGS = ("schedule", "site", "regime")
 SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
 NUMBERS = [
@@ -24,160 +22,193 @@ NUMBERS = [
     *("delta_top1", "delta_lo", "delta_hi", "noise_floor", "other_load"),
 ]
 
-HEADS = {"batch_size": "batch", "attention_kernel": "attention"}
-SIGNS = {"FASTER": ("▲", "green"), "SLOWER": ("▼", "red"), "SAME": ("=", "dim"), "AMBIGUOUS": ("?", "yellow")}
+SETTING_HEADINGS = {"batch_size": "batch", "attention_kernel": "attention"}
+VERDICT_SIGNS = {"FASTER": ("▲", "green"), "SLOWER": ("▼", "red"), "SAME": ("=", "dim"), "AMBIGUOUS": ("?", "yellow")}
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column: `key` is its name in `DROPPED_FIRST`, `unit` stands under its head, `notes` behind its cells."""
+class TextColumn:
+    """One column of text.
+
+    Attributes:
+        key: What `DROPPED_FIRST` calls it.
+        heading: Its heading.
+        unit: Shown below the heading.
+        cells: One for each row.
+        justify: How the cells are aligned.
+        suffixes: Shown after each cell: intervals, or the spread over seeds.
+    """
 
     key: str
-    head: str
+    heading: str
     unit: str
     cells: Sequence[Text]
     justify: JustifyMethod = "right"
-    notes: Sequence[str] = ()
+    suffixes: Sequence[str] = ()
 
 
-def blocks(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[Line]]]:
-    """The models, each with its rows and with the lines of those that were measured.
+def model_blocks(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[RowValues]]]:
+    """Split a table by model.
 
     Args:
         table: The rows of a comparison, with the columns of the design's row.
 
     Returns:
-        Rows have a `label` besides; of the plain model's, the method's settings are blank: they say nothing about it.
+        For each model its name, its rows with an additional `label`, and the values of its measured rows, seeds
+        averaged. The settings of a method are blank for the plain model, to which they do not apply.
 
     Raises:
         KeyError: A column is missing.
     """
-    if "mode" not in table:  # written before there were three of them
-        mode = np.where(table["compiled"].eq(True), "compile", "eager")
-        table = table.assign(mode=mode, noise_floor=None, other_load=None)
     for model, rows in table.groupby("model", sort=False, dropna=False):
         block = rows.assign(label=labels(rows), keep=pd.to_numeric(rows["keep"]))
         block.loc[block["method"] == PLAIN, list(METHOD_SETTINGS)] = None
-        yield word(model), block, _lines(block[block["status"] == "ok"])
+        yield cell_text(model), block, _average_seeds(block[block["status"] == "ok"])
 
 
-def _lines(measured: pd.DataFrame) -> list[Line]:
-    """One line for all seeds of a cell: the plain model's first, then by method, keeps descending.
+def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
+    """One row for all seeds of a setting: the plain model first, then by method, with falling keep.
 
-    A line has the numbers of its rows and, as `NAME_half`, half the width of each one's interval.
+    A row has the means of the numbers and, as `NAME_half`, half the width of the intervals.
     """
     numbers = {name: pd.to_numeric(measured[name]) for name in NUMBERS}
-    cells = measured.assign(**numbers, pareto=measured["pareto"].eq(True)).groupby(IDENTITY, sort=False, dropna=False)
-    folded = cells[NUMBERS].mean().rename(columns={"delta_top1": "delta"})
+    groups = measured.assign(**numbers, pareto=measured["pareto"].eq(True)).groupby(IDENTITY, sort=False, dropna=False)
+    means = groups[NUMBERS].mean().rename(columns={"delta_top1": "delta"})
     for name in ("latency_ms", "speedup", "top1", "delta"):
-        folded[f"{name}_half"] = (folded[f"{name}_hi"] - folded[f"{name}_lo"]) / 2
-    folded["images_per_s_half"] = folded["images_per_s"] * folded["latency_ms_half"] / folded["latency_ms"]
-    folded["top5_half"] = folded["top1_half"]
-    folded["gmacs_half"] = 10 ** (np.floor(np.log10(folded["gmacs"].max())) - 2)  # three digits of the largest
-    folded["share"] = 100 * folded["gmacs_method"] / folded["gmacs"]
-    folded["spread"], folded["seeds"] = cells["top1"].std(), cells["top1"].count()
-    folded["verdict"], folded["pareto"] = cells["verdict"].first(), cells["pareto"].any()
-    folded = folded.reset_index()
-    # The plain model against itself is 0 or 1 by definition; its speedup stays where a measured one shows the noise.
-    folded["other"] = folded["method"] != PLAIN
-    folded.loc[~folded["other"], ["share", "gmacs_saved", "delta"]] = math.nan
-    folded.loc[~folded["other"] & ~(folded["speedup_half"] > 0), "speedup"] = math.nan
-    folded["method_rank"], folded["label_rank"] = (pd.factorize(folded[n])[0] for n in ("method", "label"))
-    order = ["other", "method_rank", "label_rank", "keep"]
-    return folded.sort_values(order, ascending=[True, True, True, False], kind="stable").to_dict("records")
+        means[f"{name}_half"] = (means[f"{name}_hi"] - means[f"{name}_lo"]) / 2
+    means["images_per_s_half"] = means["images_per_s"] * means["latency_ms_half"] / means["latency_ms"]
+    means["top5_half"] = means["top1_half"]
+    means["gmacs_half"] = 10 ** (np.floor(np.log10(means["gmacs"].max())) - 2)  # three digits of the largest
+    means["share"] = 100 * means["gmacs_method"] / means["gmacs"]
+    means["spread"], means["seeds"] = groups["top1"].std(), groups["top1"].count()
+    means["verdict"], means["pareto"] = groups["verdict"].first(), groups["pareto"].any()
+    means = means.reset_index()
+    # The plain model against itself is 0 or 1 by definition. A measured speedup is kept, as it shows the noise.
+    means["is_method"] = means["method"] != PLAIN
+    means.loc[~means["is_method"], ["share", "gmacs_saved", "delta"]] = math.nan
+    means.loc[~means["is_method"] & ~(means["speedup_half"] > 0), "speedup"] = math.nan
+    means["method_rank"], means["label_rank"] = (pd.factorize(means[n])[0] for n in ("method", "label"))
+    order = ["is_method", "method_rank", "label_rank", "keep"]
+    return means.sort_values(order, ascending=[True, True, True, False], kind="stable").to_dict("records")
 
 
-def known(lines: Iterable[Line], name: str) -> list[str]:
-    """The different values of a column in the order they come."""
-    return list(dict.fromkeys(text for line in lines if (text := word(line[name]))))
+def distinct_values(rows: Iterable[RowValues], name: str) -> list[str]:
+    """The different values of a column as text, in order of appearance; missing ones are left out."""
+    return list(dict.fromkeys(text for row in rows if (text := cell_text(row[name]))))
 
 
-def title(model: str, lines: Sequence[Line]) -> Text:
-    """The model and what all of its lines have in common."""
-    common = {name: words[0] for name in SETTINGS if len(words := known(lines, name)) == 1}
-    where = " ".join(common.pop(name) for name in ("device", "dtype") if name in common)
-    images = [f"{float(most):,.0f} images" for most in known(lines, "images")[:1]]
-    parts = [*images, where, *(f"{HEADS[name]} {word}" if name in HEADS else word for name, word in common.items())]
+def block_title(model: str, rows: Sequence[RowValues]) -> Text:
+    """The model and the settings that all of its rows share."""
+    common = {name: values[0] for name in SETTINGS if len(values := distinct_values(rows, name)) == 1}
+    device = " ".join(common.pop(name) for name in ("device", "dtype") if name in common)
+    images = [f"{float(count):,.0f} images" for count in distinct_values(rows, "images")[:1]]
+    settings = (
+        f"{SETTING_HEADINGS[name]} {value}" if name in SETTING_HEADINGS else value for name, value in common.items()
+    )
+    parts = [*images, device, *settings]
     return Text.assemble((model, "bold"), *((f" · {part}", "dim") for part in parts if part not in ("", "eager")))
 
 
-def legend(lines: Sequence[Line]) -> Text:
-    """What the signs mean that these lines use."""
-    used = {word(line["verdict"]) for line in lines}
-    verdicts = ", ".join(f"{sign} {verdict.lower()}" for verdict, (sign, _) in SIGNS.items() if verdict in used)
-    seeds = " or ".join(sorted({word(line["seeds"]) for line in lines if line["seeds"] > 1}))
+def legend(rows: Sequence[RowValues], *, latency_shown: bool = True) -> Text:
+    """Explain the signs that are used in these rows, one line each.
+
+    Args:
+        rows: The rows of one model.
+        latency_shown: Whether the table has a latency column.
+    """
+    used = {cell_text(row["verdict"]) for row in rows}
+    verdicts = ", ".join(f"{sign} {verdict.lower()}" for verdict, (sign, _) in VERDICT_SIGNS.items() if verdict in used)
+    seeds = " or ".join(sorted({cell_text(row["seeds"]) for row in rows if row["seeds"] > 1}))
     notes = [
         "★ Pareto: no other row costs no more and is surely better in top-1 (paired 95 % interval above 0)"
-        if any(x["pareto"] for x in lines)
+        if any(row["pareto"] for row in rows)
         else "",
         f"{verdicts}: against the plain model" if verdicts else "",
-        "[ ] 95 % interval" if any(x["speedup_half"] > 0 or x["delta_half"] > 0 for x in lines) else "",
-        *_circumstances(lines),
+        "[ ] 95 % interval" if any(row["speedup_half"] > 0 or row["delta_half"] > 0 for row in rows) else "",
+        *_timing_notes(rows, latency_shown),
         f"± standard deviation over {seeds} seeds" if seeds else "",
     ]
     return Text("\n".join(filter(None, notes)), "dim")
 
 
-def _circumstances(lines: Sequence[Line]) -> list[str]:
-    """What the times were taken under."""
-    floor, load = (max((x[name] for x in lines if x[name] > 0), default=0.0) for name in ("noise_floor", "other_load"))
+def _timing_notes(rows: Sequence[RowValues], latency_shown: bool) -> list[str]:
+    """How latency and speedup relate, and how noisy the machine was."""
+    compared = latency_shown and any(row["latency_ms"] > 0 and row["speedup"] > 0 for row in rows)
+    floor, load = (
+        max((row[name] for row in rows if row[name] > 0), default=0) for name in ("noise_floor", "other_load")
+    )
     return [
-        f"the plain model's time differed from itself by up to {floor:.1f} %" if floor else "",
-        f"other processes had up to {100 * load:.0f} % of the CPUs" if load > MUCH_LOAD else "",
+        "speedup compares paired runs; a row's latency is from its own minute, so their ratio can differ"
+        if compared
+        else "",
+        f"noise floor {floor:.1f} %: the plain model timed against itself differed by at least this much"
+        if floor
+        else "",
+        f"other processes used up to {100 * load:.0f} % of the CPUs" if load > MUCH_LOAD else "",
     ]
 
 
-def columns(lines: Sequence[Line]) -> list[Column]:
-    """All columns that have anything to show."""
-    names = [line["label"] for line in lines]
+def text_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
+    """All columns that have at least one value."""
+    names = [row["label"] for row in rows]
     methods = ["" if name == above else name for above, name in zip(["", *names], names, strict=False)]
-    signs = [SIGNS[line["verdict"]] if word(line["verdict"]) and line["speedup"] > 0 else ("",) for line in lines]
-    shown = [
-        Column("pareto", "", "", [Text("★" if line["pareto"] else "", "yellow") for line in lines]),
-        Column("method", "method", "", [Text(method) for method in methods], "left"),
-        *_settings(lines),
-        Column("keep", "keep", "", [Text(keep) for keep in aligned([word(line["keep"]) for line in lines])]),
-        Column("GMACs", "GMACs", "", _cells(lines, "gmacs")),
-        Column("saved", "saved", "%", _cells(lines, "gmacs_saved")),
-        Column("method %", "method", "%", _cells(lines, "share")),
-        Column("latency", "latency", "ms", _cells(lines, "latency_ms")),
-        Column("img/s", "img/s", "", _cells(lines, "images_per_s")),
-        Column("peak", "peak", "MiB", _cells(lines, "peak_mib")),
-        Column("verdict", "", "", [Text(*sign) for sign in signs]),
-        Column("speedup", "speedup", TIMES, _cells(lines, "speedup"), notes=_notes(lines, "speedup")),
-        Column("top-1", "top-1", "%", _cells(lines, "top1"), notes=_notes(lines, "top1")),
-        Column("top-5", "top-5", "%", _cells(lines, "top5")),
-        Column("delta", "Δ top-1", "points", _cells(lines, "delta"), notes=_notes(lines, "delta")),
+    signs = [
+        VERDICT_SIGNS[row["verdict"]] if cell_text(row["verdict"]) and row["speedup"] > 0 else ("",) for row in rows
     ]
-    return [column for column in shown if any(cell.plain.strip() for cell in column.cells)]
+    stars = [Text("★" if row["pareto"] else "", "yellow") for row in rows]
+    intervals = {name: _intervals(rows, name) for name in ("speedup", "delta")}
+    columns = [
+        TextColumn("pareto", "", "", stars),
+        TextColumn("method", "method", "", [Text(method) for method in methods], "left"),
+        *_setting_columns(rows),
+        TextColumn("keep", "keep", "", [Text(keep) for keep in aligned([cell_text(row["keep"]) for row in rows])]),
+        TextColumn("GMACs", "GMACs", "", _number_cells(rows, "gmacs")),
+        TextColumn("saved", "saved", "%", _number_cells(rows, "gmacs_saved")),
+        TextColumn("method %", "method", "%", _number_cells(rows, "share")),
+        TextColumn("latency", "latency", "ms", _number_cells(rows, "latency_ms")),
+        TextColumn("img/s", "img/s", "", _number_cells(rows, "images_per_s")),
+        TextColumn("peak", "peak", "MiB", _number_cells(rows, "peak_mib")),
+        TextColumn("verdict", "", "", [Text(*sign) for sign in signs]),
+        TextColumn("speedup", "speedup", TIMES, _number_cells(rows, "speedup"), suffixes=intervals["speedup"]),
+        TextColumn("top-1", "top-1", "%", _number_cells(rows, "top1"), suffixes=_seed_spreads(rows)),
+        TextColumn("top-5", "top-5", "%", _number_cells(rows, "top5")),
+        TextColumn("delta", "Δ top-1", "points", _number_cells(rows, "delta"), suffixes=intervals["delta"]),
+    ]
+    return [column for column in columns if any(cell.plain.strip() for cell in column.cells)]
 
 
-def _settings(lines: Sequence[Line]) -> list[Column]:
-    """The settings that differ; those without which all lines would still be told apart may be dropped."""
-    telling = varying = [name for name in SETTINGS if len(known(lines, name)) > 1]
+def _setting_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
+    """The settings that differ between rows. Those that are not needed to identify a row may be dropped: `setting`."""
+    needed = varying = [name for name in SETTINGS if len(distinct_values(rows, name)) > 1]
     for name in reversed(varying):
-        rest = [other for other in telling if other != name]
-        if len({tuple(word(line[key]) for key in ("label", "keep", *rest)) for line in lines}) == len(lines):
-            telling = rest
-    cells = {name: [Text(word(line[name])) for line in lines] for name in varying}
-    keys = {name: name if name in telling else "setting" for name in varying}
-    return [Column(keys[name], HEADS.get(name, name), "", cells[name], "left") for name in varying]
+        rest = [other for other in needed if other != name]
+        if len({tuple(cell_text(row[key]) for key in ("label", "keep", *rest)) for row in rows}) == len(rows):
+            needed = rest
+    cells = {name: [Text(cell_text(row[name])) for row in rows] for name in varying}
+    keys = {name: name if name in needed else "setting" for name in varying}
+    return [TextColumn(keys[name], SETTING_HEADINGS.get(name, name), "", cells[name], "left") for name in varying]
 
 
-def _cells(lines: Sequence[Line], name: str) -> list[Text]:
-    """The numbers of a column, cut to the digits they deserve."""
-    return [Text(n) for n in aligned([number(line[name], decimals(line, name)) for line in lines])]
+def _number_cells(rows: Sequence[RowValues], name: str) -> list[Text]:
+    """The numbers of a column, rounded to their meaningful digits."""
+    return [Text(text) for text in aligned([number(row[name], decimals(row, name)) for row in rows])]
 
 
-def _notes(lines: Sequence[Line], name: str) -> list[str]:
-    """What stands behind a comparison: its interval. What stands behind top-1: the spread over the seeds."""
+def _intervals(rows: Sequence[RowValues], name: str) -> list[str]:
+    """A column's intervals, padded to the same width."""
 
-    def note(line: Line) -> str:
-        digits = decimals(line, name)
-        if name == "top1":
-            return f" ±{number(line['spread'], digits)}" if line["seeds"] > 1 else ""
-        lo, hi = (number(line[f"{name}_{end}"], digits) for end in ("lo", "hi"))
-        return f" [{lo}, {hi}]" if lo and hi and not math.isnan(line[name]) else ""
+    def interval(row: RowValues) -> str:
+        digits = decimals(row, name)
+        lo, hi = (number(row[f"{name}_{end}"], digits) for end in ("lo", "hi"))
+        return f" [{lo}, {hi}]" if lo and hi and not math.isnan(row[name]) else ""
 
-    notes = [note(line) for line in lines]
-    return [text.ljust(max(map(len, notes))) for text in notes]
+    return _padded([interval(row) for row in rows])
+
+
+def _seed_spreads(rows: Sequence[RowValues]) -> list[str]:
+    """The standard deviations of top-1 over the seeds, padded to the same width."""
+    return _padded([f" ±{number(row['spread'], decimals(row, 'top1'))}" if row["seeds"] > 1 else "" for row in rows])
+
+
+def _padded(texts: Sequence[str]) -> list[str]:
+    return [text.ljust(max(map(len, texts))) for text in texts]

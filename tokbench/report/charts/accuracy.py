@@ -1,4 +1,4 @@
-"""Charts of accuracy: what is left of it for so much compute, and for so much time."""
+"""Charts of accuracy against compute and against time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from tokbench.report.charts.points import SETTING, SETUP, complete, curves, points, setup, tell, tell_all
+from tokbench.report.charts.points import (
+    BATCH_AND_MODE,
+    SERIES_AND_KEEP,
+    chart_points,
+    hover_text,
+    prepare_rows,
+    series_names,
+    timing_label,
+    with_hover_text,
+)
 from tokbench.report.charts.style import (
     GREY,
     HEIGHT,
@@ -17,100 +26,100 @@ from tokbench.report.charts.style import (
     PLAIN_STYLE,
     Style,
     View,
-    chart,
+    hover_settings,
+    json_numbers,
     label,
-    reference,
-    styles,
-    told_by,
-    values,
+    make_figure,
+    reference_line,
+    series_styles,
 )
 
 
 def accuracy_by_compute(rows: pd.DataFrame) -> go.Figure | None:
-    """Top-1 against GMACs with intervals; a line is a series over its keeps.
+    """Top-1 against GMACs with intervals; a line connects the keeps of a series.
 
-    Ringed are the rows that the table has on the Pareto front; the steps are the best top-1 of those that cost no more.
+    Rings mark the rows on the table's Pareto front; the step line is the best top-1 of those at up to that cost.
     """
-    rows = complete(rows)
-    settings = tell_all(points(rows, SETTING), points(rows)).dropna(subset=["gmacs", "top1"])
-    if settings.empty:
+    rows = prepare_rows(rows)
+    points = with_hover_text(chart_points(rows, SERIES_AND_KEEP), chart_points(rows)).dropna(subset=["gmacs", "top1"])
+    if points.empty:
         return None
-    front = _front(settings[settings["pareto"]], "gmacs", "Pareto front")
-    traces = [*front, *_curves(settings, "gmacs", styles(curves(rows)))]
-    return _accuracy([View("", traces, {"xaxis.title.text": "compute (GMACs an image)"})], settings)
+    front = _front(points[points["pareto"]], "gmacs", "Pareto front")
+    traces = [*front, *_series_traces(points, "gmacs", series_styles(series_names(rows)))]
+    return _figure([View("", traces, {"xaxis.title.text": "compute (GMACs per image)"})], points)
 
 
 def accuracy_by_latency(rows: pd.DataFrame) -> go.Figure | None:
-    """Top-1 against the time of a batch with both intervals, a view for each batch size and mode.
+    """Top-1 against the latency of a batch with both intervals, a view for each batch size and mode.
 
-    Ringed is what no other point of the view beats in both estimates; unlike the table's front it takes no account
-    of their intervals.
+    Rings mark the points that no other point of the view beats in both estimates; unlike the table's Pareto front,
+    this ignores intervals.
     """
-    rows = complete(rows)
-    timed = points(rows).dropna(subset=["latency_ms", "top1"])
+    rows = prepare_rows(rows)
+    timed = chart_points(rows).dropna(subset=["latency_ms", "top1"])
     if timed.empty:
         return None
-    timed = timed.assign(told=[tell(line, [line]) for line in timed.to_dict("records")])
-    looks = styles(curves(rows))
+    timed = timed.assign(hover=[hover_text(point, [point]) for point in timed.to_dict("records")])
+    looks = series_styles(series_names(rows))
     views = []
-    for _, part in timed.groupby(SETUP, sort=False):
+    for _, part in timed.groupby(BATCH_AND_MODE, sort=False):
         by_time = part.sort_values(["latency_ms", "top1"], ascending=[True, False])
-        front = _front(by_time[_rising(by_time["top1"])], "latency_ms", "best for its time")
-        name = setup(part.iloc[0].to_dict())
-        layout = {"xaxis.title.text": f"time of a batch (ms), {name}", "xaxis.autorange": True, "yaxis.autorange": True}
-        views.append(View(name, [*front, *_curves(part, "latency_ms", looks)], layout))
-    return _accuracy(views, timed)
+        front = _front(by_time[_is_record(by_time["top1"])], "latency_ms", "Pareto front of the estimates")
+        name = timing_label(part.iloc[0].to_dict())
+        layout = {"xaxis.title.text": f"latency (ms), {name}", "xaxis.autorange": True, "yaxis.autorange": True}
+        views.append(View(name, [*front, *_series_traces(part, "latency_ms", looks)], layout))
+    return _figure(views, timed)
 
 
-def _accuracy(views: Sequence[View], drawn: pd.DataFrame) -> go.Figure:
-    """The plain model's accuracy is a line from side to side."""
-    shapes = [reference("y", top1) for top1 in drawn.loc[drawn["plain"], "top1"].unique()]
-    return chart(views, HEIGHT, yaxis={"title": {"text": "top-1 (%)"}}, shapes=shapes)
+def _figure(views: Sequence[View], points: pd.DataFrame) -> go.Figure:
+    """The figure, with a horizontal line at the plain model's accuracy."""
+    shapes = [reference_line("y", top1) for top1 in points.loc[points["plain"], "top1"].unique()]
+    return make_figure(views, HEIGHT, yaxis={"title": {"text": "top-1 (%)"}}, shapes=shapes)
 
 
-def _rising(top1: pd.Series) -> pd.Series:
-    """Which values are above all before them."""
+def _is_record(top1: pd.Series) -> pd.Series:
+    """Which values are higher than all values before them."""
     return top1 > top1.cummax().shift(fill_value=-np.inf)
 
 
 def _front(best: pd.DataFrame, x: str, name: str) -> list[Any]:
-    """Rings around these points, and a step line through those of them that are above all to their left."""
+    """Rings around these points, and a step line through those that are higher than all points to their left."""
     ordered = best.sort_values([x, "top1"], ascending=[True, False])
-    stairs = ordered[_rising(ordered["top1"])]
+    steps = ordered[_is_record(ordered["top1"])]
     ring = {"symbol": "circle-open", "size": 15, "color": GREY, "line": {"width": 1.5}}
-    line = {"shape": "hv", "color": PLAIN_STYLE.paint(0.6), "width": 1}
+    line = {"shape": "hv", "color": PLAIN_STYLE.rgba(0.6), "width": 1}
     group = {"name": name, "legendgroup": "front", "hoverinfo": "skip"}
     return [
-        go.Scatter(**_at(stairs, x), **group, mode="lines", line=line, showlegend=False),
-        go.Scatter(**_at(ordered, x), **group, mode="markers", marker=ring),
+        go.Scatter(**_coordinates(steps, x), **group, mode="lines", line=line, showlegend=False),
+        go.Scatter(**_coordinates(ordered, x), **group, mode="markers", marker=ring),
     ]
 
 
-def _curves(drawn: pd.DataFrame, x: str, looks: Mapping[str, Style]) -> Iterator[Any]:
-    """A line for each series, in the order of its keeps, and a star for the plain model."""
-    ordered = drawn.sort_values(["keep", "gmacs"])
+def _series_traces(points: pd.DataFrame, x: str, looks: Mapping[str, Style]) -> Iterator[Any]:
+    """A line for each series in the order of its keeps, and a star for the plain model."""
+    ordered = points.sort_values(["keep", "gmacs"])
     for name, look in looks.items():
-        yield _curve(ordered[(ordered["series"] == name) & ~ordered["plain"]], x, label(name), look)
-    yield _curve(ordered[ordered["plain"]], x, PLAIN_LABEL, PLAIN_STYLE)
+        yield _series_trace(ordered[(ordered["series"] == name) & ~ordered["plain"]], x, label(name), look)
+    yield _series_trace(ordered[ordered["plain"]], x, PLAIN_LABEL, PLAIN_STYLE)
 
 
-def _curve(drawn: pd.DataFrame, x: str, name: str, look: Style) -> Any:
+def _series_trace(points: pd.DataFrame, x: str, name: str, look: Style) -> Any:
     return go.Scatter(
-        **_at(drawn, x),
-        **told_by(drawn["told"], look),
-        **look.drawn(),
+        **_coordinates(points, x),
+        **hover_settings(points["hover"], look),
+        **look.line_and_marker(),
         name=name,
         mode="lines+markers",
-        error_x=_interval(drawn, x, look),
-        error_y=_interval(drawn, "top1", look),
+        error_x=_error_bars(points, x, look),
+        error_y=_error_bars(points, "top1", look),
     )
 
 
-def _at(drawn: pd.DataFrame, x: str) -> dict[str, Any]:
-    return {"x": values(drawn[x]), "y": values(drawn["top1"])}
+def _coordinates(points: pd.DataFrame, x: str) -> dict[str, Any]:
+    return {"x": json_numbers(points[x]), "y": json_numbers(points["top1"])}
 
 
-def _interval(drawn: pd.DataFrame, name: str, look: Style) -> dict[str, Any]:
-    over, under = drawn[f"{name}_hi"] - drawn[name], drawn[name] - drawn[f"{name}_lo"]
-    sides = {"array": values(over.clip(lower=0)), "arrayminus": values(under.clip(lower=0))}
-    return {"type": "data", "symmetric": False, **sides, "color": look.paint(0.35), "thickness": 1, "width": 0}
+def _error_bars(points: pd.DataFrame, name: str, look: Style) -> dict[str, Any]:
+    above, below = points[f"{name}_hi"] - points[name], points[name] - points[f"{name}_lo"]
+    sides = {"array": json_numbers(above.clip(lower=0)), "arrayminus": json_numbers(below.clip(lower=0))}
+    return {"type": "data", "symmetric": False, **sides, "color": look.rgba(0.35), "thickness": 1, "width": 0}

@@ -1,4 +1,4 @@
-"""What the charts draw: a point for each measured setting, and what it says when the reader points at it."""
+"""The points of the charts, one for each measured setting, and their hover texts."""
 
 from __future__ import annotations
 
@@ -10,157 +10,159 @@ import pandas as pd
 
 from tokbench.names import EAGER, PLAIN
 from tokbench.report.charts.style import PLAIN_LABEL, label
-from tokbench.report.digits import Line, decimals, number
-from tokbench.report.labels import series, word
+from tokbench.report.digits import TIMES, RowValues, decimals, number
+from tokbench.report.labels import cell_text, series
 from tokbench.schedule import takes_keep
 
-TIMES = "\N{MULTIPLICATION SIGN}"
+SERIES_AND_KEEP = ["series", "keep_label"]
+BATCH_AND_MODE = ["batch_size", "mode"]
 
-SETTING = ["series", "asked"]
-SETUP = ["batch_size", "mode"]
+METHOD_COLUMNS = ["method", "params", "regime", "site", "schedule"]
+"""The columns that determine a row's series."""
 
-TEXTS = ["method", "params", "regime", "site", "schedule", "status", "verdict", "tokens_per_block"]
+TEXTS = [*METHOD_COLUMNS, "status", "verdict", "tokens_per_block"]
 NUMBERS = [
     *("keep", "gmacs", "gmacs_lo", "gmacs_hi", "gmacs_method", "gmacs_saved"),
     *("latency_ms", "latency_ms_lo", "latency_ms_hi", "speedup", "speedup_lo", "speedup_hi"),
     *("top1", "top1_lo", "top1_hi", "top1_sd", "delta_top1", "delta_lo", "delta_hi"),
 ]
 
-# Characters and lines of parameters, and times of other batch sizes and modes: a label that hides no whole plot.
+# Limits for hover texts, so that they never cover the whole plot: characters per line, lines of one text, and times of
+# other batch sizes and modes.
 WIDTH = 58
 MAX_LINES = 4
 MAX_TIMES = 6
 
 
-def complete(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with all columns that charts are drawn from; results of older versions lack some.
+def prepare_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Convert a table's rows for the charts.
 
     Args:
         rows: A table's rows of one model.
 
     Returns:
-        The rows in their order; texts are None where there is none, numbers floats. Besides the table's columns
-        `plain`, the untouched model; `asked`, what the schedule was asked for: its keep, or all of it where that
-        says how much (`budget(0.7)`); and `series`, what belongs on one curve.
+        The rows in the same order. Missing texts are None, numbers are floats. Additional columns: `plain`, whether it
+        is the plain model; `keep_label`, its keep, or its schedule if that fixes the token counts (`budget(0.7)`); and
+        `series`, the curve it belongs to.
 
     Raises:
         ValueError: There are rows of several models.
     """
     if rows["model"].nunique() > 1:
         raise ValueError("a chart takes the rows of one model")
-    if "mode" not in rows:  # written before there were three of them
-        rows = rows.assign(mode=np.where(rows["compiled"].eq(True), "compile", EAGER))
-    rows = rows.reindex(columns=list(dict.fromkeys([*rows.columns, *TEXTS, *NUMBERS])))
-    texts = {name: pd.Series([word(cell) or None for cell in rows[name]], rows.index, dtype=object) for name in TEXTS}
+    texts = {
+        name: pd.Series([cell_text(cell) or None for cell in rows[name]], rows.index, dtype=object) for name in TEXTS
+    }
     numbers = {name: pd.to_numeric(rows[name]).astype(float) for name in NUMBERS}
     rows = rows.assign(**texts, **numbers, pareto=rows["pareto"].eq(True), series=series(rows))
     return rows.assign(
         plain=rows["method"].eq(PLAIN) & rows["params"].isna(),
-        asked=[_asked(*pair) for pair in zip(rows["schedule"], rows["keep"], strict=True)],
+        keep_label=[_keep_label(*pair) for pair in zip(rows["schedule"], rows["keep"], strict=True)],
     )
 
 
-def points(rows: pd.DataFrame, by: Sequence[str] = (*SETTING, *SETUP)) -> pd.DataFrame:
-    """The measured rows, those that differ in nothing but the seed as one: their mean, interval ends included.
+def chart_points(rows: pd.DataFrame, by: Sequence[str] = (*SERIES_AND_KEEP, *BATCH_AND_MODE)) -> pd.DataFrame:
+    """The measured rows, averaged over seeds, interval ends included.
 
     Args:
-        rows: What `complete` gives.
-        by: The columns that tell points apart. Neither compute nor accuracy depends on `SETUP`.
+        rows: What `prepare_rows` gives.
+        by: The columns that identify a point. Compute and accuracy do not depend on `BATCH_AND_MODE`.
 
     Returns:
-        A line a point, in the order in which they come, with the texts and numbers of the table, `delta` for
-        `delta_top1`, `seeds`, and as `NAME_half` half the width of each interval.
+        A row for each point, in order of appearance, with the texts and numbers of the table, `delta` instead of
+        `delta_top1`, `seeds`, and half the width of each interval as `NAME_half`.
     """
-    cells = rows[rows["status"] == "ok"].groupby(list(by), sort=False, dropna=False)
-    drawn = cells[NUMBERS].mean().rename(columns={"delta_top1": "delta"})
-    drawn[TEXTS] = cells[TEXTS].first()
-    drawn["pareto"], drawn["plain"], drawn["seeds"] = (
-        cells["pareto"].any(),
-        cells["plain"].any(),
-        cells["seed"].nunique(),
-    )
+    groups = rows[rows["status"] == "ok"].groupby(list(by), sort=False, dropna=False)
+    points = groups[NUMBERS].mean().rename(columns={"delta_top1": "delta"})
+    points[TEXTS] = groups[TEXTS].first()
+    points["pareto"], points["plain"] = groups["pareto"].any(), groups["plain"].any()
+    points["seeds"] = groups["seed"].nunique()
     for name in ("latency_ms", "speedup", "top1", "delta"):
-        drawn[f"{name}_half"] = (drawn[f"{name}_hi"] - drawn[f"{name}_lo"]) / 2
-    drawn["gmacs_half"] = 10 ** (np.floor(np.log10(drawn["gmacs"].max())) - 2)  # three digits of the largest
-    return drawn.reset_index()
+        points[f"{name}_half"] = (points[f"{name}_hi"] - points[f"{name}_lo"]) / 2
+    points["gmacs_half"] = 10 ** (np.floor(np.log10(points["gmacs"].max())) - 2)  # three digits of the largest
+    return points.reset_index()
 
 
-def curves(rows: pd.DataFrame) -> list[str]:
-    """All series but the plain model, measured or not, in the table's order; of what `complete` gives."""
+def series_names(rows: pd.DataFrame) -> list[str]:
+    """All series but the plain model in the table's order, also those not measured; of the rows of `prepare_rows`."""
     return list(dict.fromkeys(rows.loc[~rows["plain"], "series"]))
 
 
-def tell(line: Line, times: Iterable[Line]) -> str:
-    """What a point says: its method and settings, compute, accuracy and times.
+def hover_text(point: RowValues, timings: Iterable[RowValues]) -> str:
+    """The hover text of a point: method and settings, compute, accuracy and times.
 
     Args:
-        line: One of `points`.
-        times: The points of the same setting, of which the times are told.
+        point: One of `chart_points`.
+        timings: The points of the same setting whose times are listed.
 
     Returns:
-        Lines divided by `<br>`; what users wrote is escaped and cut.
+        Lines separated by `<br>`; texts from users are escaped and cut.
     """
-    plain = line["plain"]
-    seeds = f"{line['seeds']} seeds" if line["seeds"] > 1 else ""
-    keep = "" if plain or not word(line["keep"]) else f"keep {word(line['keep'])}"
-    settings = [keep, *(word(line[name]) for name in ("schedule", "site", "regime")), seeds]
-    saved = "" if plain else _number(line, "gmacs_saved", " % saved")
-    told = [
-        f"<b>{PLAIN_LABEL if plain else label(line['series'], WIDTH)}</b>",
-        *wrapped(word(line["params"])),
-        *wrapped(" · ".join(filter(None, settings if not plain else []))),
-        ", ".join(filter(None, [_number(line, "gmacs", " GMACs"), saved])),
-        _number(line, "top1", " % top-1") + _spread(line),
-        "" if plain else _number(line, "delta", " points against the plain model"),
+    plain = point["plain"]
+    seeds = f"{point['seeds']} seeds" if point["seeds"] > 1 else ""
+    keep = "" if plain or not cell_text(point["keep"]) else f"keep {cell_text(point['keep'])}"
+    settings = [keep, *(cell_text(point[name]) for name in ("schedule", "site", "regime")), seeds]
+    saved = "" if plain else _number(point, "gmacs_saved", " % saved")
+    delta = "" if plain else _number(point, "delta", " points")
+    lines = [
+        f"<b>{PLAIN_LABEL if plain else label(point['series'], WIDTH)}</b>",
+        *wrap(cell_text(point["params"])),
+        *wrap(" · ".join(filter(None, settings if not plain else []))),
+        ", ".join(filter(None, [_number(point, "gmacs", " GMACs"), saved])),
+        _number(point, "top1", " % top-1") + _seed_spread(point),
+        f"{delta} against the plain model" if delta else "",
     ]
-    timed = [_time(time) for time in times if time["latency_ms"] > 0]
-    more = [f"and {len(timed) - MAX_TIMES} more"] if len(timed) > MAX_TIMES else []
-    return "<br>".join(filter(None, [*told, *timed[:MAX_TIMES], *more]))
+    times = [_time(timing) for timing in timings if timing["latency_ms"] > 0]
+    more = [f"and {len(times) - MAX_TIMES} more"] if len(times) > MAX_TIMES else []
+    return "<br>".join(filter(None, [*lines, *times[:MAX_TIMES], *more]))
 
 
-def tell_all(drawn: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
-    """Points that stand for all batch sizes and modes, with what they say as `told`.
+def with_hover_text(points: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `hover` to points that stand for all batch sizes and modes.
 
     Args:
-        drawn: Points by `SETTING`.
-        timed: The same by `SETUP` too.
+        points: Points by `SERIES_AND_KEEP`.
+        timed: The same points, split by `BATCH_AND_MODE`.
     """
-    times: dict[tuple[str, str], list[Line]] = {}
-    for one in timed.to_dict("records"):
-        times.setdefault((one["series"], one["asked"]), []).append(one)
-    return drawn.assign(told=[tell(one, times[one["series"], one["asked"]]) for one in drawn.to_dict("records")])
+    timings: dict[tuple[str, str], list[RowValues]] = {}
+    for point in timed.to_dict("records"):
+        timings.setdefault((point["series"], point["keep_label"]), []).append(point)
+    return points.assign(
+        hover=[hover_text(point, timings[point["series"], point["keep_label"]]) for point in points.to_dict("records")]
+    )
 
 
-def setup(line: Line) -> str:
-    """A point's batch size and, unless it is the usual one, its mode."""
-    return f"batch {word(line['batch_size'])}" + ("" if line["mode"] == EAGER else f" {label(word(line['mode']))}")
+def timing_label(point: RowValues) -> str:
+    """A point's batch size, and its mode unless that is eager."""
+    mode = "" if point["mode"] == EAGER else f" {label(cell_text(point['mode']))}"
+    return f"batch {cell_text(point['batch_size'])}{mode}"
 
 
-def _asked(schedule: str | None, keep: float) -> str:
-    return schedule if schedule and not takes_keep(schedule) else f"keep {word(keep)}"
-
-
-def wrapped(text: str) -> list[str]:
-    """A text's first lines, escaped; it breaks after commas and, where there are none, anywhere."""
+def wrap(text: str) -> list[str]:
+    """The first lines of a text, escaped; broken after commas, or anywhere if there are none."""
     lines = textwrap.wrap(text.replace(",", ", "), WIDTH, break_on_hyphens=False)
     cut = [*lines[:MAX_LINES], "…"] if len(lines) > MAX_LINES else lines
     return [label(line, WIDTH) for line in cut]
 
 
-def _number(line: Line, name: str, unit: str) -> str:
-    """A number with its interval, where it has one."""
-    digits = decimals(line, name)
-    value = number(line[name], digits)
-    lo, hi = (number(line.get(f"{name}_{end}", np.nan), digits) for end in ("lo", "hi"))
+def _keep_label(schedule: str | None, keep: float) -> str:
+    return schedule if schedule and not takes_keep(schedule) else f"keep {cell_text(keep)}"
+
+
+def _number(point: RowValues, name: str, unit: str) -> str:
+    """A number with its unit and, if known, its interval; empty if the number is missing."""
+    digits = decimals(point, name)
+    value = number(point[name], digits)
+    lo, hi = (number(point.get(f"{name}_{end}", np.nan), digits) for end in ("lo", "hi"))
     return f"{value}{unit}{f' [{lo}, {hi}]' if lo and hi else ''}" if value else ""
 
 
-def _spread(line: Line) -> str:
-    told = number(line["top1_sd"], decimals(line, "top1")) if line["seeds"] > 1 else ""
-    return f", ±{told} over seeds" if told else ""
+def _seed_spread(point: RowValues) -> str:
+    spread = number(point["top1_sd"], decimals(point, "top1")) if point["seeds"] > 1 else ""
+    return f", ±{spread} over seeds" if spread else ""
 
 
-def _time(line: Line) -> str:
-    speedup = "" if line["plain"] else _number(line, "speedup", TIMES)
-    verdict = word(line["verdict"]).lower() if speedup else ""
-    return f"{setup(line)}: " + ", ".join(filter(None, [_number(line, "latency_ms", " ms"), speedup, verdict]))
+def _time(point: RowValues) -> str:
+    speedup = "" if point["plain"] else _number(point, "speedup", TIMES)
+    verdict = cell_text(point["verdict"]).lower() if speedup else ""
+    return f"{timing_label(point)}: " + ", ".join(filter(None, [_number(point, "latency_ms", " ms"), speedup, verdict]))

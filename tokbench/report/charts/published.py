@@ -1,4 +1,4 @@
-"""The chart of what was published beside what was measured of the same settings."""
+"""The chart of published numbers beside measured ones of the same settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tokbench.published.claims import beside
-from tokbench.report.charts.points import complete, curves, wrapped
+from tokbench.report.charts.points import METHOD_COLUMNS, prepare_rows, series_names, wrap
 from tokbench.report.charts.style import (
     GREY,
     HEIGHT,
@@ -18,116 +18,118 @@ from tokbench.report.charts.style import (
     PLAIN_STYLE,
     Style,
     View,
-    chart,
+    hover_settings,
+    json_numbers,
     label,
-    styles,
-    told_by,
-    values,
+    make_figure,
+    series_styles,
 )
-from tokbench.report.digits import Line
-from tokbench.report.labels import word
-
-KEYS = ["method", "params", "regime", "site", "schedule"]
+from tokbench.report.digits import RowValues
+from tokbench.report.labels import cell_text
 
 
-def claims_beside(rows: pd.DataFrame) -> go.Figure | None:
-    """Published numbers, hollow, each tied to the full marker of what was measured of the same setting.
+def published_and_measured(rows: pd.DataFrame) -> go.Figure | None:
+    """Published numbers as hollow markers, each connected to the filled marker of the same setting as measured.
 
-    A regime has a plot of its own, and the plain model is in all of them. A published number without GMACs stands
-    above or below what was measured. The tie is dotted where the images were not those of the publication.
+    Each regime has its own plot; the plain model is in all of them. A published number without GMACs is drawn at the
+    measured GMACs. The connection is dotted if the images differ from those of the publication.
     """
-    rows = complete(rows)
-    texts = rows.assign(**{name: rows[name].fillna("") for name in KEYS})
-    found = beside(texts).merge(texts[[*KEYS, "series", "plain"]].drop_duplicates(KEYS), on=KEYS)
-    pairs = found.assign(at=found["claimed_gmacs"].fillna(found["gmacs"])).dropna(subset=["at", "claimed_top1"])
+    rows = prepare_rows(rows)
+    texts = rows.assign(**{name: rows[name].fillna("") for name in METHOD_COLUMNS})
+    series_of_method = texts[[*METHOD_COLUMNS, "series", "plain"]].drop_duplicates(METHOD_COLUMNS)
+    found = beside(texts).merge(series_of_method, on=METHOD_COLUMNS)
+    pairs = found.assign(x=found["claimed_gmacs"].fillna(found["gmacs"])).dropna(subset=["x", "claimed_top1"])
     if pairs.empty:
         return None
-    looks = styles(curves(rows)) | dict.fromkeys(pairs.loc[pairs["plain"], "series"], PLAIN_STYLE)
+    looks = series_styles(series_names(rows)) | dict.fromkeys(pairs.loc[pairs["plain"], "series"], PLAIN_STYLE)
     regimes = list(dict.fromkeys(pairs.loc[~pairs["plain"], "regime"])) or [""]
-    traces = _keys(pairs)
+    traces = _legend_entries(pairs)
     axes: dict[str, Any] = {}
-    for place, regime in enumerate(regimes):
-        axis = f"yaxis{place + 1}" if place else "yaxis"
+    for index, regime in enumerate(regimes):
+        axis = f"yaxis{index + 1}" if index else "yaxis"
         part = pairs[pairs["plain"] | (pairs["regime"] == regime)]
-        for trace in _pairs(part, looks):
+        for trace in _pair_traces(part, looks):
             once = bool(trace.showlegend) and trace.legendgroup not in {other.legendgroup for other in traces}
             traces.append(trace.update(yaxis=axis.replace("axis", ""), showlegend=once))
-        below = 0.04 if place + 1 < len(regimes) else 0
-        domain = [1 - (place + 1) / len(regimes) + below, 1 - place / len(regimes)]
+        gap = 0.04 if index + 1 < len(regimes) else 0
+        domain = [1 - (index + 1) / len(regimes) + gap, 1 - index / len(regimes)]
         axes[axis] = {"title": {"text": " · ".join(filter(None, ["top-1 (%)", label(regime)]))}, "domain": domain}
-    title = {"text": "compute (GMACs an image)"}
-    lowest = {"title": title, "anchor": axis.replace("axis", ""), "range": _wide(pairs[["at", "gmacs"]])}
-    return chart([View("", traces)], HEIGHT + 300 * (len(regimes) - 1), xaxis=lowest, **axes)
+    title = {"text": "compute (GMACs per image)"}
+    lowest = {"title": title, "anchor": axis.replace("axis", ""), "range": _compute_range(pairs[["x", "gmacs"]])}
+    return make_figure([View("", traces)], HEIGHT + 300 * (len(regimes) - 1), xaxis=lowest, **axes)
 
 
-def _keys(pairs: pd.DataFrame) -> list[Any]:
-    """Entries of the legend that are nowhere in the plot: what markers and ties mean."""
-    nowhere = {"x": [None], "y": [None]}
+def _legend_entries(pairs: pd.DataFrame) -> list[Any]:
+    """Traces without points that explain markers and connections in the legend."""
+    no_points = {"x": [None], "y": [None]}
     published, measured = (
-        go.Scatter(**nowhere, name=name, mode="markers", marker={"color": GREY, "symbol": symbol, "size": 9})
+        go.Scatter(**no_points, name=name, mode="markers", marker={"color": GREY, "symbol": symbol, "size": 9})
         for name, symbol in (("published", "circle-open"), ("measured", "circle"))
     )
     if pairs["not_comparable"].eq("").all():
         return [published, measured]
-    tie = {"color": GREY, "width": 1, "dash": "dot"}
-    return [published, measured, go.Scatter(**nowhere, name="not comparable", mode="lines", line=tie)]
+    dotted = {"color": GREY, "width": 1, "dash": "dot"}
+    return [published, measured, go.Scatter(**no_points, name="not comparable", mode="lines", line=dotted)]
 
 
-def _wide(compute: pd.DataFrame) -> list[float]:
-    """The range of an axis that shows no difference in compute larger than it is: at least a tenth of all of it."""
+def _compute_range(compute: pd.DataFrame) -> list[float]:
+    """The range of the compute axis, at least 10 % of its largest value, so that small differences look small."""
     numbers = compute.to_numpy(dtype=float)
     least, most = float(np.nanmin(numbers)), float(np.nanmax(numbers))
     margin = max(0.08 * (most - least), 0.05 * most)
     return [least - margin, most + margin]
 
 
-def _pairs(pairs: pd.DataFrame, looks: Mapping[str, Style]) -> Iterator[Any]:
-    """The ties, then the published and the measured numbers of each series."""
-    unlike = pairs["not_comparable"] != ""
-    for part, dash in ((pairs[~unlike], "solid"), (pairs[unlike], "dot")):
-        ends = [(*values(pair), None) for pair in zip(part["at"], part["gmacs"], strict=True)]
-        heights = [(*values(pair), None) for pair in zip(part["claimed_top1"], part["top1"], strict=True)]
+def _pair_traces(pairs: pd.DataFrame, looks: Mapping[str, Style]) -> Iterator[Any]:
+    """The connections, then the published and the measured numbers of each series."""
+    not_comparable = pairs["not_comparable"] != ""
+    for part, dash in ((pairs[~not_comparable], "solid"), (pairs[not_comparable], "dot")):
+        xs = [(*json_numbers(pair), None) for pair in zip(part["x"], part["gmacs"], strict=True)]
+        ys = [(*json_numbers(pair), None) for pair in zip(part["claimed_top1"], part["top1"], strict=True)]
         yield go.Scatter(
-            x=sum(ends, ()),
-            y=sum(heights, ()),
+            x=sum(xs, ()),
+            y=sum(ys, ()),
             mode="lines",
             line={"color": GREY, "width": 1, "dash": dash},
             hoverinfo="skip",
             showlegend=False,
         )
     for name, part in pairs.groupby("series", sort=False):
-        lines, look = part.to_dict("records"), looks[str(name)]
-        for x, y, told, kind in (("gmacs", "top1", _measured, ""), ("at", "claimed_top1", _published, "-open")):
+        records, look = part.to_dict("records"), looks[str(name)]
+        for x, y, hover, suffix in (
+            ("gmacs", "top1", _measured_hover, ""),
+            ("x", "claimed_top1", _published_hover, "-open"),
+        ):
             yield go.Scatter(
-                x=values(part[x]),
-                y=values(part[y]),
-                **told_by([told(line) for line in lines], look),
+                x=json_numbers(part[x]),
+                y=json_numbers(part[y]),
+                **hover_settings([hover(record) for record in records], look),
                 mode="markers",
-                marker={**look.drawn()["marker"], "symbol": look.symbol + kind},
+                marker={**look.line_and_marker()["marker"], "symbol": look.symbol + suffix},
                 name=PLAIN_LABEL if look is PLAIN_STYLE else label(str(name)),
                 legendgroup=f"series {list(looks).index(str(name))}",
-                showlegend=not kind,
+                showlegend=not suffix,
             )
 
 
-def _published(line: Line) -> str:
-    gmacs: str = "no GMACs" if pd.isna(line["claimed_gmacs"]) else f"{line['claimed_gmacs']:g} GMACs"
-    told = [
-        *(f"<b>{text}</b>" for text in wrapped(f"published: {word(line['published_as'])}")),
-        f"{gmacs}, {line['claimed_top1']:g} % top-1",
-        label(f"read from a {word(line['read_from'])}") if word(line["read_from"]) else "",
-        *(text for name in ("published_keep", "paper", "note") for text in wrapped(word(line[name]))),
+def _published_hover(pair: RowValues) -> str:
+    gmacs: str = "no GMACs" if pd.isna(pair["claimed_gmacs"]) else f"{pair['claimed_gmacs']:g} GMACs"
+    lines = [
+        *(f"<b>{text}</b>" for text in wrap(f"published: {cell_text(pair['published_as'])}")),
+        f"{gmacs}, {pair['claimed_top1']:g} % top-1",
+        label(f"read from a {cell_text(pair['read_from'])}") if cell_text(pair["read_from"]) else "",
+        *(text for name in ("published_keep", "paper", "note") for text in wrap(cell_text(pair[name]))),
     ]
-    return "<br>".join(filter(None, told))
+    return "<br>".join(filter(None, lines))
 
 
-def _measured(line: Line) -> str:
-    keep = "" if line["plain"] or not word(line["keep"]) else f" · keep {word(line['keep'])}"
-    name = PLAIN_LABEL if line["plain"] else line["series"]
-    difference = f"{line['difference']:+.2f} points against the published"
-    told = [
-        *(f"<b>{text}</b>" for text in wrapped(f"measured: {name}{keep}")),
-        f"{line['gmacs']:.3f} GMACs, {line['top1']:.2f} % top-1",
-        *wrapped(f"not comparable: {line['not_comparable']}" if line["not_comparable"] else difference),
+def _measured_hover(pair: RowValues) -> str:
+    keep = "" if pair["plain"] or not cell_text(pair["keep"]) else f" · keep {cell_text(pair['keep'])}"
+    name = PLAIN_LABEL if pair["plain"] else pair["series"]
+    difference = f"{pair['difference']:+.2f} points compared with the published number"
+    lines = [
+        *(f"<b>{text}</b>" for text in wrap(f"measured: {name}{keep}")),
+        f"{pair['gmacs']:.3f} GMACs, {pair['top1']:.2f} % top-1",
+        *wrap(f"not comparable: {pair['not_comparable']}" if pair["not_comparable"] else difference),
     ]
-    return "<br>".join(told)
+    return "<br>".join(lines)

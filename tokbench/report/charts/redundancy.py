@@ -1,7 +1,7 @@
-"""Charts of redundancy: whether attention is a low-pass filter, and how well few tokens stand for all of them.
+"""Charts of redundancy: is attention a low-pass filter, and how well do few tokens represent all of them?
 
-Each takes a results directory and gives None where nothing of its matter was measured: `tokbench compare --analyse`
-measures it.
+Each function takes a results directory and returns None if its data are missing: `tokbench compare --analyse` measures
+them.
 """
 
 from __future__ import annotations
@@ -14,29 +14,38 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tokbench.measure.redundancy import HIGH
-from tokbench.report.charts.points import complete, curves
-from tokbench.report.charts.style import COLOURS, HOVER, Style, View, chart, label, styles, told_by, values
-from tokbench.report.digits import Line
-from tokbench.report.labels import PARAMETER, word
+from tokbench.report.charts.points import METHOD_COLUMNS, prepare_rows, series_names
+from tokbench.report.charts.style import (
+    HOVER,
+    SERIES_COLOURS,
+    Style,
+    View,
+    hover_settings,
+    json_numbers,
+    label,
+    make_figure,
+    series_styles,
+)
+from tokbench.report.digits import RowValues
+from tokbench.report.labels import PARAMETER, cell_text
 from tokbench.results.table import read_reconstruction, read_spectra, read_table
 
 HEIGHT = 620
 
-WITHOUT = Style(COLOURS[1], "square", "dash")
-MIXED = Style(COLOURS[0], "circle", "solid")
-# Blue is let through less, orange more: told apart by the colour-blind, and light in between on either ground.
+BEFORE = Style(SERIES_COLOURS[1], "square", "dash")
+AFTER = Style(SERIES_COLOURS[0], "circle", "solid")
+# Blue is attenuated, orange is amplified, so that colour-blind readers can distinguish them; the middle is light in
+# both themes.
 GAIN_COLOURS = [[0, "rgb(5, 95, 160)"], [0.5, "rgb(244, 244, 244)"], [1, "rgb(179, 88, 6)"]]
-LEAST_SPAN = 3.0  # decibels: of the gain's colours on either side, where no gain is further from 0
+MIN_SCALE_END = 3.0  # decibels: the gain's colour scale ends at the most extreme gain, but at least here
 
-SURE = 1.96  # standard errors on either side of a mean: 95 %
+STANDARD_ERRORS = 1.96  # on each side of a mean: a 95 % interval
 
-MOST_PARAMETERS = 8  # told of a point, a line each
-
-KEYS = ["method", "params", "regime", "site", "schedule"]
+MAX_PARAMETERS = 8  # shown in a hover text, one per line
 
 
 def spectrum_chart(directory: Path) -> go.Figure | None:
-    """The share of high frequencies in each block's values without and with attention, above what it lets through.
+    """The share of high frequencies in each block before and after attention, above the gain of attention.
 
     The lower part is the gain at each frequency: the energy of A V divided by the energy of V, in decibels. There is a
     view for each model.
@@ -51,14 +60,18 @@ def spectrum_chart(directory: Path) -> go.Figure | None:
     if measured.empty:
         return None
     measured["decibels"] = 10 * np.log10(measured["gain"].where(measured["gain"] > 0))
-    span = max(LEAST_SPAN, measured["decibels"].abs().max())
+    scale_end = max(MIN_SCALE_END, measured["decibels"].abs().max())
     views = []
     for model, rings in measured.groupby("model", sort=False):
-        shares = _shares(rings)
-        lower = f"attention lowers the share in {(shares['after'] < shares['before']).sum()} of {len(shares)}"
-        lines = _line(shares, "before", "values V", WITHOUT), _line(shares, "after", "mixed by attention, A V", MIXED)
-        views.append(View(label(str(model)), [*lines, _gains(rings, span)], {"xaxis.title.text": f"block ({lower})"}))
-    return chart(
+        shares = _high_shares(rings)
+        lowered = f"attention lowers the share in {(shares['after'] < shares['before']).sum()} of {len(shares)}"
+        lines = (
+            _share_line(shares, "before", "before attention: V", BEFORE),
+            _share_line(shares, "after", "after attention: A V", AFTER),
+        )
+        title = {"xaxis.title.text": f"block ({lowered})"}
+        views.append(View(label(str(model)), [*lines, _gain_heatmap(rings, scale_end)], title))
+    return make_figure(
         views,
         HEIGHT,
         xaxis={"anchor": "y2", "dtick": 1 if measured["depth"].max() < 16 else None, "showgrid": False, "tickangle": 0},
@@ -90,17 +103,17 @@ def reconstruction_chart(directory: Path) -> go.Figure | None:
     parts: list[pd.DataFrame] = []
     names: dict[str, None] = {}
     for model, part in measured.groupby("model", sort=False):
-        rows = complete(table[table["model"] == model])
-        parts.append(_points(part, rows).assign(model=model))
-        names |= dict.fromkeys(curves(rows))
-    drawn = pd.concat(parts)
-    looks = styles(names)
+        rows = prepare_rows(table[table["model"] == model])
+        parts.append(_average_seeds(part, rows).assign(model=model))
+        names |= dict.fromkeys(series_names(rows))
+    points = pd.concat(parts)
+    looks = series_styles(names)
     views = []
-    for (owner, depth), part in drawn.groupby(["model", "depth"], sort=False):
-        lines = [_curve(part[part["series"] == name], label(name), look) for name, look in looks.items()]
-        title = f"{label(str(owner))}, block {depth}" if several else f"block {depth}"
+    for (name_of_model, depth), part in points.groupby(["model", "depth"], sort=False):
+        lines = [_error_line(part[part["series"] == name], label(name), look) for name, look in looks.items()]
+        title = f"{label(str(name_of_model))}, block {depth}" if several else f"block {depth}"
         views.append(View(title, lines, {f"{axis}axis.autorange": True for axis in "xy"}))
-    return chart(
+    return make_figure(
         views,
         HEIGHT,
         xaxis={"title": {"text": "patch tokens left (%)"}},
@@ -108,88 +121,91 @@ def reconstruction_chart(directory: Path) -> go.Figure | None:
     )
 
 
-def _shares(rings: pd.DataFrame) -> pd.DataFrame:
-    """By depth, the percentages of the energy above half of Nyquist, and as `NAME_varying` those not in the mean."""
+def _high_shares(rings: pd.DataFrame) -> pd.DataFrame:
+    """By depth, percent of the energy above half of Nyquist, and as `NAME_varying` outside the mean (frequency 0)."""
     high = rings[rings["frequency"] > HIGH].groupby("depth")[["before", "after"]].sum()
     varying = rings[rings["frequency"] > 0].groupby("depth")[["before", "after"]].sum()
     return 100 * high.join(varying.add_suffix("_varying"))
 
 
-def _line(shares: pd.DataFrame, side: str, name: str, look: Style) -> Any:
-    told = [
+def _share_line(shares: pd.DataFrame, side: str, name: str, look: Style) -> Any:
+    hover = [
         f"<b>block {depth}</b><br>"
-        f"above half of Nyquist: {line['before']:.1f} % → {line['after']:.1f} %<br>"
-        f"not in the mean: {line['before_varying']:.1f} % → {line['after_varying']:.1f} %"
-        for depth, line in shares.iterrows()
+        f"above half of Nyquist: {share['before']:.1f} % → {share['after']:.1f} %<br>"
+        f"outside the mean: {share['before_varying']:.1f} % → {share['after_varying']:.1f} %"
+        for depth, share in shares.iterrows()
     ]
-    data: dict[str, Any] = {"x": list(shares.index), "y": values(shares[side])}
-    return go.Scatter(**data, **told_by(told, look), **look.drawn(), name=name, mode="lines+markers")
+    data: dict[str, Any] = {"x": list(shares.index), "y": json_numbers(shares[side])}
+    return go.Scatter(**data, **hover_settings(hover, look), **look.line_and_marker(), name=name, mode="lines+markers")
 
 
-def _gains(rings: pd.DataFrame, span: float) -> Any:
-    """Blocks from left to right, frequencies from the mean upwards; the colours reach `span` decibels each way."""
-    told = [
-        f"<b>block {line['depth']}, {_where(line['frequency'], ' of Nyquist')}</b><br>"
-        f"of the energy: {100 * line['before']:.2f} % → {100 * line['after']:.2f} %<br>"
-        f"gain: {line['decibels']:+.1f} dB"
-        for line in rings.to_dict("records")
+def _gain_heatmap(rings: pd.DataFrame, scale_end: float) -> Any:
+    """Blocks from left to right, frequencies from the mean upwards; colours from -scale_end to scale_end decibels."""
+    hover = [
+        f"<b>block {ring['depth']}, {_frequency_text(ring['frequency'], ' of Nyquist')}</b><br>"
+        f"share of the energy: {100 * ring['before']:.2f} % → {100 * ring['after']:.2f} %<br>"
+        f"gain: {ring['decibels']:+.1f} dB"
+        for ring in rings.to_dict("records")
     ]
-    cells = rings.assign(told=told).pivot(index="frequency", columns="depth")
+    cells = rings.assign(hover=hover).pivot(index="frequency", columns="depth")
     grid = cells["decibels"]
     data: dict[str, Any] = {
         "x": list(grid.columns),
-        "y": [_where(frequency) for frequency in grid.index],
-        "z": [values(line) for line in grid.to_numpy()],
-        "hovertext": cells["told"].to_numpy().tolist(),
+        "y": [_frequency_text(frequency) for frequency in grid.index],
+        "z": [json_numbers(row) for row in grid.to_numpy()],
+        "hovertext": cells["hover"].to_numpy().tolist(),
     }
     bar: dict[str, Any] = {"title": {"text": "gain<br>(dB)"}, "thickness": 10, "outlinewidth": 0}
     bar |= {"len": 0.46, "y": 0, "yanchor": "bottom"}
-    colours: dict[str, Any] = {"colorscale": GAIN_COLOURS, "zmin": -span, "zmax": span, "colorbar": bar}
+    colours: dict[str, Any] = {"colorscale": GAIN_COLOURS, "zmin": -scale_end, "zmax": scale_end, "colorbar": bar}
     return go.Heatmap(**data, **colours, hovertemplate=HOVER, yaxis="y2")
 
 
-def _where(frequency: float, unit: str = "") -> str:
+def _frequency_text(frequency: float, unit: str = "") -> str:
     return f"{frequency:.2f}{unit}" if frequency else "mean"
 
 
-def _points(measured: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """One line for each series, schedule, keep and depth of one model: what its seeds have in common, and their mean.
+def _average_seeds(measured: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The means over seeds, a row for each series, schedule, keep and depth of one model.
 
     Args:
         measured: The model's reconstruction errors.
-        rows: Its rows of the table, as `complete` gives them.
+        rows: Its rows of the table, as `prepare_rows` gives them.
     """
-    known = rows.assign(**{name: rows[name].map(word) for name in KEYS})[[*KEYS, "series"]].drop_duplicates(KEYS)
-    texts = measured.assign(**{name: measured[name].map(word) for name in KEYS}).merge(known, on=KEYS)
-    half = SURE * texts["error_sd"] / np.sqrt(texts["images"])
-    cells = texts.assign(half=half).groupby(["series", *KEYS, "keep", "depth"], sort=False, dropna=False)
-    drawn = cells[["tokens", "patches", "error", "half"]].mean()
-    drawn["seeds"] = cells["seed"].nunique()
-    return drawn.reset_index()
+    known = rows.assign(**{name: rows[name].map(cell_text) for name in METHOD_COLUMNS})
+    series_of_method = known[[*METHOD_COLUMNS, "series"]].drop_duplicates(METHOD_COLUMNS)
+    texts = measured.assign(**{name: measured[name].map(cell_text) for name in METHOD_COLUMNS})
+    errors = texts.merge(series_of_method, on=METHOD_COLUMNS)
+    half = STANDARD_ERRORS * errors["error_sd"] / np.sqrt(errors["images"])
+    groups = errors.assign(half=half).groupby(["series", *METHOD_COLUMNS, "keep", "depth"], sort=False, dropna=False)
+    points = groups[["tokens", "patches", "error", "half"]].mean()
+    points["seeds"] = groups["seed"].nunique()
+    return points.reset_index()
 
 
-def _curve(drawn: pd.DataFrame, name: str, look: Style) -> Any:
-    ordered = drawn.sort_values("tokens")
+def _error_line(points: pd.DataFrame, name: str, look: Style) -> Any:
+    ordered = points.sort_values("tokens")
     data: dict[str, Any] = {
-        "x": values(100 * ordered["tokens"] / ordered["patches"]),
-        "y": values(100 * ordered["error"]),
+        "x": json_numbers(100 * ordered["tokens"] / ordered["patches"]),
+        "y": json_numbers(100 * ordered["error"]),
     }
-    bars = {"array": values(100 * ordered["half"]), "color": look.paint(0.35), "thickness": 1, "width": 0}
-    told = [_tell(line, name) for line in ordered.to_dict("records")]
-    return go.Scatter(**data, **told_by(told, look), **look.drawn(), error_y=bars, name=name, mode="lines+markers")
+    bars = {"array": json_numbers(100 * ordered["half"]), "color": look.rgba(0.35), "thickness": 1, "width": 0}
+    hover = [_error_hover(point, name) for point in ordered.to_dict("records")]
+    look_and_hover = {**hover_settings(hover, look), **look.line_and_marker()}
+    return go.Scatter(**data, **look_and_hover, error_y=bars, name=name, mode="lines+markers")
 
 
-def _tell(line: Line, name: str) -> str:
+def _error_hover(point: RowValues, name: str) -> str:
     settings = [
-        f"keep {word(line['keep'])}" if word(line["keep"]) else "",
-        *(label(line[setting]) for setting in ("schedule", "site")),
-        f"{line['seeds']} seeds" if line["seeds"] > 1 else "",
+        f"keep {cell_text(point['keep'])}" if cell_text(point["keep"]) else "",
+        *(label(point[setting]) for setting in ("schedule", "site")),
+        f"{point['seeds']} seeds" if point["seeds"] > 1 else "",
     ]
-    told = [
+    lines = [
         f"<b>{name}</b>",
-        *(label(one) for one in PARAMETER.split(line["params"])[:MOST_PARAMETERS] if one),
+        *(label(one) for one in PARAMETER.split(point["params"])[:MAX_PARAMETERS] if one),
         " · ".join(filter(None, settings)),
-        f"{line['tokens']:.4g} of {line['patches']:.0f} patch tokens left",
-        f"error {100 * line['error']:.1f} % ±{100 * line['half']:.1f}",
+        f"{point['tokens']:.4g} of {point['patches']:.0f} patch tokens left",
+        f"error {100 * point['error']:.1f} % ±{100 * point['half']:.1f}",
     ]
-    return "<br>".join(told)
+    return "<br>".join(lines)

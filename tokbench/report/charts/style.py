@@ -1,6 +1,6 @@
-"""How all charts look: colours, greys that are read on white and on black, texts without markup, menus.
+"""The common look of all charts: colours, fonts, escaped texts, and the menu that switches between views.
 
-Backgrounds are transparent, so that a page's own shows through.
+Backgrounds are transparent, and greys are readable on white and on black, so that charts fit both themes of the page.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-# Okabe and Ito's colours, told apart by the colour-blind, without black and yellow, which one of the themes hides.
-COLOURS = ("0, 114, 178", "230, 159, 0", "0, 158, 115", "213, 94, 0", "86, 180, 233", "204, 121, 167")
-# Their number has no divisor in common with the colours', so 42 series pass before a colour meets its symbol again.
+# The palette of Okabe and Ito, which colour-blind readers can distinguish, without black and yellow: each is invisible
+# in one of the themes.
+SERIES_COLOURS = ("0, 114, 178", "230, 159, 0", "0, 158, 115", "213, 94, 0", "86, 180, 233", "204, 121, 167")
+# 7 symbols and 6 colours have no common divisor, so the first 42 series all differ.
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "x")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
@@ -25,11 +26,11 @@ FAINT = "rgba(128, 128, 128, 0.22)"
 CLEAR = "rgba(0, 0, 0, 0)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-# Characters: two columns of legend on a telephone, and half of its width for the names beside an axis.
-LONGEST = 36
-LONGEST_TICK = 26
+# Characters: two legend columns on a phone, and half of its width for the names beside an axis.
+MAX_LABEL = 36
+MAX_TICK_LABEL = 26
 
-HEIGHT = 560  # pixels of a chart whose height nothing else decides; a legend takes up to half
+HEIGHT = 560  # pixels of a chart whose height does not depend on its content; the legend takes up to half
 HOVER = "%{hovertext}<extra></extra>"
 PLAIN_LABEL = "plain model"
 
@@ -39,7 +40,7 @@ CONFIG: Mapping[str, Any] = {
     "modeBarButtons": [["toImage", "resetScale2d"]],
     "toImageButtonOptions": {"format": "svg"},
 }
-"""What plotly.js is to be started with, as `Plotly.newPlot`'s last argument or `to_html`'s `config`."""
+"""The configuration for plotly.js: the last argument of `Plotly.newPlot`, or `config` of `to_html`."""
 
 LAYOUT: Mapping[str, Any] = {
     "template": "none",
@@ -53,7 +54,7 @@ LAYOUT: Mapping[str, Any] = {
     },
     "modebar": {"bgcolor": CLEAR, "color": GREY},
     "showlegend": True,
-    "legend": {  # along the lower edge, entries one after another
+    "legend": {  # horizontal, along the lower edge
         **{"orientation": "h", "traceorder": "grouped", "tracegroupgap": 2},
         **{"xref": "container", "x": 0, "xanchor": "left", "yref": "container", "y": 0, "yanchor": "bottom"},
         **{"bgcolor": CLEAR, "font": {"size": 12}},
@@ -64,7 +65,7 @@ AXIS: Mapping[str, Any] = {
     **{"automargin": True, "title": {"standoff": 8}},
 }
 
-# What the entries of a menu may change in a trace; all else is the same in each of them.
+# The data of a trace that a menu entry replaces; everything else is the same in all views.
 SWITCHED = (
     *("x", "y", "z", "base", "text", "textfont.color", "hovertext"),
     *(f"error_{axis}.{side}" for axis in "xy" for side in ("array", "arrayminus")),
@@ -73,20 +74,20 @@ SWITCHED = (
 
 @dataclass(frozen=True)
 class Style:
-    """How one series looks in every chart: `colour` is "red, green, blue"."""
+    """The look of a series in every chart; `colour` is "red, green, blue"."""
 
     colour: str
     symbol: str
     dash: str
     size: int = 8
 
-    def paint(self, opacity: float = 1) -> str:
-        """The colour as plotly takes it."""
+    def rgba(self, opacity: float = 1) -> str:
+        """The colour in plotly's notation."""
         return f"rgba({self.colour}, {opacity:g})"
 
-    def drawn(self) -> dict[str, Any]:
-        """Line and markers of a trace."""
-        colour = self.paint()
+    def line_and_marker(self) -> dict[str, Any]:
+        """The `line` and `marker` of a trace."""
+        colour = self.rgba()
         return {
             "line": {"color": colour, "width": 1.5, "dash": self.dash},
             "marker": {"color": colour, "symbol": self.symbol, "size": self.size},
@@ -101,9 +102,9 @@ class View:
     """What one entry of a chart's menu shows.
 
     Attributes:
-        name: What the menu calls it; markup is escaped already.
-        traces: As many, and of the same kinds, in all views of a chart.
-        layout: What it changes beside them, by plotly's paths: `{"xaxis.title.text": "ms"}`.
+        name: Its name in the menu, already escaped.
+        traces: As many, and of the same types, in all views of a chart.
+        layout: Layout changes by plotly's paths: `{"xaxis.title.text": "ms"}`.
     """
 
     name: str
@@ -111,52 +112,52 @@ class View:
     layout: Mapping[str, Any] = field(default_factory=dict)
 
 
-def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A look for each series, the same wherever they come in the same order."""
-    colours, symbols = itertools.cycle(COLOURS), itertools.cycle(SYMBOLS)
-    dashes = itertools.cycle([dash for dash in DASHES for _ in COLOURS])  # the next one when the colours are through
+def series_styles(names: Iterable[str]) -> dict[str, Style]:
+    """A style for each series; the same names in the same order always get the same styles."""
+    colours, symbols = itertools.cycle(SERIES_COLOURS), itertools.cycle(SYMBOLS)
+    dashes = itertools.cycle([dash for dash in DASHES for _ in SERIES_COLOURS])  # changes after each cycle of colours
     looks = map(Style, colours, symbols, dashes)
     return dict(zip(names, looks, strict=False))
 
 
-def label(text: str, longest: int = LONGEST) -> str:
-    """A text for any place of a chart: cut in the middle, as names differ at their ends, and with markup escaped."""
+def label(text: str, longest: int = MAX_LABEL) -> str:
+    """A text for a chart, with markup escaped; long ones are cut in the middle, as names often differ at their ends."""
     if len(text) > longest:
         tail = longest // 3
         text = f"{text[: longest - tail - 1]}…{text[-tail:]}"
     return html.escape(text, quote=False)
 
 
-def values(numbers: Iterable[float]) -> list[float | None]:
-    """Numbers as JSON has them: what is missing or infinite is None."""
+def json_numbers(numbers: Iterable[float]) -> list[float | None]:
+    """Numbers for JSON: missing and infinite ones become None."""
     return [float(value) if math.isfinite(value) else None for value in numbers]
 
 
-def told_by(texts: Iterable[str], look: Style) -> dict[str, Any]:
-    """What a trace's points say when the reader points at them."""
-    return {"hovertext": list(texts), "hovertemplate": HOVER, "hoverlabel": {"bordercolor": look.paint()}}
+def hover_settings(texts: Iterable[str], look: Style) -> dict[str, Any]:
+    """The hover texts of a trace's points."""
+    return {"hovertext": list(texts), "hovertemplate": HOVER, "hoverlabel": {"bordercolor": look.rgba()}}
 
 
-def reference(axis: str, value: float) -> dict[str, Any]:
-    """A line across the plot at a value on `axis`, x or y."""
+def reference_line(axis: str, value: float) -> dict[str, Any]:
+    """A dotted line across the plot at a value on `axis`, x or y."""
     other = "y" if axis == "x" else "x"
     ends = {f"{axis}0": value, f"{axis}1": value, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
     return {"type": "line", "layer": "below", "line": {"color": GREY, "width": 1, "dash": "dot"}, **ends}
 
 
-def chart(views: Sequence[View], height: int, shown: int = 0, **layout: Any) -> go.Figure:
-    """A figure of one or more views; where there are several, with a menu to choose among them.
+def make_figure(views: Sequence[View], height: int, shown: int = 0, **layout: Any) -> go.Figure:
+    """A figure with one or more views; several views get a menu.
 
     Args:
         views: At least one.
-        height: Pixels, of which the legend takes up to half.
-        shown: Which of the views comes first.
-        layout: More of plotly's layout: axes, shapes.
+        height: Pixels; the legend takes up to half of them.
+        shown: The index of the view that is shown first.
+        layout: Further plotly layout: axes, shapes.
     """
     figure = go.Figure(list(views[shown].traces))
-    for place, trace in enumerate(figure.data):
-        # Entries without a group stand in columns as wide as the widest: one column on a telephone.
-        trace.legendgroup = trace.legendgroup or str(place)
+    for index, trace in enumerate(figure.data):
+        # Entries without a group are laid out in columns as wide as the widest entry: one column on a phone.
+        trace.legendgroup = trace.legendgroup or str(index)
     figure.update_layout(
         **LAYOUT,
         height=height,
@@ -171,23 +172,23 @@ def chart(views: Sequence[View], height: int, shown: int = 0, **layout: Any) -> 
 
 
 def _menu(views: Sequence[View], shown: int) -> dict[str, Any]:
-    """Above the plot, left. Its open entries have plotly's own light ground, so its text is dark in both themes."""
+    """A menu above the plot on the left. Plotly gives open entries a light background, so its text is always dark."""
     return {
-        "buttons": [{"label": view.name, "method": "update", "args": _changes(view)} for view in views],
+        "buttons": [{"label": view.name, "method": "update", "args": _update(view)} for view in views],
         "active": shown,
         **{"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 10}},
         **{"bgcolor": "rgb(240, 240, 240)", "bordercolor": GREY, "font": {"color": "rgb(40, 40, 40)"}},
     }
 
 
-def _changes(view: View) -> list[dict[str, Any]]:
-    """Data is changed, not visibility: what the reader hid in the legend stays hidden."""
+def _update(view: View) -> list[dict[str, Any]]:
+    """The data and layout of a view. Visibility is not changed: series hidden in the legend stay hidden."""
     paths = [path for path in SWITCHED if any(path in trace for trace in view.traces)]
     return [{path: [_data(trace, path) for trace in view.traces] for path in paths}, dict(view.layout)]
 
 
 def _data(trace: Any, path: str) -> Any:
-    """A trace's data at that path; None where its kind has no such path, for which a trace would raise."""
+    """A trace's data at a path; None if its type has no such path, where indexing would raise."""
     if path not in trace:
         return None
     return trace[path]

@@ -2,15 +2,15 @@
 (() => {
   const root = document.documentElement;
   const config = JSON.parse(document.getElementById("config").textContent);
-  const PRINTED = 690; // pixels: as wide as A4 and US letter are within their margins
-  const [SHRUNK, SMALL] = [0.7, 10]; // of its height, and pixels of its font, so that a page takes two charts
+  const PRINT_WIDTH = 690; // pixels: fits A4 and US letter within their margins
+  const [PRINT_HEIGHT, PRINT_FONT] = [0.7, 10]; // factor of the height and pixels of the font: two charts fit a page
 
-  // Charts: drawn when they come near the window, all of them before the page is printed. plotly.js is large, and is
-  // started only when the first of them is drawn, so that the page can be read before.
+  // Charts are drawn when they come near the window, and all of them before printing. plotly.js is large, so it is only
+  // started when the first chart is drawn; the text of the page can be read before.
   const charts = [...document.querySelectorAll(".chart")];
   const drawn = new Set();
 
-  function colours(chart) {
+  function themeColours(chart) {
     const style = getComputedStyle(root);
     const [text, line] = ["--text", "--line"].map((name) => style.getPropertyValue(name).trim());
     const changes = { "font.color": text };
@@ -20,7 +20,7 @@
     return changes;
   }
 
-  function start() {
+  function startPlotly() {
     const script = document.createElement("script");
     script.textContent = document.getElementById("plotly").textContent;
     document.head.append(script);
@@ -28,44 +28,44 @@
 
   function draw(chart) {
     if (drawn.has(chart)) return;
-    if (!window.Plotly) start();
+    if (!window.Plotly) startPlotly();
     drawn.add(chart);
-    near.unobserve(chart);
+    whenNear.unobserve(chart);
     const figure = JSON.parse(chart.nextElementSibling.textContent);
     Plotly.newPlot(chart, figure.data, figure.layout, config);
-    Plotly.relayout(chart, colours(chart));
+    Plotly.relayout(chart, themeColours(chart));
   }
 
-  const near = new IntersectionObserver(
+  const whenNear = new IntersectionObserver(
     (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
     { rootMargin: "500px" },
   );
 
-  function paint(dark) {
+  function setTheme(dark) {
     root.classList.toggle("dark", dark);
-    drawn.forEach((chart) => Plotly.relayout(chart, colours(chart)));
+    drawn.forEach((chart) => Plotly.relayout(chart, themeColours(chart)));
   }
 
-  document.getElementById("theme").addEventListener("click", () => paint(!root.classList.contains("dark")));
+  document.getElementById("theme").addEventListener("click", () => setTheme(!root.classList.contains("dark")));
   const preferred = matchMedia("(prefers-color-scheme: dark)");
-  preferred.addEventListener("change", () => paint(preferred.matches));
+  preferred.addEventListener("change", () => setTheme(preferred.matches));
 
-  // Tables: DataTables comes as a module, and a module without a network is a data URL.
+  // Tables: DataTables is a module; without a network it is imported from a data URL.
   const tables = [];
 
-  function arrange(table, DataTable) {
+  function makeSortable(table, DataTable) {
     const paging = table.tBodies[0].rows.length > 30;
     const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
-    if (table.querySelector("th.more")) {
+    if (table.querySelector("th.optional")) {
       layout.topStart = { buttons: [{ extend: "colvis", text: "Columns", className: "columns" }] };
       layout.topEnd = { search: { text: "_INPUT_", placeholder: "filter rows" } };
       layout.bottomStart = paging ? ["info", "pageLength"] : "info";
     }
     if (paging) layout.bottomEnd = "paging";
-    const language = { info: "_START_–_END_ of _TOTAL_ rows", infoFiltered: "(of _MAX_)", lengthMenu: "_MENU_ a page" };
+    const language = { info: "_START_–_END_ of _TOTAL_ rows", infoFiltered: "(of _MAX_)", lengthMenu: "_MENU_ per page" };
     return new DataTable(table, {
       autoWidth: false,
-      columnDefs: [{ targets: "more", visible: false }],
+      columnDefs: [{ targets: "optional", visible: false }],
       language,
       layout,
       lengthMenu: [30, 100, { label: "all", value: -1 }],
@@ -77,32 +77,32 @@
 
   import(`data:text/javascript;base64,${document.getElementById("datatables").textContent}`)
     .then((module) => {
-      for (const table of document.querySelectorAll("table.grid")) tables.push(arrange(table, module.default));
+      for (const table of document.querySelectorAll("table.grid")) tables.push(makeSortable(table, module.default));
     })
-    .finally(() => charts.forEach((chart) => near.observe(chart)));
+    .finally(() => charts.forEach((chart) => whenNear.observe(chart)));
 
-  // Print: black on white, as wide as the paper, every row; afterwards all is as it was.
+  // Print the light theme, at the width of the paper, with all rows; afterwards restore the view.
   let undo = [];
   addEventListener("beforeprint", () => {
     if (undo.length) return;
     charts.forEach(draw);
     const dark = root.classList.contains("dark");
-    undo.push(() => paint(dark));
-    paint(false);
+    undo.push(() => setTheme(dark));
+    setTheme(false);
     for (const part of document.querySelectorAll("details:not([open])")) {
       undo.push(() => (part.open = false));
       part.open = true;
     }
     for (const chart of charts) {
       const { style, layout: { font, height, yaxis2 } } = chart;
-      const usual = { style: style.cssText, font: font.size };
+      const original = { style: style.cssText, font: font.size };
       undo.push(() => {
-        style.cssText = usual.style;
-        Plotly.relayout(chart, { autosize: true, width: null, height, "font.size": usual.font });
+        style.cssText = original.style;
+        Plotly.relayout(chart, { autosize: true, width: null, height, "font.size": original.font });
       });
-      const size = { width: PRINTED, height: yaxis2 ? height : SHRUNK * height };
+      const size = { width: PRINT_WIDTH, height: yaxis2 ? height : PRINT_HEIGHT * height };
       style.cssText = `width: ${size.width}px; height: ${size.height}px`;
-      Plotly.relayout(chart, { ...size, "font.size": SMALL });
+      Plotly.relayout(chart, { ...size, "font.size": PRINT_FONT });
     }
     for (const table of tables) {
       const length = table.page.len();

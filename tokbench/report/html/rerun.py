@@ -1,7 +1,7 @@
-"""The command that measures a directory's cells again, read from its plan.
+"""The command that repeats a comparison, read from its plan.
 
-A plan holds a suite's settings, not its name, and its methods' parameters, wherever they were set. So the command
-starts from the packaged suite that is nearest and says every setting that differs, by a flag where there is one.
+A plan holds a suite's settings but not its name, and the parameters of its methods wherever they were set. The command
+therefore starts from the packaged suite with the fewest differences, and sets each difference with an option.
 """
 
 from __future__ import annotations
@@ -23,69 +23,71 @@ from tokbench.schedule import takes_keep
 
 SUITE = "again"
 SUITE_FILE = "again.toml"
-WITHOUT_FLAG = ("accuracy_batch", "precision")  # only a tokbench.toml sets them
+WITHOUT_OPTION = ("accuracy_batch", "precision")  # can only be set in a tokbench.toml
 
 
 @dataclass(frozen=True)
-class Repetition:
-    """How a comparison is run again.
+class RerunCommands:
+    """How to repeat a comparison.
 
     Attributes:
-        command: For a shell; into the same directory it does what is missing, into another one all of it.
-        report: Writes the page.
-        suite: A `tokbench.toml` that the command reads as `SUITE_FILE`; empty where flags say everything.
-        strangers: Methods that are not installed here: the command finds them with --plugins.
+        compare: The shell command that measures; with the same directory it only measures what is missing.
+        report: The shell command that writes the page.
+        suite: The content of a `tokbench.toml` for `compare`, to be saved as `SUITE_FILE`; empty if not needed.
+        unknown_methods: Methods that are not installed here; `compare` needs --plugins to find them.
     """
 
-    command: str
+    compare: str
     report: str
     suite: str
-    strangers: tuple[str, ...]
+    unknown_methods: tuple[str, ...]
 
 
-def repetition(plan: Mapping[str, Any], directory: Path) -> Repetition:
+def rerun_commands(plan: Mapping[str, Any], directory: Path) -> RerunCommands:
     """The shortest command that plans the same cells, in a folder without a `tokbench.toml`.
 
     Args:
         plan: A directory's plan.
-        directory: Where the command is to write; data and weights are named as they were given.
+        directory: The output directory of the command; data and weights keep the paths that the user gave.
     """
-    wanted = _settings(plan)
+    wanted = _planned_settings(plan)
     packaged = load_config(Path(str(importlib.resources.files("tokbench").joinpath(FILE_NAME))))
-    starts = {name: _changes(packaged.suite(name, {}).model_dump(mode="json"), wanted) for name in packaged.suites}
-    # No flag takes a setting back to nothing.
-    said = {
-        name: changes
-        for name, changes in starts.items()
-        if not any(value is None or value is False or key in WITHOUT_FLAG for key, value in changes.items())
+    changes = {
+        name: _changed_settings(packaged.suite(name, {}).model_dump(mode="json"), wanted) for name in packaged.suites
     }
-    if said:
-        name = min(said, key=lambda name: len(said[name]))
-        arguments, suite = [name, *(word for change in said[name].items() for word in _flag(*change))], ""
+    # No option resets a setting to None or False.
+    expressible = {
+        name: settings
+        for name, settings in changes.items()
+        if not any(value is None or value is False or key in WITHOUT_OPTION for key, value in settings.items())
+    }
+    if expressible:
+        name = min(expressible, key=lambda name: len(expressible[name]))
+        arguments, suite = [name, *(part for setting in expressible[name].items() for part in _option(*setting))], ""
     else:
-        arguments, suite = [SUITE, "--config", SUITE_FILE], _toml(wanted)
-    command = shlex.join(["tokbench", "compare", *arguments, "--out", str(directory)])
-    names = dict.fromkeys(row["method"] for row in plan["rows"] if row["method"] != PLAIN)
+        arguments, suite = [SUITE, "--config", SUITE_FILE], _suite_toml(wanted)
+    compare = shlex.join(["tokbench", "compare", *arguments, "--out", str(directory)])
     report = shlex.join(["tokbench", "report", str(directory)])
-    return Repetition(command, report, suite, tuple(name for name in names if not _known(name)))
+    names = dict.fromkeys(row["method"] for row in plan["rows"] if row["method"] != PLAIN)
+    return RerunCommands(compare, report, suite, tuple(name for name in names if not _is_installed(name)))
 
 
-def _settings(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The suite's settings as they came out: methods with the parameters they had, the device that was found."""
+def _planned_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The suite's settings as planned: with the parameters of the methods, and the detected device."""
     settings = {key: value for key, value in plan["suite"].items() if key != "description"}
     if settings["device"] == "auto":
         settings["device"] = plan["device"]
     if not takes_keep(settings["schedule"]):
         del settings["keep"]
     rows = dict.fromkeys((row["method"], row["params"]) for row in plan["rows"])
-    settings["methods"] = [_written(*row) for row in rows if row != (PLAIN, "")] or [PLAIN]
+    settings["methods"] = [_method_call(*row) for row in rows if row != (PLAIN, "")] or [PLAIN]
     return settings
 
 
-def _written(method: str, params: str) -> str:
-    """A method with the parameters that are not its defaults; with all of them where it is not installed."""
+def _method_call(method: str, params: str) -> str:
+    """A method with the parameters that differ from its defaults; with all parameters if it is not installed."""
     full = f"{method}({params})" if params else method
-    if not _known(method):
+    if not _is_installed(method):
         return full
     try:
         bound = bind_parameters(method, parse_call(full).named)
@@ -93,12 +95,12 @@ def _written(method: str, params: str) -> str:
     except UserError:
         return full
     own = parameters_text({name: value for name, value in bound.items() if value != defaults[name]})
-    if parameters_text(bound) != params:  # the method has changed since
+    if parameters_text(bound) != params:  # the installed method has other parameters than the measured one
         return full
     return f"{method}({own})" if own else method
 
 
-def _known(method: str) -> bool:
+def _is_installed(method: str) -> bool:
     try:
         method_class(method)
     except UserError:
@@ -106,18 +108,19 @@ def _known(method: str) -> bool:
     return True
 
 
-def _changes(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _changed_settings(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if key not in base or base[key] != value}
 
 
-def _flag(key: str, value: Any) -> list[str]:
-    flag = f"--{key.replace('_', '-')}"
+def _option(key: str, value: Any) -> list[str]:
+    """A setting as command line arguments."""
+    option = f"--{key.replace('_', '-')}"
     if value is True:
-        return [flag]
-    return [flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+        return [option]
+    return [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
 
 
-def _toml(settings: Mapping[str, Any]) -> str:
-    """A suite of its own. Strings, numbers and lists are written alike in JSON and in TOML."""
+def _suite_toml(settings: Mapping[str, Any]) -> str:
+    """A suite in TOML, where strings, numbers and lists are written as in JSON."""
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items() if value is not None]
     return "\n".join([f"[suites.{SUITE}]", *lines, ""])

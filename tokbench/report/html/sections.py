@@ -1,4 +1,4 @@
-"""The sections of the page: what is said, drawn and tabled of a comparison, in the order in which it is read."""
+"""The sections of the page in reading order: texts, charts and tables of a comparison."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from tokbench.names import PLAIN
 from tokbench.published.claims import beside
 from tokbench.report import charts
 from tokbench.report.charts.redundancy import reconstruction_chart, spectrum_chart
-from tokbench.report.html import grid
-from tokbench.report.html.grid import Grid
-from tokbench.report.html.headlines import LOST, SAVED, SPEEDUP, equal, headlines
-from tokbench.report.html.rerun import SUITE_FILE, Repetition
-from tokbench.report.labels import labels, series, word
+from tokbench.report.html.grid import Grid, at_equal_grid, comparison_grid, constant_columns, simple_grid
+from tokbench.report.html.headlines import (
+    EQUAL_ACCURACY_LOSS,
+    EQUAL_COMPUTE_SAVING,
+    EQUAL_TIME_SPEEDUP,
+    at_equal,
+    headlines,
+)
+from tokbench.report.html.rerun import SUITE_FILE, RerunCommands
+from tokbench.report.labels import cell_text, labels, series
 from tokbench.results.table import NOT_MEASURED
 
-SETTINGS = {"batch_size": "batch ", "mode": ""}
-CLAIMS = {
+SETTING_PREFIXES = {"batch_size": "batch ", "mode": ""}
+CLAIM_HEADINGS = {
     **{"model": "model", "method": "method", "regime": "regime", "schedule": "schedule", "keep": "keep"},
     **{"gmacs": "GMACs", "claimed_gmacs": "published GMACs", "top1": "top-1 %", "claimed_top1": "published top-1 %"},
     **{"difference": "difference", "paper": "published in", "read_from": "read from"},
@@ -35,7 +40,7 @@ DEFAULT_HEIGHT = 450  # plotly's
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure as JSON that may stand in a script element, and its height in pixels."""
+    """A figure as JSON that is safe inside a script element, with its height in pixels."""
 
     name: str
     figure: Markup
@@ -43,10 +48,10 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Told:
-    """Something said about something."""
+class LabelledText:
+    """A text with a label."""
 
-    about: str
+    label: str
     text: str
 
 
@@ -60,17 +65,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; of what it may hold, whatever there is, in this order.
+    """A section of the page, with any of these parts, shown in this order.
 
     Attributes:
-        name: Of the link to it.
-        title: Its head.
-        lead: What is to be seen, and how to read it.
+        name: The anchor of links to it.
+        title: Its heading.
+        lead: What it shows and how to read it.
         charts: Figures.
         grid: A table.
-        told: Lines; with `folded` the reader opens them by a click on these words.
+        items: Labelled lines of text.
+        summary: If not empty, the items are folded, and this text opens them.
         pictures: Pictures.
-        commands: For a shell, or a file's content.
+        commands: Shell commands, or the content of a file.
     """
 
     name: str
@@ -78,172 +84,186 @@ class Section:
     lead: str = ""
     charts: tuple[Chart, ...] = ()
     grid: Grid | None = None
-    told: tuple[Told, ...] = ()
-    folded: str = ""
+    items: tuple[LabelledText, ...] = ()
+    summary: str = ""
     pictures: tuple[Picture, ...] = ()
-    commands: tuple[Told, ...] = ()
+    commands: tuple[LabelledText, ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show."""
-        return not (self.told or self.charts or (self.grid and self.grid.rows) or self.pictures or self.commands)
+        return not (self.items or self.charts or (self.grid and self.grid.rows) or self.pictures or self.commands)
 
 
-def sections(table: pd.DataFrame, directory: Path, environment: Mapping[str, Any], again: Repetition) -> list[Section]:
-    """All sections that have anything to show.
+def sections(
+    table: pd.DataFrame, directory: Path, environment: Mapping[str, Any], rerun: RerunCommands
+) -> list[Section]:
+    """All sections that are not empty.
 
     Args:
         table: The directory's rows.
-        directory: Where its pictures lie, and what else was measured.
-        environment: What it was measured on.
-        again: How it is measured again.
+        directory: The results directory, with its pictures and redundancy measurements.
+        environment: The machine and versions that measured it.
+        rerun: The commands that repeat it.
     """
-    waits = table["status"].eq("failed") & table["reason"].eq(NOT_MEASURED)
-    # What a row lacks does not hide what it has.
-    measured = table.assign(status=table["status"].mask(waits, "ok"))
-    told = table.assign(status=table["status"].mask(waits, NOT_MEASURED))
-    parts = [*_answers(measured), *_costs(measured, directory), *_rows(told, directory), *_ground(environment, again)]
+    waiting = table["status"].eq("failed") & table["reason"].eq(NOT_MEASURED)
+    # Unfinished rows count as ok where their numbers are shown, as the numbers that they have are valid.
+    measured = table.assign(status=table["status"].mask(waiting, "ok"))
+    with_states = table.assign(status=table["status"].mask(waiting, NOT_MEASURED))
+    parts = [
+        *_accuracy_sections(measured),
+        *_cost_sections(measured, directory),
+        *_row_sections(with_states, directory),
+        *_origin_sections(environment, rerun),
+    ]
     return [section for section in parts if not section.empty]
 
 
 def for_script(text: str) -> Markup:
-    """JSON as it can stand in a script element; `<` is only ever in its strings."""
+    """JSON that is safe inside a script element. In JSON, `<` only occurs in strings, where it can be escaped."""
     return Markup(text.replace("<", "\\u003c"))
 
 
-def _answers(table: pd.DataFrame) -> Iterator[Section]:
-    """How much accuracy each method keeps, for how much less compute and time."""
-    one = table["model"].nunique() == 1
-    told = (
-        Told(word(line.method if one else f"{line.method} in {line.model}"), line.text) for line in headlines(table)
+def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
+    """The accuracy of each method against compute and time."""
+    one_model = table["model"].nunique() == 1
+    sentences = (
+        LabelledText(cell_text(line.method if one_model else f"{line.method} in {line.model}"), line.text)
+        for line in headlines(table)
     )
     yield Section(
         "headlines",
-        "In one sentence each",
-        f"How far a method goes before it loses {LOST:g} points of top-1, read off between the measured keeps; where "
-        "no accuracy was measured, what its lowest keep saves. [ ] are 95 % intervals.",
-        told=tuple(told),
+        "Summary",
+        f"How much each method saves before it loses more than {EQUAL_ACCURACY_LOSS:g} points of top-1, interpolated "
+        "between the measured keeps. Without accuracies: what its lowest keep saves. [ ] are 95 % intervals.",
+        items=tuple(sentences),
     )
     yield Section(
         "compute",
         "Accuracy against compute",
-        "A point is a keep, a line joins those of one method. Bars are 95 % intervals of top-1; ringed is what no "
-        "other row beats: none costs no more and is surely better. The dotted line is the plain model.",
+        "Each point is a keep, each line a method. Bars are 95 % intervals of top-1. Rings mark the Pareto front: no "
+        "other row costs no more and is surely better. The dotted line is the plain model.",
         charts=_charts(table, charts.accuracy_by_compute),
     )
     yield Section(
         "latency",
         "Accuracy against measured time",
-        "Time is a batch's; bars are 95 % intervals in both directions. Another batch size or mode is chosen above "
-        "the chart. Ringed are the best estimates, whatever their intervals.",
+        "Latency of a batch; bars are 95 % intervals in both directions. Choose another batch size or mode above the "
+        "chart. Rings mark the Pareto front of the estimates, which ignores the intervals.",
         charts=_charts(table, charts.accuracy_by_latency),
     )
     yield Section(
         "equal",
         "At equal accuracy, compute and time",
-        f"Compute saved while no more than {LOST:g} points are lost and the speedup there; accuracy where {SAVED:g} % "
-        f"of the MACs are saved, and where the model is {SPEEDUP:g} times as fast. Read off between the measured "
-        "keeps; ≥ is as far as was measured.",
-        grid=grid.at_equal(equal(table)),
+        f"Compute saved while at most {EQUAL_ACCURACY_LOSS:g} points are lost, and the speedup there; accuracy where "
+        f"{EQUAL_COMPUTE_SAVING:g} % of the MACs are saved, and where the model is {EQUAL_TIME_SPEEDUP:g} times as "
+        "fast. Interpolated between the measured keeps; ≥ marks the end of the measured range.",
+        grid=at_equal_grid(at_equal(table)),
     )
 
 
-def _costs(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
-    """Where compute becomes time, where it goes, and what attention leaves of the tokens."""
+def _cost_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
+    """Speedup, tokens, MACs, redundancy and published numbers."""
     yield Section(
         "crossover",
-        "Where fewer MACs begin to be less time",
-        "Speedup over the plain model by batch size and keep: blue is faster, orange slower. Hatched cells save MACs "
-        "and are not surely faster.",
+        "Where fewer MACs save time",
+        "Speedup over the plain model by batch size and keep: blue is faster, orange is slower. Hatched cells save "
+        "MACs, but are not surely faster.",
         charts=_charts(table, charts.crossover_map),
     )
     yield Section(
         "tokens",
         "Tokens after each block",
-        "How many patch tokens leave each block; another keep is chosen above the chart.",
+        "The number of patch tokens after each block. Choose another keep above the chart.",
         charts=_charts(table, charts.tokens_per_block),
     )
     yield Section(
         "macs",
-        "Where the MACs are",
-        "Multiply-accumulates an image, those of the backbone and those that the method itself spends on choosing, "
-        "matching and merging. The dotted line is the plain model.",
+        "MACs by component",
+        "Multiply-accumulates per image: those of the backbone, and those of the method itself for choosing, matching "
+        "and merging tokens. The dotted line is the plain model.",
         charts=_charts(table, charts.macs_split),
     )
     redundancy = (spectrum_chart(directory), reconstruction_chart(directory))
     yield Section(
         "redundancy",
-        "How redundant the tokens are",
-        "What attention takes out of the tokens by spatial frequency, and how well those that remain stand for all.",
+        "Redundancy of the tokens",
+        "What attention removes from the tokens at each spatial frequency, and how well the remaining tokens represent "
+        "all of them.",
         charts=tuple(_chart("", figure) for figure in redundancy if figure is not None),
     )
     claims = beside(table)
-    columns = [name for name in CLAIMS if name != "model" or table["model"].nunique() > 1]
+    columns = [name for name in CLAIM_HEADINGS if name != "model" or table["model"].nunique() > 1]
     yield Section(
         "claims",
-        "Beside published numbers",
-        "Published accuracies are of ImageNet's 50,000 validation images; a difference is given only where the same "
+        "Published numbers",
+        "Published accuracies are on ImageNet's 50,000 validation images; a difference is only shown if the same "
         "images were measured.",
-        charts=_charts(table, charts.claims_beside),
-        grid=grid.plain(claims[columns].rename(columns=CLAIMS)),
-        told=tuple(dict.fromkeys(_source(claim) for claim in claims.to_dict("records"))),
+        charts=_charts(table, charts.published_and_measured),
+        grid=simple_grid(claims[columns].rename(columns=CLAIM_HEADINGS)),
+        items=tuple(dict.fromkeys(_claim_source(claim) for claim in claims.to_dict("records"))),
     )
 
 
-def _source(claim: Mapping[Hashable, Any]) -> Told:
-    """Where a number was published, what else differs, and why nothing is subtracted."""
-    obstacle = f"no difference: {claim['not_comparable']}" if claim["not_comparable"] else ""
-    address = word(claim["source"]).partition(";via=")[0]
-    return Told(word(claim["paper"]), "; ".join(filter(None, (address, word(claim["note"]), obstacle))))
+def _claim_source(claim: Mapping[Hashable, Any]) -> LabelledText:
+    """The source of a published number, what differs from the measured setting, and why there is no difference."""
+    reason = f"no difference: {claim['not_comparable']}" if claim["not_comparable"] else ""
+    address = cell_text(claim["source"]).partition(";via=")[0]
+    return LabelledText(cell_text(claim["paper"]), "; ".join(filter(None, (address, cell_text(claim["note"]), reason))))
 
 
-def _rows(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
-    """Pictures, the table itself, and what has no numbers."""
+def _row_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
+    """Pictures, the table itself, and the rows without numbers."""
     yield Section("pictures", "Pictures", pictures=tuple(_pictures(directory)))
+    constant = "; ".join(f"{name} {text}" for name, text in constant_columns(table).items())
     yield Section(
         "rows",
         "All rows",
-        "Click a head to sort, with the shift key by several; type to filter, also by columns that are not shown.",
-        grid=grid.comparison(table),
-        told=(Told("the same in all rows", "; ".join(f"{name} {text}" for name, text in grid.alike(table).items())),),
+        "Click a heading to sort, hold shift to sort by several. Type to filter, also by hidden columns.",
+        grid=comparison_grid(table),
+        items=(LabelledText("the same in all rows", constant),),
     )
-    names = _names(table)
+    names = _row_names(table)
     failed = table[table["status"].eq("failed")]
-    yield Section("failed", "Failed", told=_reasons(failed, "reason", names))
-    # A method is skipped at every keep and seed alike.
+    yield Section("failed", "Failed", items=_group_by_text(failed, "reason", names))
+    # A skipped method is skipped at every keep and seed.
     skipped = table[table["status"].eq("skipped")].assign(seed=None)
-    yield Section("skipped", "Skipped", told=_reasons(skipped, "reason", _methods(table)))
+    yield Section("skipped", "Skipped", items=_group_by_text(skipped, "reason", _method_names(table)))
     waiting = table[table["status"].eq(NOT_MEASURED)]
-    yield Section("waiting", "Still to be measured", told=_reasons(waiting, "reason", names))
+    yield Section("waiting", "Not measured yet", items=_group_by_text(waiting, "reason", names))
     remarks = table[table["remarks"].ne("")]
-    told = _reasons(remarks, "remarks", names)
-    yield Section("remarks", "Remarks on the measurements", told=told, folded=f"{len(remarks)} rows have remarks")
+    items = _group_by_text(remarks, "remarks", names)
+    yield Section("remarks", "Remarks on the measurements", items=items, summary=f"{len(remarks)} rows have remarks")
 
 
-def _ground(environment: Mapping[str, Any], again: Repetition) -> Iterator[Section]:
-    """What it was measured on, and how it is measured again."""
-    told = tuple(Told(word(key), _flat(value)) for key, value in environment.items() if key != "schema")
-    yield Section("environment", "Measured on", told=told)
-    methods = ", ".join(word(name) for name in again.strangers)
+def _origin_sections(environment: Mapping[str, Any], rerun: RerunCommands) -> Iterator[Section]:
+    """The machine and versions, and the commands to repeat the comparison."""
+    facts = tuple(
+        LabelledText(cell_text(key), _value_text(value)) for key, value in environment.items() if key != "schema"
+    )
+    yield Section("environment", "Environment", items=facts)
+    methods = ", ".join(cell_text(name) for name in rerun.unknown_methods)
     commands = [
-        Told(f"save as {SUITE_FILE}", again.suite),
-        Told(f"with --plugins and the files that define {methods}" if methods else "measure", again.command),
-        Told("write this page", again.report),
+        LabelledText(f"save as {SUITE_FILE}", rerun.suite),
+        LabelledText(
+            f"measure, with --plugins and the files that define {methods}" if methods else "measure", rerun.compare
+        ),
+        LabelledText("write this page", rerun.report),
     ]
     yield Section(
         "repeat",
-        "Commands to repeat",
-        f"With tokbench {version('tokbench')}, in a folder without a tokbench.toml of its own. Paths are as they were "
-        "given. Into the same directory the command does what is missing, into another one everything.",
+        "Commands to repeat this",
+        f"With tokbench {version('tokbench')}, in a folder without its own tokbench.toml. Paths are as given for this "
+        "run. With the same directory, only what is missing is measured; with another one, everything.",
         commands=tuple(command for command in commands if command.text),
     )
 
 
 def _charts(table: pd.DataFrame, draw: Callable[[pd.DataFrame], go.Figure | None]) -> tuple[Chart, ...]:
-    """One figure a model; the model is named where there are several."""
+    """One figure for each model, with the model's name if there are several."""
     models = table.groupby("model", sort=False)
-    drawn = ((word(model) if len(models) > 1 else "", draw(rows)) for model, rows in models)
-    return tuple(_chart(name, figure) for name, figure in drawn if figure is not None)
+    figures = ((cell_text(model) if len(models) > 1 else "", draw(rows)) for model, rows in models)
+    return tuple(_chart(name, figure) for name, figure in figures if figure is not None)
 
 
 def _chart(name: str, figure: go.Figure) -> Chart:
@@ -251,49 +271,55 @@ def _chart(name: str, figure: go.Figure) -> Chart:
 
 
 def _pictures(directory: Path) -> Iterator[Picture]:
-    """What `tokbench show` and `tokbench plot` left in the directory."""
+    """The PNG files in the directory, written by `tokbench show` or `tokbench plot`."""
     for path in sorted(directory.glob("*.png")):
         if path.is_file() and not path.name.startswith("."):
-            yield Picture(word(path.name), f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
+            data = base64.b64encode(path.read_bytes()).decode()
+            yield Picture(cell_text(path.name), f"data:image/png;base64,{data}")
 
 
-def _reasons(rows: pd.DataFrame, column: str, names: Mapping[Hashable, str]) -> tuple[Told, ...]:
-    """What is said of rows; those of which the same is said stand together, and so do a setting's seeds."""
-    told: dict[str, dict[str, list[str]]] = {}
+def _group_by_text(rows: pd.DataFrame, column: str, names: Mapping[Hashable, str]) -> tuple[LabelledText, ...]:
+    """The texts of a column, each once, labelled with the rows that have it; seeds of a row are listed together."""
+    seeds_by_text: dict[str, dict[str, list[str]]] = {}
     for index, row in rows.iterrows():
-        seeds = told.setdefault(word(row[column]), {}).setdefault(names[index], [])
-        seeds += filter(None, [word(row["seed"])])
+        seeds = seeds_by_text.setdefault(cell_text(row[column]), {}).setdefault(names[index], [])
+        seeds += filter(None, [cell_text(row["seed"])])
     return tuple(
-        Told(", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in same.items()), text)
-        for text, same in told.items()
+        LabelledText(
+            ", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in same.items()), text
+        )
+        for text, same in seeds_by_text.items()
     )
 
 
-def _names(table: pd.DataFrame) -> dict[Hashable, str]:
-    """What rows are called but for their seed, by the table's index."""
-    told = [name for name in SETTINGS if table[name].nunique() > 1]
+def _row_names(table: pd.DataFrame) -> dict[Hashable, str]:
+    """The rows' names without their seeds, by the table's index."""
+    varying = [name for name in SETTING_PREFIXES if table[name].nunique() > 1]
     several = table["model"].nunique() > 1
     names = {}
     for model, rows in table.groupby("model", sort=False):
         for (index, row), curve in zip(rows.iterrows(), series(rows), strict=True):
-            keep = "" if row["method"] == PLAIN else word(row["keep"])
-            settings = [f"keep {keep}" if keep else "", *(f"{SETTINGS[name]}{word(row[name])}" for name in told)]
-            names[index] = " ".join(filter(None, (curve, *settings, f"in {word(model)}" if several else "")))
+            keep = "" if row["method"] == PLAIN else cell_text(row["keep"])
+            settings = [
+                f"keep {keep}" if keep else "",
+                *(f"{SETTING_PREFIXES[name]}{cell_text(row[name])}" for name in varying),
+            ]
+            names[index] = " ".join(filter(None, (curve, *settings, f"in {cell_text(model)}" if several else "")))
     return names
 
 
-def _methods(table: pd.DataFrame) -> dict[Hashable, str]:
-    """What the rows' methods are called, by the table's index."""
+def _method_names(table: pd.DataFrame) -> dict[Hashable, str]:
+    """The names of the rows' methods, by the table's index."""
     models = [rows for _, rows in table.groupby("model", sort=False)]
     return {index: name for rows in models for index, name in zip(rows.index, labels(rows), strict=True)}
 
 
-def _flat(value: Any) -> str:
-    """A value of the environment in one line."""
+def _value_text(value: Any) -> str:
+    """A value of the environment on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{word(key)} {_flat(item)}" for key, item in value.items())
+        return ", ".join(f"{cell_text(key)} {_value_text(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_flat, value))
+        return ", ".join(map(_value_text, value))
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
-    return word(value)
+    return cell_text(value)

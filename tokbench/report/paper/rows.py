@@ -1,4 +1,4 @@
-"""What of a comparison a paper shows: the rows with a result that were asked for, and a figure's points."""
+"""Select what a paper shows of a comparison: rows for its table, and points for its figure."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.report.charts.points import SETTING, SETUP, complete, points
-from tokbench.report.labels import labels, word
+from tokbench.report.charts.points import BATCH_AND_MODE, SERIES_AND_KEEP, chart_points, prepare_rows
+from tokbench.report.labels import cell_text, labels
 
-NEEDED = {"gmacs": "macs", "latency_ms": "latency", "top1": "accuracy"}  # what `compare --only` calls it
+KIND_OF_COLUMN = {"gmacs": "macs", "latency_ms": "latency", "top1": "accuracy"}  # as in `compare --only`
 
 
-def chosen(
+def select_rows(
     table: pd.DataFrame,
     methods: Sequence[str] | None = None,
     batch_size: int | None = None,
     mode: str | None = None,
 ) -> pd.DataFrame:
-    """The rows that have a result and are asked for; the plain model's always are.
+    """The rows that have a result and were asked for; those of the plain model are always included.
 
     Args:
         table: The rows of a comparison.
-        methods: Methods, or lines as the figure's legend names them; None takes all.
-        batch_size: Of the timed batches; None takes all.
-        mode: How the timed models ran; None takes all.
+        methods: Methods, or series as the figure's legend names them; None selects all.
+        batch_size: Of the timed batches; None selects all.
+        mode: How the timed models ran; None selects all.
 
     Returns:
-        The rows with what `chart_points.complete` adds, and `label`, a method's name in a table.
+        The rows as `prepare_rows` gives them, with `label`, a method's name in a table.
 
     Raises:
-        UserError: Nothing has a result, or something that was asked for has none.
+        UserError: No row has a result, or something that was asked for has none.
     """
-    blocks = [complete(block).assign(label=labels(block)) for _, block in table.groupby("model", sort=False)]
+    blocks = [prepare_rows(block).assign(label=labels(block)) for _, block in table.groupby("model", sort=False)]
     rows = pd.concat(blocks)
     done = rows["status"] == "ok"
     if not done.any():
-        reasons = ", ".join(dict.fromkeys(filter(None, map(word, rows["reason"]))))
-        raise UserError(f"no row has a result ({reasons}): run the same tokbench compare, which goes on from there")
-    wanted = done & (_named(rows, methods, done) | rows["plain"] if methods else True)
+        reasons = ", ".join(dict.fromkeys(filter(None, map(cell_text, rows["reason"]))))
+        raise UserError(f"no row has a result ({reasons}): run the same tokbench compare command to resume")
+    wanted = done & (_select_methods(rows, methods, done) | rows["plain"] if methods else True)
     for column, option, value in (("batch_size", "--batch-size", batch_size), ("mode", "--mode", mode)):
         if value is None:
             continue
@@ -51,42 +51,45 @@ def chosen(
     return rows[wanted]
 
 
-def drawable(rows: pd.DataFrame, x: str) -> pd.DataFrame:
-    """What is drawn: a point for all seeds of a setting.
+def figure_points(rows: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The points of a figure, averaged over seeds.
 
     Args:
-        rows: What `chosen` gives.
-        x: `gmacs` or `latency_ms`. Latencies are of one batch size and mode a model: the largest, and the one that
-            comes first.
+        rows: What `select_rows` gives.
+        x: `gmacs` or `latency_ms`. Latencies are those of one batch size and mode for each model: the largest batch
+            size, and the first mode.
 
     Returns:
-        Lines of `chart_points.points` with their `model` and `front`, to be ringed: where compute stands across the
-        table's Pareto front, else what no other point of its model beats in both estimates, as on the page.
+        Points as `chart_points` gives them, with their `model` and `front`, whether they get a ring. Against compute,
+        these are the points on the table's Pareto front; against latency, those that no other point of the model beats
+        in both estimates, as on the page.
 
     Raises:
         UserError: No row has both numbers.
     """
-    timed = SETUP if x == "latency_ms" else []
+    timed = BATCH_AND_MODE if x == "latency_ms" else []
     blocks = rows.groupby("model", sort=False)
-    folded = pd.concat([points(block, [*SETTING, *timed]).assign(model=model) for model, block in blocks])
-    drawn = folded.dropna(subset=[x, "top1"])
-    if drawn.empty:
-        absent = [NEEDED[name] for name in (x, "top1") if folded[name].isna().all()]
-        only = ",".join(dict.fromkeys(("macs", NEEDED[x], "accuracy")))
-        what = " and no ".join(absent) or "row with both of them"
-        raise UserError(f"no {what} was measured: run the same tokbench compare with --only {only}")
+    averaged = pd.concat(
+        [chart_points(block, [*SERIES_AND_KEEP, *timed]).assign(model=model) for model, block in blocks]
+    )
+    points = averaged.dropna(subset=[x, "top1"])
+    if points.empty:
+        absent = [KIND_OF_COLUMN[name] for name in (x, "top1") if averaged[name].isna().all()]
+        only = ",".join(dict.fromkeys(("macs", KIND_OF_COLUMN[x], "accuracy")))
+        missing = " and no ".join(absent) or "row with both of them"
+        raise UserError(f"no {missing} was measured: run the same tokbench compare command with --only {only}")
     if not timed:
-        return drawn.assign(front=drawn["pareto"]).reset_index(drop=True)
-    drawn = drawn[drawn["batch_size"] == drawn.groupby("model")["batch_size"].transform("max")]
-    drawn = drawn[drawn["mode"] == drawn.groupby("model")["mode"].transform("first")].reset_index(drop=True)
-    quickest = drawn.sort_values([x, "top1"], ascending=[True, False])
-    before = quickest.groupby("model")["top1"].transform(lambda top1: top1.cummax().shift(fill_value=-math.inf))
-    return drawn.assign(front=quickest["top1"] > before)
+        return points.assign(front=points["pareto"]).reset_index(drop=True)
+    points = points[points["batch_size"] == points.groupby("model")["batch_size"].transform("max")]
+    points = points[points["mode"] == points.groupby("model")["mode"].transform("first")].reset_index(drop=True)
+    by_time = points.sort_values([x, "top1"], ascending=[True, False])
+    best_before = by_time.groupby("model")["top1"].transform(lambda top1: top1.cummax().shift(fill_value=-math.inf))
+    return points.assign(front=by_time["top1"] > best_before)
 
 
-def _named(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Series:
-    """Which rows go by these names."""
-    named = pd.Series(False, index=rows.index)
+def _select_methods(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Series:
+    """Which rows have one of these names as method, series or label."""
+    selected = pd.Series(False, index=rows.index)
     for name in methods:
         own = (rows["method"] == name) | (rows["series"] == name) | (rows["label"] == name)
         if not own.any():
@@ -94,6 +97,6 @@ def _named(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Se
             raise UserError(f"no method '{name}' in these results: {did_you_mean(name, known)}")
         if not (own & done).any():
             row = rows[own].iloc[0]
-            raise UserError(f"'{name}' has no result ({row['status']}: {word(row['reason'])}): leave it out")
-        named |= own
-    return named
+            raise UserError(f"'{name}' has no result ({row['status']}: {cell_text(row['reason'])}): leave it out")
+        selected |= own
+    return selected

@@ -1,7 +1,6 @@
-"""A run as it goes, on the terminal: the table filling in, what is measured now, and the time left.
+"""The live view of a run on the terminal: the table so far, the current measurement, and the time left.
 
-No thread draws it: one would take its time from what is being timed. The picture changes where a measurement begins
-or ends, and stands still in between.
+It is drawn without a thread, which would disturb the timing: only when a measurement begins or ends.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task
 from rich.text import Text
 
 from tokbench.report.digits import decimals, number
-from tokbench.report.terminal.progress import Line, Measurement, State, lines, planned
+from tokbench.report.terminal.progress import Measurement, RowProgress, State, planned_measurements, rows_in_progress
 from tokbench.results.store import Records
 from tokbench.results.table import read_plan
 
-# The numbers that are shown: their heads, as wide as they get, and the kind of measurement that each comes from.
-NUMBERS = {
+# The numbers shown: the heading, padded to the width of the numbers, and the kind of measurement that gives them.
+LIVE_COLUMNS = {
     "gmacs": ("GMACs", "macs"),
     "latency_ms": ("    ms", "latency"),
     "speedup": ("speedup", "latency"),
     "top1": (" top-1", "accuracy"),
 }
-LEAST_NAME = 8  # characters of a method's name on the narrowest terminal
-REASONS = 3  # that are shown of those why rows failed: the last ones
-AROUND = 7  # lines that are no rows: the heads, which rows are shown, four below, and one to spare
+MIN_NAME_WIDTH = 8  # characters of a method's name that are shown on the narrowest terminal
+MAX_REASONS = 3  # of failed rows: only the latest are shown
+OTHER_LINES = 7  # lines besides rows: the heading, the range of rows, four below them, and one spare
 
-SIGNS = {
+STATE_SIGNS = {
     State.RUNNING: ("▶", "cyan"),
     State.DONE: ("✓", "green"),
     State.FAILED: ("✗", "red"),
@@ -43,42 +42,42 @@ SIGNS = {
 
 
 class Watch(Progress):
-    """A progress above which the table of the run fills in.
+    """A progress bar below the table of the run.
 
-    Of a task's fields, `kind` tells what kind of measurement it counts, and `key` which one is being made. The
-    picture is drawn when a task is added and when a refresh is asked for.
+    The task field `kind` is the kind of measurement that a task counts, and `key` the one that is running. The view is
+    drawn when a task is added and when a refresh is requested.
     """
 
     def __init__(self, store: Records, console: Console, *, disable: bool = False) -> None:
-        """Read the plan, and what was measured before.
+        """Read the plan and the records of earlier runs.
 
         Args:
-            store: What the run writes to; the plan is in its directory.
+            store: The run's records; the plan is in the same directory.
             console: A terminal.
-            disable: Show nothing.
+            disable: Whether to show nothing.
 
         Raises:
             UserError: The directory holds no plan.
         """
         plan = read_plan(store.directory)
-        # Before all else: a Progress draws itself while it is made.
+        # Before the base class, whose constructor already draws the view.
         self._store = store
-        self._measurements = planned(plan, store)
-        self._lines = lines(plan, self._measurements)
+        self._measurements = planned_measurements(plan, store)
+        self._rows = rows_in_progress(plan, self._measurements)
         bar = (BarColumn(), MofNCompleteColumn())
         super().__init__(*bar, console=console, auto_refresh=False, transient=True, disable=disable)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The rows; below them why some failed, what is measured now, its bar, the counts of rows, the time left."""
+        """The rows; below them failures, the current measurement, its progress bar, row counts, and the time left."""
         for measurement in self._measurements.values():
             measurement.read(self._store)
         tasks = self.tasks
         fields = tasks[-1].fields if tasks else {}
         running = self._measurements.get((fields.get("kind", ""), fields.get("key", "")))
-        states = [line.state(running) for line in self._lines]
-        failed = (line for line in self._lines if line.reason and not line.skipped)
-        reasons = list(dict.fromkeys(f"{line.label}: {line.reason}" for line in failed))[-REASONS:]
-        yield Rows(self._lines, states, around=AROUND + len(reasons))
+        states = [row.state(running) for row in self._rows]
+        failed = (row for row in self._rows if row.reason and not row.skipped)
+        reasons = list(dict.fromkeys(f"{row.label}: {row.reason}" for row in failed))[-MAX_REASONS:]
+        yield Rows(self._rows, states, other_lines=OTHER_LINES + len(reasons))
         yield from (_one_line(f"✗ {reason}", "red") for reason in reasons)
         yield _one_line(f"now: {self._now(tasks[-1], running)}" if tasks else "", "bold")
         yield self.make_tasks_table(tasks[-1:])
@@ -86,26 +85,26 @@ class Watch(Progress):
         yield _one_line(f"time left: {time_left(self._left(), self._pace())}", "dim")
 
     def _now(self, task: Task, running: Measurement | None) -> str:
-        """The measurement that is being made; several rows may share it, and what they differ in is left out."""
-        rows = [line for line in self._lines if running in line.measurements.values()]
+        """The running measurement, with the settings that all rows sharing it have in common."""
+        rows = [row for row in self._rows if running in row.measurements.values()]
         if not rows:
             return task.description
         first = rows[0]
-        told = {head: {line.settings[head] for line in rows} for head in first.settings}
-        shared = [f"{head} {text}" for head, text in first.settings.items() if text and told[head] == {text}]
-        several = len({line.model for line in self._lines}) > 1
+        values = {heading: {row.settings[heading] for row in rows} for heading in first.settings}
+        shared = [f"{heading} {text}" for heading, text in first.settings.items() if text and values[heading] == {text}]
+        several = len({row.model for row in self._rows}) > 1
         model = [f"in {first.model}"] if several and first.label != first.model else []
         return ", ".join([task.description, first.label, *shared, *model])
 
     def _left(self) -> dict[str, int]:
-        """How many measurements are still to be made, by kind."""
+        """The number of measurements left, by kind."""
         left: dict[str, int] = defaultdict(int)
         for measurement in self._measurements.values():
             left[measurement.kind] += 0 if measurement.reason else measurement.missing
         return left
 
     def _pace(self) -> dict[str, float]:
-        """Seconds that one measurement has taken on average in this run, by kind."""
+        """Mean seconds per measurement in this run, by kind."""
         spent: dict[str, float] = defaultdict(float)
         for task in self.tasks:
             spent[task.fields.get("kind", "")] += task.finished_time or task.elapsed or 0.0
@@ -117,64 +116,67 @@ class Watch(Progress):
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows, or the pageful of them that the terminal has room for.
+    """The rows that fit on the terminal.
 
     Attributes:
-        lines: All of them.
-        states: How far each has come.
-        around: Lines of the terminal that are no rows.
+        rows: All rows.
+        states: The state of each.
+        other_lines: The number of the terminal's lines that are needed for other things.
     """
 
-    lines: Sequence[Line]
+    rows: Sequence[RowProgress]
     states: Sequence[State]
-    around: int
+    other_lines: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw them into the room that the terminal has now."""
+        """Draw as many as the terminal has room for now."""
         wanted = (self.states.index(state) for state in (State.RUNNING, State.WAITING) if state in self.states)
-        shown = page(len(self.lines), next(wanted, 0), max(1, options.size.height - self.around))
-        yield from self._drawn(shown, options.max_width)
-        all_shown = len(shown) == len(self.lines)
-        yield _one_line("" if all_shown else f"rows {shown.start + 1} to {shown.stop} of {len(self.lines)}", "dim")
+        shown = visible_rows(len(self.rows), next(wanted, 0), max(1, options.size.height - self.other_lines))
+        yield from self._draw(shown, options.max_width)
+        all_shown = len(shown) == len(self.rows)
+        yield _one_line("" if all_shown else f"rows {shown.start + 1} to {shown.stop} of {len(self.rows)}", "dim")
 
-    def _drawn(self, shown: range, columns: int) -> Iterator[Text]:
-        """A page, drawn without rich's tables: they cost several times as much, and move their columns."""
-        names = [name for name, (_, kind) in NUMBERS.items() if any(kind in line.measurements for line in self.lines)]
+    def _draw(self, shown: range, columns: int) -> Iterator[Text]:
+        """Draw some rows. Rich's tables would take several times as long, and their columns would move."""
+        names = [name for name, (_, kind) in LIVE_COLUMNS.items() if any(kind in row.measurements for row in self.rows)]
         settings = {
-            head: max(cell_len(text) for text in (head, *(line.settings[head] for line in self.lines)))
-            for head in self.lines[0].settings
+            heading: max(cell_len(text) for text in (heading, *(row.settings[heading] for row in self.rows)))
+            for heading in self.rows[0].settings
         }
-        heads = [*(head.rjust(width) for head, width in settings.items()), *(NUMBERS[name][0] for name in names)]
-        room = columns - len(" ".join(["▶ ", *heads]))
-        longest = max(LEAST_NAME, min(room, max(cell_len(line.label) for line in self.lines)))
-        yield _one_line(" ".join([" ", "method".ljust(longest), *heads]), "bold")
+        headings = [
+            *(heading.rjust(width) for heading, width in settings.items()),
+            *(LIVE_COLUMNS[name][0] for name in names),
+        ]
+        room = columns - len(" ".join(["▶ ", *headings]))
+        longest = max(MIN_NAME_WIDTH, min(room, max(cell_len(row.label) for row in self.rows)))
+        yield _one_line(" ".join([" ", "method".ljust(longest), *headings]), "bold")
         for index in shown:
-            line, state = self.lines[index], self.states[index]
-            label = Text(line.label)
+            row, state = self.rows[index], self.states[index]
+            label = Text(row.label)
             label.truncate(longest, overflow="ellipsis", pad=True)
-            told = [Text(line.settings[head].rjust(width)) for head, width in settings.items()]
-            cells = [Text(*SIGNS[state]), label, *told, *(_number(line, name) for name in names)]
+            values = [Text(row.settings[heading].rjust(width)) for heading, width in settings.items()]
+            cells = [Text(*STATE_SIGNS[state]), label, *values, *(_number(row, name) for name in names)]
             yield _one_line(" ", "bold" if state is State.RUNNING else "").join(cells)
 
 
-def page(count: int, at: int, room: int) -> range:
-    """The pageful of rows that one of them is on: it stands still until the run goes on to the next.
+def visible_rows(count: int, at: int, room: int) -> range:
+    """The page of rows that contains a given row; the pages are fixed, so the view only moves from page to page.
 
     Args:
-        count: Of all rows.
-        at: The row that must be on it.
-        room: How many a page holds.
+        count: The number of rows.
+        at: The row that must be shown.
+        room: The number of rows on a page.
     """
     start = min(at // room * room, max(0, count - room))
     return range(start, min(count, start + room))
 
 
 def time_left(left: Mapping[str, int], pace: Mapping[str, float]) -> str:
-    """How long the rest takes at the pace of this run, in words.
+    """The time left at the pace of this run, as text.
 
     Args:
-        left: How many measurements are to be made, by kind.
-        pace: Seconds that one has taken on average; a kind that has not begun has none, and is named.
+        left: The number of measurements left, by kind.
+        pace: Mean seconds per measurement; kinds without a measurement yet are missing, and are named in the text.
     """
     seconds = sum(count * pace[kind] for kind, count in left.items() if kind in pace)
     unknown = [kind for kind, count in left.items() if count and kind not in pace]
@@ -184,10 +186,10 @@ def time_left(left: Mapping[str, int], pace: Mapping[str, float]) -> str:
     return f"{about}, not counting {', '.join(unknown)}" if unknown else about
 
 
-def _number(line: Line, name: str) -> Text:
-    """A number with three digits; while images are still shown to a row, what its top-1 is so far."""
-    head, kind = NUMBERS[name]
-    measurement = line.measurements.get(kind)
+def _number(row: RowProgress, name: str) -> Text:
+    """A number with three digits; top-1 is over the images so far, marked by `…` until all are done."""
+    heading, kind = LIVE_COLUMNS[name]
+    measurement = row.measurements.get(kind)
     text, style = "", ""
     if measurement is not None and measurement.reason:
         text, style = "✗", "red"
@@ -197,7 +199,7 @@ def _number(line: Line, name: str) -> Text:
             text = number(value, decimals({name: value, f"{name}_half": math.nan}, name))
         if measurement.missing:
             text, style = f"{text}…", "dim"
-    return Text(text.rjust(len(head)), style)
+    return Text(text.rjust(len(heading)), style)
 
 
 def _one_line(text: str, style: str = "") -> Text:

@@ -1,4 +1,4 @@
-"""What a run has measured so far, row by row, while it goes on."""
+"""What a run has measured so far, row by row, while it is running."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tokbench.compare.records import FAILED
 from tokbench.measure.accuracy import UNREADABLE
 from tokbench.names import PLAIN
 from tokbench.notation import printable
-from tokbench.report.labels import labels, word
+from tokbench.report.labels import cell_text, labels
 from tokbench.results.answers import RIGHT
 from tokbench.results.store import Records
 
-# What tells the rows of one method apart, and its head.
-SETTINGS = {"keep": "keep", "batch_size": "batch", "mode": "mode", "seed": "seed"}
-LONGEST = 200  # characters of a name or a reason: more than a terminal shows on one line
+# The settings in which the rows of a method may differ, with their headings.
+SETTING_HEADINGS = {"keep": "keep", "batch_size": "batch", "mode": "mode", "seed": "seed"}
+MAX_TEXT = 200  # characters of a name or a reason: more than fit on one line of a terminal
 
 
 class State(StrEnum):
-    """How far a row has come."""
+    """The progress of a row."""
 
     RUNNING = "running"
     DONE = "done"
@@ -36,21 +36,21 @@ class State(StrEnum):
 
 
 class Measurement:
-    """A measurement of the plan as far as it has come; no record of it is read twice.
+    """The progress of one planned measurement. Each of its records is read only once.
 
     Attributes:
-        kind: Of its records.
-        numbers: What they say, by the table's column; `top1` is that of the images seen so far.
-        reason: Why it failed in this run, on one line. What failed in an earlier one is tried again, and waits.
+        kind: The kind of its records.
+        numbers: The values so far, by the table's column; `top1` is over the images classified so far.
+        reason: Why it failed in this run, on one line. A failure of an earlier run counts as waiting, as it is retried.
     """
 
     def __init__(self, kind: str, parts: Sequence[str], store: Records) -> None:
-        """Read what was measured before.
+        """Read the records of earlier runs.
 
         Args:
-            kind: Of its records.
-            parts: Their keys in the order in which they are written: one, or one for each stretch of the images.
-            store: Where they are.
+            kind: The kind of its records.
+            parts: Their keys in the order of writing: one, or one for each shard of the images.
+            store: The results directory's records.
         """
         self.kind = kind
         self.numbers: dict[str, float] = {}
@@ -62,26 +62,26 @@ class Measurement:
 
     @property
     def missing(self) -> int:
-        """Parts that have no record."""
+        """The number of parts without a record."""
         return len(self._parts) - self._done
 
     @property
     def made(self) -> int:
-        """Parts that this run has measured, or tried to."""
+        """The number of parts that this run has measured or failed to measure."""
         return self._done - self._before + bool(self.reason)
 
     def read(self, store: Records) -> None:
-        """Read what has come in."""
+        """Read new records."""
         while self.missing and (record := store.get(self.kind, self._parts[self._done])) is not None:
             self._done += 1
-            self._take(record)
+            self._update_numbers(record)
         failure = self._failure(store)
         self.reason = "" if failure is None or failure is self._earlier else _cut(failure["reason"])
 
     def _failure(self, store: Records) -> dict[str, Any] | None:
         return store.get(FAILED, f"{self.kind}/{self._parts[self._done]}") if self.missing else None
 
-    def _take(self, record: dict[str, Any]) -> None:
+    def _update_numbers(self, record: dict[str, Any]) -> None:
         match self.kind:
             case "macs":
                 self.numbers["gmacs"] = record["total"] / 1e9
@@ -90,24 +90,24 @@ class Measurement:
                 self.numbers["latency_ms"] = 1e3 * float(np.median(other))
                 self.numbers["speedup"] = math.exp(np.median(np.log(base) - np.log(other)))
             case "accuracy":
-                said = record["outcomes"]
-                self._right += said.count(RIGHT)
-                self._seen += len(said) - said.count(UNREADABLE)
+                outcomes = record["outcomes"]
+                self._right += outcomes.count(RIGHT)
+                self._seen += len(outcomes) - outcomes.count(UNREADABLE)
                 if self._seen:
                     self.numbers["top1"] = 100 * self._right / self._seen
 
 
 @dataclass(frozen=True)
-class Line:
-    """A planned row.
+class RowProgress:
+    """The progress of a planned row.
 
     Attributes:
         model: Its model.
-        label: Its method; the model's name where it is the plain one.
-        settings: The settings in which rows differ, by their heads.
-        measurements: Those that are made of it, by kind; other rows may share them.
-        skipped: Why it is not measured.
-        failed: Why it cannot be.
+        label: Its method; for the plain model the model's name.
+        settings: The settings in which rows differ, by heading.
+        measurements: Its measurements by kind; other rows may share them.
+        skipped: Why it is not to be measured; empty if it is.
+        failed: Why it cannot be measured; empty if it can.
     """
 
     model: str
@@ -119,12 +119,12 @@ class Line:
 
     @property
     def reason(self) -> str:
-        """Why numbers are missing that will not come; empty where they will."""
+        """Why numbers will stay missing; empty if none will."""
         reasons = (measurement.reason for measurement in self.measurements.values())
         return self.skipped or self.failed or next(filter(None, reasons), "")
 
     def state(self, running: Measurement | None) -> State:
-        """How far it has come, while one measurement is being made."""
+        """Its state, given the measurement that is running now."""
         if running in self.measurements.values():
             return State.RUNNING
         if self.reason:
@@ -133,16 +133,16 @@ class Line:
         return State.WAITING if missing else State.DONE
 
 
-def planned(plan: Mapping[str, Any], store: Records) -> dict[tuple[str, str], Measurement]:
-    """All that a plan wants measured, by kind and key.
+def planned_measurements(plan: Mapping[str, Any], store: Records) -> dict[tuple[str, str], Measurement]:
+    """All measurements of a plan, by kind and key.
 
     Args:
-        plan: As `tokbench.results.table.read_plan` gives it.
-        store: What has been measured of it.
+        plan: What `tokbench.results.table.read_plan` gives.
+        store: The records so far.
     """
     images = plan["images"]
     spans = shards(images["count"], plan["suite"]["accuracy_batch"]) if images else []
-    wanted = dict.fromkeys(place for row in plan["rows"] if not row["failed"] for place in row["keys"].items())
+    wanted = dict.fromkeys(item for row in plan["rows"] if not row["failed"] for item in row["keys"].items())
 
     def parts(kind: str, key: str) -> list[str]:
         return [shard_key(key, span.start) for span in spans] if kind == "accuracy" else [key]
@@ -150,30 +150,30 @@ def planned(plan: Mapping[str, Any], store: Records) -> dict[tuple[str, str], Me
     return {(kind, key): Measurement(kind, parts(kind, key), store) for kind, key in wanted}
 
 
-def lines(plan: Mapping[str, Any], measurements: Mapping[tuple[str, str], Measurement]) -> list[Line]:
+def rows_in_progress(plan: Mapping[str, Any], measurements: Mapping[tuple[str, str], Measurement]) -> list[RowProgress]:
     """A plan's rows, model by model.
 
     Args:
-        plan: As `tokbench.results.table.read_plan` gives it.
-        measurements: What is measured of them; see `planned`.
+        plan: What `tokbench.results.table.read_plan` gives.
+        measurements: What `planned_measurements` gives.
     """
     table = pd.DataFrame(plan["rows"])
-    told = [name for name in SETTINGS if table[name].map(word).nunique() > 1]
+    varying = [name for name in SETTING_HEADINGS if table[name].map(cell_text).nunique() > 1]
     models = table.groupby("model", sort=False)
-    return [line for _, rows in models for line in _of_model(rows, told, measurements)]
+    return [row for _, rows in models for row in _model_rows(rows, varying, measurements)]
 
 
-def _of_model(
-    rows: pd.DataFrame, told: Iterable[str], measurements: Mapping[tuple[str, str], Measurement]
-) -> Iterator[Line]:
+def _model_rows(
+    rows: pd.DataFrame, varying: Iterable[str], measurements: Mapping[tuple[str, str], Measurement]
+) -> Iterator[RowProgress]:
     for label, row in zip(labels(rows), rows.to_dict("records"), strict=True):
         model = _cut(row["model"])
         plain = row["method"] == PLAIN and not row["params"]
         keys = {} if row["failed"] else row["keys"]
-        yield Line(
+        yield RowProgress(
             model=model,
             label=model if plain else _cut(label),
-            settings={SETTINGS[name]: _cut(word(row[name])) for name in told},
+            settings={SETTING_HEADINGS[name]: _cut(cell_text(row[name])) for name in varying},
             measurements={kind: measurements[kind, key] for kind, key in keys.items()},
             skipped=_cut(row["skipped"]),
             failed=_cut(row["failed"]),
@@ -181,6 +181,6 @@ def _of_model(
 
 
 def _cut(text: str) -> str:
-    """A text on one line, and no more of it than a terminal shows."""
+    """A text on one line, cut to `MAX_TEXT` characters."""
     shown = printable(text)
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+    return shown if len(shown) <= MAX_TEXT else f"{shown[: MAX_TEXT - 1]}…"

@@ -1,7 +1,7 @@
-"""A finished comparison as a table for the terminal: one block a model, the plain model first.
+"""A finished comparison as a table for the terminal: one block for each model, the plain model first.
 
-What is the same for every row of a block stands once in its title; what differs becomes a column. On a narrow
-console the columns of `DROPPED_FIRST` go, in that order, and long methods take several lines: nothing is cut.
+Settings that all rows of a block share are in its title; the others are columns. On a narrow console the columns of
+`DROPPED_FIRST` are left out, in that order, and long method names take several lines: no text is cut.
 """
 
 import os
@@ -17,22 +17,31 @@ from rich.table import Table
 from rich.text import Text
 
 from tokbench.names import PLAIN
-from tokbench.report.labels import PARAMETER, word
-from tokbench.report.lines import HEADS, SETTINGS, Column, blocks, columns, known, legend, title
+from tokbench.report.labels import PARAMETER, cell_text
+from tokbench.report.lines import (
+    SETTING_HEADINGS,
+    SETTINGS,
+    TextColumn,
+    block_title,
+    distinct_values,
+    legend,
+    model_blocks,
+    text_columns,
+)
 
-# Where nobody says how wide a pipe or a file is: what a mail, a log and an issue still show unbroken.
+# The width for pipes and files, which have none: fits into mails, logs and issues without wrapping.
 PIPED_WIDTH = 100
 
-# Least needed first; a setting without which the rows are still told apart counts as "setting". What stays
-# answers the question: how much faster, and how much less accurate.
+# The least important first; settings that are not needed to identify a row have the key "setting". The columns that
+# remain answer the main question: how much faster, and how much less accurate.
 DROPPED_FIRST = ("setting", "peak", "img/s", "top-5", "method %", "latency", "saved", "GMACs")
 
-# Characters that a method's name keeps, folded if need be, before intervals go.
-LEAST_ROOM = 14
+# A method's name keeps at least this many characters per line before the intervals are left out.
+MIN_NAME_WIDTH = 14
 
 
 def open_console(file: IO[str] | None = None) -> Console:
-    """A console on `file` (standard output by default), where it is no terminal `PIPED_WIDTH` or COLUMNS wide."""
+    """A console on `file`, by default standard output; `PIPED_WIDTH` or COLUMNS wide if that is not a terminal."""
     console = Console(file=file, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
@@ -40,76 +49,87 @@ def open_console(file: IO[str] | None = None) -> Console:
 
 
 def render(table: pd.DataFrame, console: Console) -> None:
-    """Print a comparison: for each model a title, the table, its legend, and what has no result and why.
+    """Print a comparison: for each model a title, the table, its legend, and the rows without a result with the reason.
 
-    The seeds of a stochastic method become one line: top-1 is their mean ± their standard deviation, every
-    other number (an interval's ends included) the mean over the seeds that have it.
+    The seeds of a stochastic method share one row: top-1 is their mean ± their standard deviation, every other number
+    (interval ends included) the mean over the seeds that have it.
 
     Args:
         table: The rows of a comparison, with the columns of the design's row.
-        console: Where to print; its width decides how much is shown.
+        console: Where to print; its width decides how many columns are shown.
 
     Raises:
-        KeyError: A column is missing, or a verdict is none of `tokbench.stats.times.Verdict`.
+        KeyError: A column is missing, or a verdict is not one of `tokbench.stats.times.Verdict`.
     """
-    for place, (model, block, lines) in enumerate(blocks(table)):
-        console.print(*([""] if place else []), title(model, lines), sep="\n")
-        if lines:
-            console.print("", _fitting(columns(lines), console), "", legend(lines), sep="\n")
-        if notes := _without_result(block):
-            console.print("", *notes, sep="\n")
+    for index, (model, block, rows) in enumerate(model_blocks(table)):
+        console.print(*([""] if index else []), block_title(model, rows), sep="\n")
+        if rows:
+            columns, text_table = _fit(text_columns(rows), console)
+            notes = legend(rows, latency_shown=any(column.key == "latency" for column in columns))
+            console.print("", text_table, "", notes, sep="\n")
+        if reasons := _without_result(block):
+            console.print("", *reasons, sep="\n")
 
 
 def _without_result(block: pd.DataFrame) -> list[Text]:
-    """`method keep — failed: reason`, what has one reason together; a method is skipped at every keep alike."""
+    """`method keep — failed: reason`, a line for each reason. Skipped methods are named without keep."""
     rows = block.to_dict("records")
-    varying = [name for name in SETTINGS if len(known(rows, name)) > 1]
-    told: dict[tuple[str, str], dict[str, list[str]]] = {}
+    varying = [name for name in SETTINGS if len(distinct_values(rows, name)) > 1]
+    seeds_by_reason: dict[tuple[str, str], dict[str, list[str]]] = {}
     for row in rows:
-        keep = "" if row["method"] == PLAIN else word(row["keep"])
-        told_settings = ((n, word(row[n])) for n in varying)
-        settings = [f"{HEADS[n]} {text}" if n in HEADS else text for n, text in told_settings if text]
+        keep = "" if row["method"] == PLAIN else cell_text(row["keep"])
+        values = ((name, cell_text(row[name])) for name in varying)
+        settings = [f"{SETTING_HEADINGS[n]} {text}" if n in SETTING_HEADINGS else text for n, text in values if text]
         skipped = row["status"] == "skipped"
-        what = row["label"] if skipped else " ".join(filter(None, (row["label"], keep, *settings)))
-        seeds = told.setdefault((row["status"], word(row["reason"])), {}).setdefault(what, [])
-        seeds += [] if skipped else filter(None, [word(row["seed"])])
+        name = row["label"] if skipped else " ".join(filter(None, (row["label"], keep, *settings)))
+        key = (row["status"], cell_text(row["reason"]))
+        seeds = seeds_by_reason.setdefault(key, {}).setdefault(name, [])
+        seeds += [] if skipped else filter(None, [cell_text(row["seed"])])
     listed = {
-        why: ", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in what.items())
-        for why, what in told.items()
+        key: ", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in names.items())
+        for key, names in seeds_by_reason.items()
     }
     colours = {"failed": "red", "skipped": "yellow"}
     return [
-        Text.assemble(what, " — ", (s, colours[s]), f": {why}") for (s, why), what in listed.items() if s in colours
+        Text.assemble(names, " — ", (status, colours[status]), f": {reason}")
+        for (status, reason), names in listed.items()
+        if status in colours
     ]
 
 
-def _fitting(columns: Sequence[Column], console: Console) -> Table:
-    """The table with as many of the columns as the console has room for, and at the last without the notes."""
-    endless = console.options.update(max_width=10_000)
+def _fit(columns: Sequence[TextColumn], console: Console) -> tuple[Sequence[TextColumn], Table]:
+    """As many of the columns as fit into the console, and the table of them; as a last resort without intervals."""
+    unlimited = console.options.update(max_width=10_000)
     for dropped in range(len(DROPPED_FIRST) + 1):
         kept = [column for column in columns if column.key not in DROPPED_FIRST[:dropped]]
         for tall in (False, True):
             table = _table(kept, tall)
-            if Measurement.get(console, endless, table).maximum <= console.width:
-                return table
-    folded = Measurement.get(console, endless, _table(kept, tall=True, room=LEAST_ROOM)).maximum
-    return table if folded <= console.width else _table([replace(column, notes=()) for column in kept], tall=True)
+            if Measurement.get(console, unlimited, table).maximum <= console.width:
+                return kept, table
+    narrowest = Measurement.get(console, unlimited, _table(kept, tall=True, name_width=MIN_NAME_WIDTH)).maximum
+    if narrowest > console.width:
+        table = _table([replace(column, suffixes=()) for column in kept], tall=True)
+    return kept, table
 
 
-def _table(columns: Sequence[Column], tall: bool, room: int | None = None) -> Table:
-    """The table of these columns; `tall` gives each parameter a line, `room` limits a method's name."""
+def _table(columns: Sequence[TextColumn], tall: bool, name_width: int | None = None) -> Table:
+    """The table of these columns; `tall` puts each parameter on its own line, `name_width` limits method names."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    rows = []
+    cells_by_column = []
     for column in columns:
-        head = Text.assemble((column.head, "bold"), (f"\n{column.unit}", "dim"))
-        if column.key == "method":  # Alone it may break, and that anywhere, so that it is always whole.
-            table.add_column(head, overflow="fold", max_width=room)
-            labels = [cell.plain for cell in column.cells]
-            rows.append([Text("\n ".join(PARAMETER.split(x)).removesuffix(")") if tall else x) for x in labels])
+        heading = Text.assemble((column.heading, "bold"), (f"\n{column.unit}", "dim"))
+        if column.key == "method":  # The only column that may break, at any character, so that names are never cut.
+            table.add_column(heading, overflow="fold", max_width=name_width)
+            names = [cell.plain for cell in column.cells]
+            cells_by_column.append(
+                [Text("\n ".join(PARAMETER.split(name)).removesuffix(")") if tall else name) for name in names]
+            )
         else:
-            table.add_column(head, justify="center" if column.notes else column.justify, no_wrap=True)
-            notes = column.notes or [""] * len(column.cells)
-            rows.append([Text.assemble(cell, (note, "dim")) for cell, note in zip(column.cells, notes, strict=True)])
-    for cells in zip(*rows, strict=True):
+            table.add_column(heading, justify="center" if column.suffixes else column.justify, no_wrap=True)
+            suffixes = column.suffixes or [""] * len(column.cells)
+            cells_by_column.append(
+                [Text.assemble(cell, (suffix, "dim")) for cell, suffix in zip(column.cells, suffixes, strict=True)]
+            )
+    for cells in zip(*cells_by_column, strict=True):
         table.add_row(*cells)
     return table
