@@ -121,13 +121,13 @@ def check_versions(
             # Seeds share their counts and times.
             once = list({pair.row.without("seed"): pair for pair in reversed(pairs)}.values())[::-1]
             step = f"counts and times, {name}"
-            observer.begins(step, len(once))
+            observer.planned(step, len(once))
             for pair in once:
                 if "macs" in suite.only:
                     findings += _counts(pair, thresholds)
                 if "latency" in suite.only:
                     findings += _times(pair, thresholds)
-                observer.finished(step)
+                observer.measured(step)
             if "accuracy" in suite.only:
                 findings += _answers(pairs, bench)
     return tuple(row.cell.row_id(suite.dtype) for row in rows), tuple(dict.fromkeys(findings))
@@ -214,10 +214,10 @@ def _answers(pairs: Sequence[_Pair], bench: Bench) -> Iterator[Finding]:
     outcomes: dict[str, str | _Failure] = dict.fromkeys(models, "")
     lost: list[Unreadable] = []
     todo = {shard: list(models) for shard in bench.shards}
-    bench.observer.begins("accuracy", len(todo) * len(models))
+    bench.observer.planned("accuracy", len(todo) * len(models))
     for one in classify(models, images, todo, bench.loading(), lambda key: None):
         lost += one.unreadable
-        bench.observer.finished("accuracy", one.count)
+        bench.observer.measured("accuracy", one.count)
         before = outcomes.get(one.key)
         if isinstance(before, str):
             outcomes[one.key] = before + one.outcomes if one.error is None else _failure(one.error)

@@ -7,12 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import Progress
-
 from tokbench.check.against import check_versions
 from tokbench.check.finding import Finding, Outcome, Report
 from tokbench.check.versions import Changed, changed_files, plugin_files
-from tokbench.compare.plan import plan
+from tokbench.compare.bench import Observer
+from tokbench.compare.cells import cells_of
 from tokbench.compare.prepare import prepare
 from tokbench.config import Check, Config, Suite
 from tokbench.downsampler import Downsampler
@@ -38,7 +37,7 @@ class Changes:
 
 
 def compare_with_commit(
-    ref: str, suite: Suite, settings: Config, plugins: Sequence[Path], thresholds: Check, progress: Progress
+    ref: str, suite: Suite, settings: Config, plugins: Sequence[Path], thresholds: Check, observer: Observer
 ) -> Report:
     """Measure the methods that have changed since a commit and their old versions in one session.
 
@@ -49,7 +48,7 @@ def compare_with_commit(
         settings: The configuration, which may set parameters of methods.
         plugins: Files and folders of the user's own methods.
         thresholds: The changes that are allowed, and how long to measure.
-        progress: Shows the progress.
+        observer: Is told how far the check is.
 
     Raises:
         UserError: There is no plugin, no repository or no such commit, or the suite is invalid.
@@ -68,11 +67,11 @@ def compare_with_commit(
         if not methods:
             return Report(title, findings=changes.findings, notes=(*notes, "no method to compare"))
         chosen = suite.model_copy(update={"methods": methods})
-        planned = plan(chosen, settings, list(known), broken=bool(broken))
+        planned = cells_of(chosen, settings, list(known), broken=bool(broken))
         prepared = prepare([cell for cell in planned if cell.variant.method != PLAIN], chosen)
         skipped = {row.cell.variant.method: row.cell.variant.skipped for row in prepared.rows}
         notes += [f"{method} is skipped: {reason}" for method, reason in skipped.items() if reason]
-        rows, findings = check_versions(prepared, changes.older, thresholds, progress)
+        rows, findings = check_versions(prepared, changes.older, thresholds, observer)
     return Report(title, rows, (*changes.findings, *findings), tuple(notes))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+
+from tokbench.rows import RowId
 
 NOTHING = 0
-BLANKS: dict[str, Any] = {"seed": None, "batch_size": None, "mode": ""}
 
 
 class Outcome(StrEnum):
@@ -22,45 +22,6 @@ class Outcome(StrEnum):
 
 # The first of these outcomes that was found decides; 2 is for user errors.
 EXIT_CODES = {Outcome.INVALID: 4, Outcome.REGRESSED: 1, Outcome.AMBIGUOUS: 3}
-
-
-@dataclass(frozen=True)
-class Row:
-    """What identifies a row of the table in any results directory.
-
-    Findings that do not depend on seed, batch size or mode (such as counts) have rows with these fields blank, which
-    stand for all of them.
-
-    Attributes:
-        model: The model.
-        method: The method.
-        params: Its parameters, as the table shows them.
-        regime: `off-the-shelf` or `fine-tuned`.
-        site: Where in a block it acts.
-        schedule: As the table shows it.
-        keep: The fraction of tokens that a reduction keeps; None if the schedule does not take one.
-        seed: The seed of a stochastic method.
-        dtype: The model's precision.
-        batch_size: The size of the timed batches.
-        mode: How the timed model runs.
-    """
-
-    model: str
-    method: str
-    params: str
-    regime: str
-    site: str
-    schedule: str
-    keep: float | None
-    seed: int | None
-    dtype: str
-    batch_size: int | None
-    mode: str
-
-    def covers(self, other: Row) -> bool:
-        """Whether this row is the other one or stands for it."""
-        blank = {name: value for name, value in BLANKS.items() if getattr(self, name) == value}
-        return self == replace(other, **blank)
 
 
 @dataclass(frozen=True)
@@ -79,7 +40,7 @@ class Finding:
     outcome: Outcome
     column: str
     note: str
-    row: Row | None = None
+    row: RowId | None = None
     old: float | str | None = None
     new: float | str | None = None
 
@@ -96,7 +57,7 @@ class Report:
     """
 
     title: str
-    rows: tuple[Row, ...] = ()
+    rows: tuple[RowId, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -106,6 +67,6 @@ class Report:
         found = {finding.outcome for finding in self.findings}
         return next((code for outcome, code in EXIT_CODES.items() if outcome in found), NOTHING)
 
-    def about(self, row: Row) -> tuple[Finding, ...]:
+    def about(self, row: RowId) -> tuple[Finding, ...]:
         """The findings that concern a row."""
         return tuple(f for f in self.findings if f.row is not None and f.row.covers(row))

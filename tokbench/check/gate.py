@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.check.finding import Finding, Outcome, Report, Row
+from tokbench.check.finding import Finding, Outcome, Report
 from tokbench.check.rules import Counts, judge_answers, judge_answers_exactly, judge_counts, judge_speedup
-from tokbench.check.stored import Results, read_results
+from tokbench.check.stored import Stored, read_stored
 from tokbench.config import Check
 from tokbench.errors import UserError
 from tokbench.names import PLAIN
 from tokbench.results.table import NOT_MEASURED
+from tokbench.rows import RowId
 
 # The settings on which the answers depend to the last bit, and those on which times depend.
 ANSWER_SETTINGS = (
@@ -46,7 +47,7 @@ def compare_results(new: Path, old: Path, thresholds: Check, *, require_times: b
     """
     title = f"{new} against {old}"
     try:
-        after, before = read_results(new), read_results(old)
+        after, before = read_stored(new), read_stored(old)
     except UserError as error:
         return Report(title, findings=(Finding(Outcome.INVALID, "results", str(error)),))
     rows = tuple(row for row in before.table if row in after.table)
@@ -66,24 +67,24 @@ def compare_results(new: Path, old: Path, thresholds: Check, *, require_times: b
     return Report(title, rows, tuple(dict.fromkeys(findings)), notes)
 
 
-def _invalid_findings(old: Results, new: Results) -> Iterator[Finding]:
+def _invalid_findings(old: Stored, new: Stored) -> Iterator[Finding]:
     """Findings that make the comparison invalid."""
     missing = [row for row in old.table if row not in new.table]
     if missing:
         yield Finding(Outcome.INVALID, "plan", f"missing in {new.directory}: {_row_count(missing)}")
-    left_out = [kind for kind in old.plan["suite"]["only"] if kind not in new.plan["suite"]["only"]]
+    left_out = [kind for kind in old.results.plan.suite.only if kind not in new.results.plan.suite.only]
     if left_out:
         yield Finding(Outcome.INVALID, "plan", f"{new.directory} was measured without {', '.join(left_out)}")
-    for results in (old, new):
-        waiting = [row for row, record in results.table.items() if NOT_MEASURED in record["reason"]]
+    for stored in (old, new):
+        waiting = [row for row, record in stored.table.items() if NOT_MEASURED in record["reason"]]
         if waiting:
             rows = _row_count(waiting)
-            note = f"not measured yet in {results.directory}: {rows}; run the same tokbench compare command to resume"
+            note = f"not measured yet in {stored.directory}: {rows}; run the same tokbench compare command to resume"
             yield Finding(Outcome.INVALID, "plan", note)
 
 
 def _row_findings(
-    row: Row, old: Results, new: Results, thresholds: Check, *, exactly: bool, timed: bool
+    row: RowId, old: Stored, new: Stored, thresholds: Check, *, exactly: bool, timed: bool
 ) -> Iterator[Finding]:
     before, after = old.table[row], new.table[row]
     yield from _status_finding(row, before, after)
@@ -99,7 +100,7 @@ def _row_findings(
         yield from judge_speedup(row, old.ratios[row], new.ratios[row], floor)
 
 
-def _status_finding(row: Row, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[Finding]:
+def _status_finding(row: RowId, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[Finding]:
     was, now = before["status"], after["status"]
     if was == now or NOT_MEASURED in before["reason"] + after["reason"]:
         return
@@ -108,11 +109,11 @@ def _status_finding(row: Row, before: Mapping[Any, Any], after: Mapping[Any, Any
 
 
 def _answer_findings(
-    row: Row, old: pd.Series, new: pd.Series, thresholds: Check, *, exactly: bool
+    row: RowId, old: pd.Series, new: pd.Series, thresholds: Check, *, exactly: bool
 ) -> Iterator[Finding]:
     shared = old.index.intersection(new.index)
     unshared = len(old) + len(new) - 2 * len(shared)
-    all_timings = replace(row, batch_size=None, mode="")
+    all_timings = row.without("batch_size", "mode")
     if unshared > MAX_UNREADABLE * max(len(old), len(new)):
         note = f"different images: only {len(shared):,} are in both"
         yield Finding(Outcome.INVALID, "images", note, old=len(old), new=len(new))
@@ -127,7 +128,7 @@ def _answer_findings(
         yield from judge_answers(row, before, after, thresholds.top1)
 
 
-def _notes(old: Results, new: Results, answer_differences: list[str], time_differences: list[str]) -> Iterator[str]:
+def _notes(old: Stored, new: Stored, answer_differences: list[str], time_differences: list[str]) -> Iterator[str]:
     added = [row for row in new.table if row not in old.table]
     if added:
         yield f"only in {new.directory}, not checked: {_row_count(added)}"
@@ -138,28 +139,32 @@ def _notes(old: Results, new: Results, answer_differences: list[str], time_diffe
         yield f"times are not compared: {_difference_text(old, new, time_differences)}"
 
 
-def _difference_text(old: Results, new: Results, names: list[str]) -> str:
+def _difference_text(old: Stored, new: Stored, names: list[str]) -> str:
     was, now = _settings(old), _settings(new)
     return ", ".join(f"{name} {was[name]} and {now[name]}" for name in names)
 
 
-def _differing(old: Results, new: Results, names: tuple[str, ...]) -> list[str]:
+def _differing(old: Stored, new: Stored, names: tuple[str, ...]) -> list[str]:
     was, now = _settings(old), _settings(new)
     return [name for name in names if was[name] != now[name]]
 
 
-def _settings(results: Results) -> dict[str, Any]:
+def _settings(stored: Stored) -> dict[str, Any]:
     """The settings that measurements depend on, by name."""
-    environment, suite = results.environment, results.plan["suite"]
-    return {**environment["versions"], **environment, **{name: suite[name] for name in ("dtype", "accuracy_batch")}}
+    environment, suite = stored.results.environment, stored.results.plan.suite
+    return {
+        **environment["versions"],
+        **environment,
+        **{name: getattr(suite, name) for name in ("dtype", "accuracy_batch")},
+    }
 
 
 def _counts(record: Mapping[Any, Any]) -> Counts:
     return Counts(record["tokens_per_block"], record["gmacs"], record["gmacs_method"])
 
 
-def _is_adaptive(row: Row, results: Results) -> bool:
-    record = results.table[row]
+def _is_adaptive(row: RowId, stored: Stored) -> bool:
+    record = stored.table[row]
     return bool(record["gmacs_lo"] < record["gmacs_hi"])
 
 
@@ -167,7 +172,7 @@ def _as_ambiguous(finding: Finding) -> Finding:
     return replace(finding, outcome=Outcome.AMBIGUOUS) if finding.outcome is Outcome.REGRESSED else finding
 
 
-def _row_count(rows: list[Row]) -> str:
+def _row_count(rows: list[RowId]) -> str:
     """The number and the names of rows: `2 rows (tome 0.7, tome 0.5)`."""
     named = ", ".join(" ".join(filter(None, (row.method, f"{row.keep or ''}"))) for row in rows[:MAX_NAMED])
     more = f" and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""

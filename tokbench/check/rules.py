@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tokbench.check.finding import Finding, Outcome, Row
+from tokbench.check.finding import Finding, Outcome
+from tokbench.rows import RowId
 from tokbench.stats.proportions import Flips, mcnemar, tango
 from tokbench.stats.times import MIN_MARGIN, Comparison, Verdict, compare_speedups
 
@@ -34,7 +35,7 @@ class Counts:
     gmacs_method: float
 
 
-def judge_counts(row: Row, old: Counts, new: Counts, allowed: float) -> Iterator[Finding]:
+def judge_counts(row: RowId, old: Counts, new: Counts, allowed: float) -> Iterator[Finding]:
     """Compare counts exactly: more compute is worse, and so are other token counts that save no compute.
 
     Args:
@@ -43,7 +44,7 @@ def judge_counts(row: Row, old: Counts, new: Counts, allowed: float) -> Iterator
         new: The new counts.
         allowed: The growth of gmacs that is allowed, in percent.
     """
-    row = replace(row, seed=None, batch_size=None, mode="")
+    row = row.without("seed", "batch_size", "mode")
     grown = 100 * (new.gmacs / old.gmacs - 1)
     if new.gmacs != old.gmacs:
         outcome = Outcome.IMPROVED if grown < 0 else Outcome.MOVED if grown <= allowed else Outcome.REGRESSED
@@ -57,7 +58,7 @@ def judge_counts(row: Row, old: Counts, new: Counts, allowed: float) -> Iterator
         yield Finding(Outcome.MOVED, "gmacs_method", note, row, old.gmacs_method, new.gmacs_method)
 
 
-def judge_answers_exactly(row: Row, old: Right, new: Right) -> Iterator[Finding]:
+def judge_answers_exactly(row: RowId, old: Right, new: Right) -> Iterator[Finding]:
     """Compare answers image by image: any net loss of top-1 is worse, however small.
 
     Args:
@@ -72,7 +73,7 @@ def judge_answers_exactly(row: Row, old: Right, new: Right) -> Iterator[Finding]
         yield _top1_finding(row, outcome, old, new, flips)
 
 
-def judge_answers(row: Row, old: Right, new: Right, allowed: float) -> Iterator[Finding]:
+def judge_answers(row: RowId, old: Right, new: Right, allowed: float) -> Iterator[Finding]:
     """Compare answers of different machines by a paired interval (Tango's, 95 %) of the difference in top-1.
 
     Args:
@@ -96,7 +97,7 @@ def judge_answers(row: Row, old: Right, new: Right, allowed: float) -> Iterator[
     yield replace(finding, note=f"{finding.note}, 95 % [{lo:+.2f}, {hi:+.2f}]")
 
 
-def judge_speedup(row: Row, old: NDArray[np.float64], new: NDArray[np.float64], floor: float) -> Iterator[Finding]:
+def judge_speedup(row: RowId, old: NDArray[np.float64], new: NDArray[np.float64], floor: float) -> Iterator[Finding]:
     """Compare the speedups over the plain model of two sessions.
 
     Args:
@@ -111,7 +112,7 @@ def judge_speedup(row: Row, old: NDArray[np.float64], new: NDArray[np.float64], 
 
 
 def judge_times(
-    row: Row, change: Comparison, floor: float, allowed: float, old_s: float, new_s: float
+    row: RowId, change: Comparison, floor: float, allowed: float, old_s: float, new_s: float
 ) -> Iterator[Finding]:
     """Compare the times of two versions that were measured in turn.
 
@@ -127,7 +128,7 @@ def judge_times(
 
 
 def _time_finding(
-    row: Row, column: str, change: Comparison, floor: float, allowed: float, before: float, after: float
+    row: RowId, column: str, change: Comparison, floor: float, allowed: float, before: float, after: float
 ) -> Iterator[Finding]:
     """Slower is worse. An unclear verdict is ambiguous if the estimate is a larger slowdown than allowed."""
     margin = max(MIN_MARGIN, floor)
@@ -144,13 +145,13 @@ def _time_finding(
         f"{100 * (ratio - 1):+.1f}" for ratio in (change.speedup.estimate, change.speedup.lo, change.speedup.hi)
     )
     note = f"{estimate} % speed, 95 % [{lo}, {hi}], margin {100 * margin:.1f} %"
-    yield Finding(outcome, column, note, replace(row, seed=None), before, after)
+    yield Finding(outcome, column, note, row.without("seed"), before, after)
 
 
-def _top1_finding(row: Row, outcome: Outcome, old: Right, new: Right, flips: Flips) -> Finding:
+def _top1_finding(row: RowId, outcome: Outcome, old: Right, new: Right, flips: Flips) -> Finding:
     before, after = (100 * float(np.mean(right)) for right in (old, new))
     note = f"{after - before:+.2f} points: {flips.lost} lost, {flips.gained} gained of {len(old):,} images"
-    return Finding(outcome, "top1", note, replace(row, batch_size=None, mode=""), before, after)
+    return Finding(outcome, "top1", note, row.without("batch_size", "mode"), before, after)
 
 
 def _first_difference(old: str, new: str) -> tuple[int, str, str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tokbench.check.finding import Finding, Outcome, Report, Row
+from tokbench.check.finding import Finding, Outcome, Report
 from tokbench.notation import printable
 from tokbench.report.labels import PARAMETER
+from tokbench.rows import FIELDS, RowId
 
 OUTCOME_COLOURS: dict[str, str] = {
     Outcome.INVALID: "magenta",
@@ -50,7 +51,7 @@ def finding_texts(report: Report) -> tuple[FindingText, ...]:
     return tuple(_finding_text(finding, report.rows) for finding in report.findings)
 
 
-def row_name(row: Row, rows: Sequence[Row]) -> str:
+def row_name(row: RowId, rows: Sequence[RowId]) -> str:
     """A short name of a row: its method, with the parameters and settings in which the rows differ.
 
     Args:
@@ -61,7 +62,7 @@ def row_name(row: Row, rows: Sequence[Row]) -> str:
     shared = set.intersection(*parameters) if parameters else set()
     params = ",".join(part for part in PARAMETER.split(row.params) if part not in shared)
     name = f"{row.method}({params})" if params else row.method
-    names = [f.name for f in fields(Row) if f.name not in ("method", "params")]
+    names = [name for name in FIELDS if name not in ("method", "params")]
     varying = [n for n in names if len({getattr(other, n) for other in rows} - {None, ""}) > 1]
     settings = [f"{SETTING_PREFIXES.get(n, '')}{getattr(row, n)}" for n in varying if getattr(row, n) not in (None, "")]
     return printable(" ".join([name, *settings]))
@@ -106,7 +107,7 @@ def _grid(all_texts: Sequence[FindingText], shown: Sequence[FindingText]) -> Tab
     return table
 
 
-def _finding_text(finding: Finding, rows: Sequence[Row]) -> FindingText:
+def _finding_text(finding: Finding, rows: Sequence[RowId]) -> FindingText:
     name = row_name(finding.row, rows) if finding.row else ""
     old, new = (printable(value) for value in _value_texts(finding))
     column = COLUMN_NAMES.get(finding.column, finding.column)

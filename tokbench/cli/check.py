@@ -105,10 +105,10 @@ def _with_baseline(
 
 def _with_commit(ref: str, settings: Config, given: dict[str, Any], *, silent: bool) -> Report:
     from rich.console import Console
-    from rich.progress import Progress
 
     from tokbench.check.changes import compare_with_commit
     from tokbench.notation import split_list
+    from tokbench.report.terminal.bars import Bars
 
     chosen = {name: given[name] for name in SUITE_SETTINGS if name in given}
     chosen |= {name: split_list(given[name]) for name in SUITE_LISTS if name in given}
@@ -118,7 +118,6 @@ def _with_commit(ref: str, settings: Config, given: dict[str, Any], *, silent: b
     if "seconds" in given:
         thresholds = thresholds.model_copy(update={"seconds": given["seconds"]})
     console = Console(stderr=True)
-    # Drawn between measurements only: a thread that draws would take its time from what is being timed.
     silent = silent or not console.is_terminal
-    with Progress(console=console, transient=True, disable=silent, auto_refresh=False) as progress:
-        return compare_with_commit(ref, suite, settings, named, thresholds, progress)
+    with Bars(console, disable=silent) as observer:
+        return compare_with_commit(ref, suite, settings, named, thresholds, observer)

@@ -79,18 +79,9 @@ def compare(
     if ray is not None and part is not None:
         raise UserError("--part is for machines that do not know of each other: leave it or --ray out")
 
-    from tokbench.compare.accuracy import unreadable
-    from tokbench.compare.plan import plan as plan_cells
-    from tokbench.compare.prepare import prepare
-    from tokbench.compare.run import run
+    from tokbench.comparison import measure, plan_comparison, warnings_about
     from tokbench.config import load_config
-    from tokbench.distributed.parts import share
-    from tokbench.distributed.ray_run import run_wide
-    from tokbench.registry import discover
-    from tokbench.report.terminal.live import Watch
-    from tokbench.results.answers import unlike_published
-    from tokbench.results.store import Store
-    from tokbench.results.table import read_plan, write_plan, write_results
+    from tokbench.report.terminal.live import LiveView
     from tokbench.schedule import takes_keep
 
     settings = load_config(config)
@@ -120,35 +111,28 @@ def compare(
     chosen = settings.suite(name, {key: value for key, value in given.items() if value is not None})
     if keep is not None and not takes_keep(chosen.schedule):
         raise UserError(f"schedule '{chosen.schedule}' says itself how much stays: leave --keep out")
-    own_methods = [*settings.plugin_paths, *(Path(path) for path in split(plugins) or ())]
-    known, broken = discover(own_methods)
-    for one in broken:
-        typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
-    cells = plan_cells(chosen, settings, list(known), broken=bool(broken))
+    own_methods = [Path(path) for path in split(plugins) or ()]
     with nullcontext() if ray is None or plan else connected(ray):
         with _progress(as_json) as progress:
             progress.add_task("loading models and data", total=None)
-            prepared = prepare(cells, chosen)
-        own = None if part is None else share(prepared, part)
+            comparison = plan_comparison(chosen, settings, own_methods)
+        for one in comparison.broken:
+            typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
         if plan:
-            _show_plan(prepared, as_json)
+            _show_plan(comparison.prepared, as_json)
             return
-        store = Store(out or Path("results") / name, fresh=fresh)
-        write_plan(prepared, store)
         terminal = Console(stderr=True)
-        with Watch(store, terminal, disable=as_json or not terminal.is_interactive) as progress:
-            if ray is not None:
-                run_wide(prepared, store, progress, own_methods)
-            elif own is not None:
-                run(own.of(prepared), store, progress, own.spans)
-            else:
-                run(prepared, store, progress)
-    table = write_results(store)
-    for lost in unreadable(prepared, store):
-        typer.echo(f"tokbench: unreadable image {lost.name}: {lost.reason}", err=True)
-    for warning in unlike_published(table, read_plan(store.directory)):
-        typer.echo(f"tokbench: WARNING: {warning}", err=True)
-    conclude(table, store.directory, as_json)
+        results = measure(
+            comparison,
+            out or Path("results") / name,
+            fresh=fresh,
+            part=part,
+            on_ray=ray is not None,
+            watch=lambda results: LiveView(results, terminal, disable=as_json or not terminal.is_interactive),
+        )
+    for warning in warnings_about(results):
+        typer.echo(f"tokbench: {warning}", err=True)
+    conclude(results, as_json)
 
 
 def _progress(silent: bool) -> Progress:
@@ -159,10 +143,11 @@ def _progress(silent: bool) -> Progress:
 
 def _show_plan(prepared: Prepared, as_json: bool) -> None:
     from tokbench.compare.estimate import estimate_seconds
+    from tokbench.compare.plan import plan_of
     from tokbench.report.terminal.table import open_console
-    from tokbench.results.table import planned_rows
+    from tokbench.results.plan import plan_json
 
-    rows = planned_rows(prepared)
+    rows = plan_json(plan_of(prepared))["rows"]
     seconds = estimate_seconds(prepared)
     if as_json:
         typer.echo(json.dumps({"cells": rows, "estimated_seconds": round(seconds)}, indent=2))

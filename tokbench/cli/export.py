@@ -29,10 +29,11 @@ def export(
     """
     from tokbench.files import write_atomically
     from tokbench.report.export import pytest_benchmark_json
+    from tokbench.results import Results
 
     match form:
         case Format.PYTEST_BENCHMARK:
-            content = pytest_benchmark_json(directory)
+            content = pytest_benchmark_json(Results(directory))
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     if out is None or str(out) == "-":
         typer.echo(text, nl=False)

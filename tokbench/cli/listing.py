@@ -95,12 +95,13 @@ def _suites(suites: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _claims(paths: list[Path], as_json: bool) -> None:
+    from tokbench.compare.plan import infos
     from tokbench.published.claims import published
     from tokbench.registry import discover
     from tokbench.report.terminal.published import render_published
     from tokbench.report.terminal.table import open_console
 
-    found = published(discover(paths)[0])
+    found = published(infos(discover(paths)[0].values()))
     if as_json:
         typer.echo(found.to_json(orient="records", indent=2))
     else:

@@ -24,4 +24,4 @@ def merge(
     """
     from tokbench.results.merge import merge as join
 
-    conclude(join(directories, out), out, as_json)
+    conclude(join(directories, out), as_json)

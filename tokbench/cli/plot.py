@@ -42,7 +42,7 @@ def plot(
     Example: tokbench plot results/imagenet --latex --out table.tex
     """
     from tokbench.report.paper.rows import select_rows
-    from tokbench.results.table import read_table
+    from tokbench.results import Results
 
     if latex and markdown:
         raise UserError("--latex and --markdown are two tables: ask for one at a time")
@@ -50,13 +50,13 @@ def plot(
         from tokbench.report.paper import table as paper_table
 
         _check(out, (".tex",) if latex else (".md",))
-        rows = select_rows(read_table(directory), split(methods), batch_size, mode)
+        rows = select_rows(Results(directory).table, split(methods), batch_size, mode)
         _write(paper_table.latex(rows) if latex else paper_table.markdown(rows), out)
     else:
         from tokbench.report.paper.figure import ENDINGS
 
         _check(out, ENDINGS)
-        rows = select_rows(read_table(directory), split(methods), batch_size, mode)
+        rows = select_rows(Results(directory).table, split(methods), batch_size, mode)
         _draw(rows, x, width, out or directory / f"{x}.pdf")
 
 

@@ -25,8 +25,9 @@ def report(
     """
     from tokbench.files import write_atomically
     from tokbench.report.html.page import render_page
+    from tokbench.results import Results
 
-    text = render_page(directory)
+    text = render_page(Results(directory))
     file = out or directory / FILE_NAME
     try:
         # A path that is no UTF-8 shall not cost the page.

@@ -1,22 +1,20 @@
-"""What a command shows when a directory of results is complete."""
+"""What a command shows when a results directory is complete."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from tokbench.results import Results
 
 
-def conclude(table: pd.DataFrame, directory: Path, as_json: bool) -> None:
-    """Show a table, and what papers claim beside it.
+def conclude(results: Results, as_json: bool) -> None:
+    """Show the table, and published numbers next to it.
 
     Args:
-        table: Of `tokbench.results.table`.
-        directory: Where it lies.
+        results: The directory.
         as_json: Print the table as JSON and nothing else.
 
     Raises:
@@ -28,11 +26,11 @@ def conclude(table: pd.DataFrame, directory: Path, as_json: bool) -> None:
     from tokbench.results.table import any_failed
 
     if as_json:
-        typer.echo(table.to_json(orient="records", indent=2))
+        typer.echo(results.table.to_json(orient="records", indent=2))
     else:
         console = open_console()
-        render(table, console)
-        render_claims(beside(table), console)
-        typer.echo(f"table.parquet, table.csv and the rest: {directory}")
-    if any_failed(table):
+        render(results.table, console)
+        render_claims(beside(results.table, results.plan), console)
+        typer.echo(f"All results: {results.directory}")
+    if any_failed(results.table):
         raise typer.Exit(1)

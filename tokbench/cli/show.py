@@ -49,11 +49,9 @@ def show(
 
     Example: tokbench show photo.jpg --methods token_pooling,tome --keep 0.5
     """
-    from tokbench.compare.plan import plan as plan_cells
-    from tokbench.compare.prepare import prepare
+    from tokbench.comparison import plan_comparison
     from tokbench.config import load_config
     from tokbench.files import write_atomically
-    from tokbench.registry import discover
     from tokbench.schedule import takes_keep
     from tokbench.show.sheet import draw
     from tokbench.show.token_map import left_out, sheets
@@ -77,10 +75,10 @@ def show(
         weights=weights,
         seeds=[seed],
     )
-    known, broken = discover([*settings.plugin_paths, *(Path(path) for path in split(plugins) or ())])
-    for one in broken:
+    comparison = plan_comparison(suite, settings, [Path(path) for path in split(plugins) or ()])
+    for one in comparison.broken:
         typer.echo(f"tokbench: broken plugin {one.source}: {one.reason}", err=True)
-    prepared = prepare(plan_cells(suite, settings, list(known), broken=bool(broken)), suite)
+    prepared = comparison.prepared
     for row in prepared.rows:
         if reason := left_out(row):
             typer.echo(f"tokbench: {row.cell.variant.method} in {row.cell.model} is left out: {reason}", err=True)

@@ -37,32 +37,32 @@ R = TypeVar("R")
 class Observer(Protocol):
     """Who is told how far a run is; the methods return at once."""
 
-    def working(self, text: str) -> None:
+    def announce(self, text: str) -> None:
         """Something without an end in sight begins."""
 
-    def begins(self, kind: str, total: int) -> None:
+    def planned(self, kind: str, total: int) -> None:
         """So many measurements of a kind begin."""
 
-    def started(self, kind: str, key: str) -> None:
+    def measuring(self, kind: str, key: str) -> None:
         """One of them begins."""
 
-    def finished(self, kind: str, count: int = 1) -> None:
+    def measured(self, kind: str, count: int = 1) -> None:
         """So many of them have ended."""
 
 
 class Silent:
     """An observer that shows nothing."""
 
-    def working(self, text: str) -> None:
+    def announce(self, text: str) -> None:
         """See `Observer`."""
 
-    def begins(self, kind: str, total: int) -> None:
+    def planned(self, kind: str, total: int) -> None:
         """See `Observer`."""
 
-    def started(self, kind: str, key: str) -> None:
+    def measuring(self, kind: str, key: str) -> None:
         """See `Observer`."""
 
-    def finished(self, kind: str, count: int = 1) -> None:
+    def measured(self, kind: str, count: int = 1) -> None:
         """See `Observer`."""
 
 
@@ -187,11 +187,11 @@ class Bench:
 
     def each(self, kind: Kind[Any], rows: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
         """Go through rows by their keys, and tell the observer of each before it is measured."""
-        self.observer.begins(kind.name, len(rows))
+        self.observer.planned(kind.name, len(rows))
         for key, row in rows.items():
-            self.observer.started(kind.name, key)
+            self.observer.measuring(kind.name, key)
             yield key, row
-            self.observer.finished(kind.name)
+            self.observer.measured(kind.name)
 
     def attempt(self, kind: Kind[R], key: str, measure: Callable[[], R]) -> bool:
         """Write a record, or why there is none: a method that fails costs its own rows only.

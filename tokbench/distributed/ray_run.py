@@ -76,18 +76,18 @@ def run_on_ray(prepared: Prepared, store: Store, observer: Observer, plugins: Se
         waiting[task] = part
     kinds = Counter(kind for part in parts for kind in part.kinds)
     for kind, total in kinds.items():
-        observer.begins(kind, total)
+        observer.planned(kind, total)
     all_parts = f"parts on {workers} workers"
-    observer.begins(all_parts, len(parts))
+    observer.planned(all_parts, len(parts))
     while waiting:
         done, _ = ray.wait(list(waiting), timeout=REFRESH)
         for task in done:
             part = waiting.pop(task)
             _await(task)
             for kind in part.kinds:
-                observer.finished(kind)
+                observer.measured(kind)
         store.refresh()
-        observer.finished(all_parts, len(done))
+        observer.measured(all_parts, len(done))
     # Each part alone may have lost few.
     lost = unreadable_images(prepared.images, store)
     check_unreadable(lost, 0 if prepared.images is None else len(prepared.images))

@@ -37,6 +37,7 @@ class Accuracy(Kind[AccuracyRecord]):
     record = AccuracyRecord
     sharded = True
     exact = True
+    live_columns = ("top1",)
     columns = (
         Column("top1", heading="top-1", unit="%", interval="top1", decimals=1, dropped=1),
         Column("top5", heading="top-5", unit="%", decimals=1, dropped=6),
@@ -82,19 +83,19 @@ class Accuracy(Kind[AccuracyRecord]):
         total = sum(len(keys) for keys in todo.values())
         if not total:
             return
-        bench.observer.begins(self.name, total)
+        bench.observer.planned(self.name, total)
         models = {key: bench.build(row) for key, row in rows.items()}
         bench.check_unreadable()
-        started = bench.observer.started
+        measuring = bench.observer.measuring
         loading = bench.loading()
-        for one in classify(models, bench.images, todo, loading, lambda key: started(self.name, key)):
+        for one in classify(models, bench.images, todo, loading, lambda key: measuring(self.name, key)):
             for image in one.unreadable:
                 bench.add_unreadable(image)
             if one.error is not None:
                 bench.fail(self, shard_key(one.key, one.shard), bench.describe(one.error))
             elif one.key:
                 bench.add(self, shard_key(one.key, one.shard), AccuracyRecord(one.outcomes))
-            bench.observer.finished(self.name, one.count)
+            bench.observer.measured(self.name, one.count)
 
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
         """Percent and points; images that could not be read count nowhere."""

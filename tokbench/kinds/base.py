@@ -122,6 +122,7 @@ class Kind(ABC, Generic[R]):
         sharded: Whether there is one record per shard of the image set; such kinds go through all images once for all
             models.
         exact: Whether two records with the same key must be equal.
+        live_columns: The columns that `live` gives numbers for.
     """
 
     name: ClassVar[str]
@@ -131,6 +132,7 @@ class Kind(ABC, Generic[R]):
     exclusive: ClassVar[bool] = False
     sharded: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    live_columns: ClassVar[tuple[str, ...]] = ()
 
     # Planning
 

@@ -83,6 +83,7 @@ class Latency(Kind[LatencyRecord]):
     name = "latency"
     record = LatencyRecord
     exclusive = True
+    live_columns = ("latency_ms", "speedup")
     columns = (
         Column("latency_ms", heading="latency", unit="ms", interval="latency_ms", dropped=4),
         Column("latency_ms_lo"),
@@ -131,7 +132,7 @@ class Latency(Kind[LatencyRecord]):
         for batch_size, mode in dict.fromkeys((row.cell.batch_size, row.cell.mode) for row in rows.values()):
             own = {key: row for key, row in rows.items() if (row.cell.batch_size, row.cell.mode) == (batch_size, mode)}
             session = uuid.uuid4().hex[:12]
-            bench.observer.working("noise floor")
+            bench.observer.announce("noise floor")
             first = next(iter(own.values()))
             if bench.attempt(NOISE, session, partial(_noise, first, images[:batch_size], bench)):
                 for key, row in bench.each(self, own):

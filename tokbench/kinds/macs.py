@@ -55,6 +55,7 @@ class Macs(Kind[MacsRecord]):
     name = "macs"
     record = MacsRecord
     exact = True
+    live_columns = ("gmacs",)
     columns = (
         Column("tokens_per_block", "string"),
         Column("gmacs", heading="GMACs", exact=True, dropped=2),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 IMAGES = 64  # evenly spaced over the set: the means over them are known to a few percent of themselves
 BATCH = 16  # all heads' attention matrices of so many images are in memory at once
 
+HIGH = 0.5  # of Nyquist, which is half a cycle per patch: frequencies above it count as high
+
 SPECTRA_COLUMNS = {
     "model": "string",
     "depth": "int64",

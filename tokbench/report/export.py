@@ -5,8 +5,7 @@ Each timed row becomes one benchmark. The commit is given as unknown, as results
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,8 +13,8 @@ import pytest_benchmark
 from pytest_benchmark.stats import Stats
 
 from tokbench.errors import UserError
-from tokbench.results.store import ENVIRONMENT, PLAN, Records
-from tokbench.results.table import read_table
+from tokbench.kinds.latency import LATENCY, LatencyRecord
+from tokbench.results import Results
 from tokbench.schedule import takes_keep
 from tokbench.stats.times import MIN_ROUNDS
 
@@ -35,7 +34,7 @@ EXTRA = (
 )
 
 
-def pytest_benchmark_json(directory: Path) -> dict[str, Any]:
+def pytest_benchmark_json(results: Results) -> dict[str, Any]:
     """The latencies of a results directory in the format of a stored pytest-benchmark run.
 
     A benchmark's group is what its row is compared within (model, device, dtype, batch, schedule and keep), its name
@@ -43,28 +42,26 @@ def pytest_benchmark_json(directory: Path) -> dict[str, Any]:
     one measured time and become one benchmark; its `extra_info` has the mean of their accuracies.
 
     Args:
-        directory: What `tokbench compare` wrote.
+        results: The results directory.
 
     Returns:
         The whole document, ready for `json.dumps`.
 
     Raises:
-        UserError: The directory holds no results, or no times.
+        UserError: There are no times.
     """
-    table = read_table(directory)
-    plan = json.loads((directory / PLAN).read_text(encoding="utf-8"))
-    store = Records(directory)
-    rows = table.assign(key=[row["keys"].get("latency") for row in plan["rows"]])
+    rows = results.table.assign(key=[row.keys.get(LATENCY.name, "") for row in results.plan.rows])
     benchmarks = []
     for key, same in rows.groupby("key", sort=False):
-        record = store.get("latency", str(key))
+        record = results.read(LATENCY, str(key))
         if record is not None:
-            benchmarks.append(_benchmark(same, record, plan["suite"]))
+            benchmarks.append(_benchmark(same, record, results.plan.suite.seconds))
     if not benchmarks:
         raise UserError(
-            f"no times in {directory}: measure them with tokbench compare --only macs,latency --out {directory}"
+            f"no times in {results.directory}: measure them with "
+            f"tokbench compare --only macs,latency --out {results.directory}"
         )
-    environment = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
+    environment = results.environment
     return {
         "machine_info": _machine(environment),
         "commit_info": {
@@ -81,7 +78,7 @@ def pytest_benchmark_json(directory: Path) -> dict[str, Any]:
     }
 
 
-def _benchmark(same: pd.DataFrame, record: dict[str, Any], suite: dict[str, Any]) -> dict[str, Any]:
+def _benchmark(same: pd.DataFrame, record: LatencyRecord, seconds: float) -> dict[str, Any]:
     """One benchmark, from the rows that share a time measurement."""
     row = {str(name): _plain(value) for name, value in same.iloc[0].items()}
     group = _group(row)
@@ -95,10 +92,10 @@ def _benchmark(same: pd.DataFrame, record: dict[str, Any], suite: dict[str, Any]
         "extra_info": {
             **{key: row[key] for key in EXTRA},
             "top1": _plain(same["top1"].mean()),
-            "session": record.get("session"),
+            "session": record.session,
         },
-        "options": {"min_rounds": MIN_ROUNDS, "max_time": suite["seconds"], "disable_gc": True},
-        "stats": _statistics(record["other_s"]),
+        "options": {"min_rounds": MIN_ROUNDS, "max_time": seconds, "disable_gc": True},
+        "stats": _statistics(record.other_s),
     }
 
 
@@ -117,7 +114,7 @@ def _group(row: dict[str, Any]) -> str:
     return " ".join(filter(None, parts))
 
 
-def _statistics(seconds: list[float]) -> dict[str, Any]:
+def _statistics(seconds: Sequence[float]) -> dict[str, Any]:
     stats: Any = Stats()  # type: ignore[no-untyped-call]
     for second in seconds:
         stats.update(second)

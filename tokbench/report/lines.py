@@ -9,10 +9,10 @@ import pandas as pd
 from rich.console import JustifyMethod
 from rich.text import Text
 
+from tokbench.kinds.latency import MUCH_LOAD
 from tokbench.names import PLAIN
 from tokbench.report.digits import TIMES, RowValues, aligned, decimals, number
 from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels
-from tokbench.results.times import MUCH_LOAD
 
 SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]

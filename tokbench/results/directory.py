@@ -96,10 +96,9 @@ class Results:
         wanted = ((name, part) for name, key in row.keys.items() for part in self.keys_of(KINDS[name], key))
         return [place for place in wanted if self._records.get(*place) is None]
 
-    def failure(self, kind: str, key: str) -> str:
-        """Why a record is missing; empty where nothing says so."""
-        found = self._records.get(FAILED, f"{kind}/{key}")
-        return str(found["reason"]) if found else ""
+    def failure(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        """What says under `reason` why a record is missing; None where nothing does."""
+        return self._records.get(FAILED, f"{kind}/{key}")
 
     @property
     def unreadable(self) -> dict[str, str]:

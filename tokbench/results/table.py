@@ -59,5 +59,5 @@ def _filled(row: PlannedRow, results: Results) -> dict[str, Any]:
 def _failures(row: PlannedRow, results: Results) -> list[str]:
     """Why measurements are missing."""
     missing = results.missing(row)
-    reasons = [reason for kind, key in missing if (reason := results.failure(kind, key))]
+    reasons = [failure["reason"] for kind, key in missing if (failure := results.failure(kind, key))]
     return reasons or ([NOT_MEASURED] if missing else [])

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from tokbench.published.claims import beside
 from tokbench.report.charts.points import METHOD_COLUMNS, prepare_rows, series_names, wrap
 from tokbench.report.charts.style import (
     GREY,
@@ -28,16 +27,21 @@ from tokbench.report.digits import RowValues
 from tokbench.report.labels import cell_text
 
 
-def published_and_measured(rows: pd.DataFrame) -> go.Figure | None:
+def published_and_measured(rows: pd.DataFrame, claims: pd.DataFrame) -> go.Figure | None:
     """Published numbers as hollow markers, each connected to the filled marker of the same setting as measured.
 
     Each regime has its own plot; the plain model is in all of them. A published number without GMACs is drawn at the
     measured GMACs. The connection is dotted if the images differ from those of the publication.
+
+    Args:
+        rows: The table's rows of one model.
+        claims: What `tokbench.published.claims.beside` gives.
     """
     rows = prepare_rows(rows)
     texts = rows.assign(**{name: rows[name].fillna("") for name in METHOD_COLUMNS})
     series_of_method = texts[[*METHOD_COLUMNS, "series", "plain"]].drop_duplicates(METHOD_COLUMNS)
-    found = beside(texts).merge(series_of_method, on=METHOD_COLUMNS)
+    own = claims[claims["model"].isin(rows["model"])]
+    found = own.merge(series_of_method, on=METHOD_COLUMNS)
     pairs = found.assign(x=found["claimed_gmacs"].fillna(found["gmacs"])).dropna(subset=["x", "claimed_top1"])
     if pairs.empty:
         return None

@@ -1,19 +1,17 @@
 """Charts of redundancy: is attention a low-pass filter, and how well do few tokens represent all of them?
 
-Each function takes a results directory and returns None if its data are missing: `tokbench compare --analyse` measures
-them.
+Each function returns None if its data are missing: `tokbench compare --analyse` measures them.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from tokbench.measure.redundancy import HIGH
+from tokbench.kinds.redundancy import HIGH
 from tokbench.report.charts.points import METHOD_COLUMNS, prepare_rows, series_names
 from tokbench.report.charts.style import (
     HOVER,
@@ -28,7 +26,6 @@ from tokbench.report.charts.style import (
 )
 from tokbench.report.digits import RowValues
 from tokbench.report.labels import PARAMETER, cell_text
-from tokbench.results.table import read_reconstruction, read_spectra, read_table
 
 HEIGHT = 620
 
@@ -44,22 +41,18 @@ STANDARD_ERRORS = 1.96  # on each side of a mean: a 95 % interval
 MAX_PARAMETERS = 8  # shown in a hover text, one per line
 
 
-def spectrum_chart(directory: Path) -> go.Figure | None:
+def spectrum_chart(spectra: pd.DataFrame) -> go.Figure | None:
     """The share of high frequencies in each block before and after attention, above the gain of attention.
 
     The lower part is the gain at each frequency: the energy of A V divided by the energy of V, in decibels. There is a
     view for each model.
 
     Args:
-        directory: What `tokbench compare` wrote.
-
-    Raises:
-        UserError: The directory holds no plan.
+        spectra: `Results.spectra`.
     """
-    measured = read_spectra(directory)
-    if measured.empty:
+    if spectra.empty:
         return None
-    measured["decibels"] = 10 * np.log10(measured["gain"].where(measured["gain"] > 0))
+    measured = spectra.assign(decibels=10 * np.log10(spectra["gain"].where(spectra["gain"] > 0)))
     scale_end = max(MIN_SCALE_END, measured["decibels"].abs().max())
     views = []
     for model, rings in measured.groupby("model", sort=False):
@@ -83,22 +76,19 @@ def spectrum_chart(directory: Path) -> go.Figure | None:
     )
 
 
-def reconstruction_chart(directory: Path) -> go.Figure | None:
+def reconstruction_chart(reconstruction: pd.DataFrame, table: pd.DataFrame) -> go.Figure | None:
     """The reconstruction error against the patch tokens left, a line for each series, a view for each block.
 
     Every reduction starts from the plain model's tokens (see `tokbench.measure.redundancy`). A point is the mean over
     images and seeds, its bar the 95 % interval over images.
 
     Args:
-        directory: What `tokbench compare` wrote.
-
-    Raises:
-        UserError: The directory holds no plan.
+        reconstruction: `Results.reconstruction`.
+        table: `Results.table`.
     """
-    measured = read_reconstruction(directory)
+    measured = reconstruction
     if measured.empty:
         return None
-    table = read_table(directory)
     several = measured["model"].nunique() > 1
     parts: list[pd.DataFrame] = []
     names: dict[str, None] = {}

@@ -9,12 +9,10 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -23,9 +21,8 @@ from tokbench.report.charts import CONFIG
 from tokbench.report.html.rerun import rerun_commands
 from tokbench.report.html.sections import LabelledText, for_script, sections
 from tokbench.report.labels import cell_text
-from tokbench.report.terminal.progress import planned_measurements
-from tokbench.results.store import ENVIRONMENT, Records
-from tokbench.results.table import NOT_MEASURED, read_plan, read_table
+from tokbench.results import Results
+from tokbench.results.table import NOT_MEASURED
 
 TEMPLATE = "page.html.jinja"
 DATATABLES = "itables/html/dt_bundle"  # itables brings DataTables along as one file of code and one of styles
@@ -33,20 +30,9 @@ DATATABLES = "itables/html/dt_bundle"  # itables brings DataTables along as one 
 FACTS = {"model": "models", "dtype": "precision", "batch_size": "batch", "mode": "mode"}
 
 
-def render_page(directory: Path) -> str:
-    """Render the page of a results directory.
-
-    Args:
-        directory: What `tokbench compare` wrote, finished or not.
-
-    Raises:
-        UserError: The directory has no plan, or is damaged.
-    """
-    table = read_table(directory)
-    plan = read_plan(directory)
-    environment_file = directory / ENVIRONMENT
-    environment = json.loads(environment_file.read_text(encoding="utf-8")) if environment_file.is_file() else {}
-    rerun = rerun_commands(plan, directory)
+def render_page(results: Results) -> str:
+    """Render the page of a results directory, finished or not."""
+    rerun = rerun_commands(results.plan, results.directory)
     template = Environment(
         loader=PackageLoader("tokbench.report.html", "."),
         autoescape=True,
@@ -55,12 +41,12 @@ def render_page(directory: Path) -> str:
         lstrip_blocks=True,
     ).get_template(TEMPLATE)
     return template.render(
-        title=cell_text(directory.resolve().name),
-        description=cell_text(plan["suite"].get("description")),
-        facts=list(_facts(table, plan, environment)),
-        missing=list(_missing_measurements(table, plan, Records(directory))),
+        title=cell_text(results.directory.resolve().name),
+        description=cell_text(results.plan.suite.description),
+        facts=list(_facts(results)),
+        missing=list(_missing_measurements(results)),
         command=rerun.compare,
-        sections=sections(table, directory, environment, rerun),
+        sections=sections(results, rerun),
         config=for_script(json.dumps(dict(CONFIG))),
         plotly=Markup(get_plotlyjs()),
         datatables=base64.b64encode(_datatables(".js").encode()).decode(),
@@ -69,31 +55,30 @@ def render_page(directory: Path) -> str:
     )
 
 
-def _facts(table: pd.DataFrame, plan: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[LabelledText]:
+def _facts(results: Results) -> Iterator[LabelledText]:
     """The main facts, for the top of the page."""
+    table, plan, environment = results.table, results.plan, results.environment
     yield LabelledText("measured", cell_text(environment.get("measured")).partition("T")[0] or "unknown")
-    yield LabelledText(
-        "device", f"{cell_text(environment.get('device_name')) or 'unknown'} ({cell_text(plan['device'])})"
-    )
+    yield LabelledText("device", f"{cell_text(environment.get('device_name')) or 'unknown'} ({cell_text(plan.device)})")
     for name, title in FACTS.items():
         yield LabelledText(title, ", ".join(dict.fromkeys(map(cell_text, table[name]))))
-    images = plan["images"]
-    yield LabelledText("images", f"{cell_text(images['name'])}, {images['count']:,}" if images else "none")
+    images = plan.images
+    yield LabelledText("images", f"{cell_text(images.name)}, {images.count:,}" if images else "none")
     states = table["status"].where(table["reason"].ne(NOT_MEASURED), NOT_MEASURED).value_counts(sort=False)
     counts = ", ".join(f"{count} {'measured' if state == 'ok' else state}" for state, count in states.items())
     yield LabelledText("rows", f"{len(table)}: {counts}")
 
 
-def _missing_measurements(table: pd.DataFrame, plan: Mapping[str, Any], store: Records) -> Iterator[str]:
+def _missing_measurements(results: Results) -> Iterator[str]:
     """How many rows are not measured yet, in total and by kind of measurement; nothing if all are."""
-    waiting = [row["keys"] for row, reason in zip(plan["rows"], table["reason"], strict=True) if reason == NOT_MEASURED]
+    rows = zip(results.plan.rows, results.table["reason"], strict=True)
+    waiting = [row for row, reason in rows if reason == NOT_MEASURED]
     if not waiting:
         return
-    yield f"{len(waiting)} of {len(table)} rows are not measured yet"
-    measurements = planned_measurements(plan, store)
-    kinds = Counter(kind for keys in waiting for kind, key in keys.items() if measurements[kind, key].missing)
-    for kind, rows in kinds.items():
-        yield f"{kind}: {rows}"
+    yield f"{len(waiting)} of {len(results.plan.rows)} rows are not measured yet"
+    kinds = Counter(kind for row in waiting for kind in dict.fromkeys(kind for kind, _ in results.missing(row)))
+    for kind, count in kinds.items():
+        yield f"{kind}: {count}"
 
 
 def _datatables(suffix: str) -> str:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.config import FILE_NAME, load_config
-from tokbench.errors import UserError
 from tokbench.names import PLAIN
-from tokbench.notation import parameters_text, parse_call
-from tokbench.registry import bind_parameters, method_class
+from tokbench.notation import parameters_text, split_parameters
+from tokbench.results import MethodInfo, Plan
 from tokbench.schedule import takes_keep
 
 SUITE = "again"
@@ -34,16 +33,16 @@ class RerunCommands:
         compare: The shell command that measures; with the same directory it only measures what is missing.
         report: The shell command that writes the page.
         suite: The content of a `tokbench.toml` for `compare`, to be saved as `SUITE_FILE`; empty if not needed.
-        unknown_methods: Methods that are not installed here; `compare` needs --plugins to find them.
+        own_methods: Methods from files of the user's own; `compare` needs --plugins to find them.
     """
 
     compare: str
     report: str
     suite: str
-    unknown_methods: tuple[str, ...]
+    own_methods: tuple[str, ...]
 
 
-def rerun_commands(plan: Mapping[str, Any], directory: Path) -> RerunCommands:
+def rerun_commands(plan: Plan, directory: Path) -> RerunCommands:
     """The shortest command that plans the same cells, in a folder without a `tokbench.toml`.
 
     Args:
@@ -68,44 +67,27 @@ def rerun_commands(plan: Mapping[str, Any], directory: Path) -> RerunCommands:
         arguments, suite = [SUITE, "--config", SUITE_FILE], _suite_toml(wanted)
     compare = shlex.join(["tokbench", "compare", *arguments, "--out", str(directory)])
     report = shlex.join(["tokbench", "report", str(directory)])
-    names = dict.fromkeys(row["method"] for row in plan["rows"] if row["method"] != PLAIN)
-    return RerunCommands(compare, report, suite, tuple(name for name in names if not _is_installed(name)))
+    own = tuple(name for name, info in plan.methods.items() if info.own)
+    return RerunCommands(compare, report, suite, own)
 
 
-def _planned_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
+def _planned_settings(plan: Plan) -> dict[str, Any]:
     """The suite's settings as planned: with the parameters of the methods, and the detected device."""
-    settings = {key: value for key, value in plan["suite"].items() if key != "description"}
+    settings = {key: value for key, value in plan.suite.model_dump(mode="json").items() if key != "description"}
     if settings["device"] == "auto":
-        settings["device"] = plan["device"]
+        settings["device"] = plan.device
     if not takes_keep(settings["schedule"]):
         del settings["keep"]
-    rows = dict.fromkeys((row["method"], row["params"]) for row in plan["rows"])
-    settings["methods"] = [_method_call(*row) for row in rows if row != (PLAIN, "")] or [PLAIN]
+    methods = dict.fromkeys((row.id.method, row.id.params) for row in plan.rows if not row.is_plain)
+    settings["methods"] = [_method_call(method, params, plan) for method, params in methods] or [PLAIN]
     return settings
 
 
-def _method_call(method: str, params: str) -> str:
-    """A method with the parameters that differ from its defaults; with all parameters if it is not installed."""
-    full = f"{method}({params})" if params else method
-    if not _is_installed(method):
-        return full
-    try:
-        bound = bind_parameters(method, parse_call(full).named)
-        defaults = bind_parameters(method, {})
-    except UserError:
-        return full
-    own = parameters_text({name: value for name, value in bound.items() if value != defaults[name]})
-    if parameters_text(bound) != params:  # the installed method has other parameters than the measured one
-        return full
-    return f"{method}({own})" if own else method
-
-
-def _is_installed(method: str) -> bool:
-    try:
-        method_class(method)
-    except UserError:
-        return False
-    return True
+def _method_call(method: str, params: str, plan: Plan) -> str:
+    """A method with the parameters that differ from its defaults; with all of them if those are not known."""
+    defaults = plan.methods.get(method, MethodInfo()).defaults
+    own = {name: value for name, value in split_parameters(params).items() if defaults.get(name) != value}
+    return f"{method}({parameters_text(own)})" if own else method
 
 
 def _changed_settings(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

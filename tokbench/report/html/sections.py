@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tokbench.report.html.headlines import (
 )
 from tokbench.report.html.rerun import SUITE_FILE, RerunCommands
 from tokbench.report.labels import cell_text, labels, series
+from tokbench.results import Results
 from tokbench.results.table import NOT_MEASURED
 
 SETTING_PREFIXES = {"batch_size": "batch ", "mode": ""}
@@ -95,26 +97,23 @@ class Section:
         return not (self.items or self.charts or (self.grid and self.grid.rows) or self.pictures or self.commands)
 
 
-def sections(
-    table: pd.DataFrame, directory: Path, environment: Mapping[str, Any], rerun: RerunCommands
-) -> list[Section]:
+def sections(results: Results, rerun: RerunCommands) -> list[Section]:
     """All sections that are not empty.
 
     Args:
-        table: The directory's rows.
-        directory: The results directory, with its pictures and redundancy measurements.
-        environment: The machine and versions that measured it.
+        results: The results directory.
         rerun: The commands that repeat it.
     """
+    table = results.table
     waiting = table["status"].eq("failed") & table["reason"].eq(NOT_MEASURED)
     # Unfinished rows count as ok where their numbers are shown, as the numbers that they have are valid.
     measured = table.assign(status=table["status"].mask(waiting, "ok"))
     with_states = table.assign(status=table["status"].mask(waiting, NOT_MEASURED))
     parts = [
         *_accuracy_sections(measured),
-        *_cost_sections(measured, directory),
-        *_row_sections(with_states, directory),
-        *_origin_sections(environment, rerun),
+        *_cost_sections(measured, results),
+        *_row_sections(with_states, results.directory),
+        *_origin_sections(results.environment, rerun),
     ]
     return [section for section in parts if not section.empty]
 
@@ -162,7 +161,7 @@ def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
     )
 
 
-def _cost_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
+def _cost_sections(table: pd.DataFrame, results: Results) -> Iterator[Section]:
     """Speedup, tokens, MACs, redundancy and published numbers."""
     yield Section(
         "crossover",
@@ -184,7 +183,7 @@ def _cost_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
         "and merging tokens. The dotted line is the plain model.",
         charts=_charts(table, charts.macs_split),
     )
-    redundancy = (spectrum_chart(directory), reconstruction_chart(directory))
+    redundancy = (spectrum_chart(results.spectra), reconstruction_chart(results.reconstruction, results.table))
     yield Section(
         "redundancy",
         "Redundancy of the tokens",
@@ -192,14 +191,14 @@ def _cost_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
         "all of them.",
         charts=tuple(_chart("", figure) for figure in redundancy if figure is not None),
     )
-    claims = beside(table)
+    claims = beside(table, results.plan)
     columns = [name for name in CLAIM_HEADINGS if name != "model" or table["model"].nunique() > 1]
     yield Section(
         "claims",
         "Published numbers",
         "Published accuracies are on ImageNet's 50,000 validation images; a difference is only shown if the same "
         "images were measured.",
-        charts=_charts(table, charts.published_and_measured),
+        charts=_charts(table, partial(charts.published_and_measured, claims=claims)),
         grid=simple_grid(claims[columns].rename(columns=CLAIM_HEADINGS)),
         items=tuple(dict.fromkeys(_claim_source(claim) for claim in claims.to_dict("records"))),
     )
@@ -242,7 +241,7 @@ def _origin_sections(environment: Mapping[str, Any], rerun: RerunCommands) -> It
         LabelledText(cell_text(key), _value_text(value)) for key, value in environment.items() if key != "schema"
     )
     yield Section("environment", "Environment", items=facts)
-    methods = ", ".join(cell_text(name) for name in rerun.unknown_methods)
+    methods = ", ".join(cell_text(name) for name in rerun.own_methods)
     commands = [
         LabelledText(f"save as {SUITE_FILE}", rerun.suite),
         LabelledText(

@@ -13,21 +13,16 @@ from datetime import timedelta
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task
+from rich.progress import BarColumn, MofNCompleteColumn, Task
 from rich.text import Text
 
+from tokbench.kinds import KINDS
 from tokbench.report.digits import decimals, number
+from tokbench.report.terminal.bars import Bars
 from tokbench.report.terminal.progress import Measurement, RowProgress, State, planned_measurements, rows_in_progress
-from tokbench.results.store import Records
-from tokbench.results.table import read_plan
+from tokbench.results import COLUMNS, Results
 
-# The numbers shown: the heading, padded to the width of the numbers, and the kind of measurement that gives them.
-LIVE_COLUMNS = {
-    "gmacs": ("GMACs", "macs"),
-    "latency_ms": ("    ms", "latency"),
-    "speedup": ("speedup", "latency"),
-    "top1": (" top-1", "accuracy"),
-}
+MIN_NUMBER_WIDTH = 6  # characters, the mark of an unfinished number included
 MIN_NAME_WIDTH = 8  # characters of a method's name that are shown on the narrowest terminal
 MAX_REASONS = 3  # of failed rows: only the latest are shown
 OTHER_LINES = 7  # lines besides rows: the heading, the range of rows, four below them, and one spare
@@ -41,36 +36,27 @@ STATE_SIGNS = {
 }
 
 
-class Watch(Progress):
-    """A progress bar below the table of the run.
+class LiveView(Bars):
+    """A progress bar below the table of the run; an observer of the run."""
 
-    The task field `kind` is the kind of measurement that a task counts, and `key` the one that is running. The view is
-    drawn when a task is added and when a refresh is requested.
-    """
-
-    def __init__(self, store: Records, console: Console, *, disable: bool = False) -> None:
-        """Read the plan and the records of earlier runs.
+    def __init__(self, results: Results, console: Console, *, disable: bool = False) -> None:
+        """Read the records of earlier runs.
 
         Args:
-            store: The run's records; the plan is in the same directory.
+            results: The run's directory.
             console: A terminal.
             disable: Whether to show nothing.
-
-        Raises:
-            UserError: The directory holds no plan.
         """
-        plan = read_plan(store.directory)
         # Before the base class, whose constructor already draws the view.
-        self._store = store
-        self._measurements = planned_measurements(plan, store)
-        self._rows = rows_in_progress(plan, self._measurements)
-        bar = (BarColumn(), MofNCompleteColumn())
-        super().__init__(*bar, console=console, auto_refresh=False, transient=True, disable=disable)
+        self._results = results
+        self._measurements = planned_measurements(results)
+        self._rows = rows_in_progress(results.plan.rows, self._measurements)
+        super().__init__(console, BarColumn(), MofNCompleteColumn(), disable=disable)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """The rows; below them failures, the current measurement, its progress bar, row counts, and the time left."""
         for measurement in self._measurements.values():
-            measurement.read(self._store)
+            measurement.read(self._results)
         tasks = self.tasks
         fields = tasks[-1].fields if tasks else {}
         running = self._measurements.get((fields.get("kind", ""), fields.get("key", "")))
@@ -100,7 +86,7 @@ class Watch(Progress):
         """The number of measurements left, by kind."""
         left: dict[str, int] = defaultdict(int)
         for measurement in self._measurements.values():
-            left[measurement.kind] += 0 if measurement.reason else measurement.missing
+            left[measurement.kind.name] += 0 if measurement.reason else measurement.missing
         return left
 
     def _pace(self) -> dict[str, float]:
@@ -110,7 +96,7 @@ class Watch(Progress):
             spent[task.fields.get("kind", "")] += task.finished_time or task.elapsed or 0.0
         made: dict[str, int] = defaultdict(int)
         for measurement in self._measurements.values():
-            made[measurement.kind] += measurement.made
+            made[measurement.kind.name] += measurement.made
         return {kind: seconds / made[kind] for kind, seconds in spent.items() if made[kind]}
 
 
@@ -138,14 +124,19 @@ class Rows:
 
     def _draw(self, shown: range, columns: int) -> Iterator[Text]:
         """Draw some rows. Rich's tables would take several times as long, and their columns would move."""
-        names = [name for name, (_, kind) in LIVE_COLUMNS.items() if any(kind in row.measurements for row in self.rows)]
+        names = [
+            name
+            for kind in KINDS.values()
+            for name in kind.live_columns
+            if any(kind.name in row.measurements for row in self.rows)
+        ]
         settings = {
             heading: max(cell_len(text) for text in (heading, *(row.settings[heading] for row in self.rows)))
             for heading in self.rows[0].settings
         }
         headings = [
             *(heading.rjust(width) for heading, width in settings.items()),
-            *(LIVE_COLUMNS[name][0] for name in names),
+            *(_heading(name) for name in names),
         ]
         room = columns - len(" ".join(["▶ ", *headings]))
         longest = max(MIN_NAME_WIDTH, min(room, max(cell_len(row.label) for row in self.rows)))
@@ -188,8 +179,8 @@ def time_left(left: Mapping[str, int], pace: Mapping[str, float]) -> str:
 
 def _number(row: RowProgress, name: str) -> Text:
     """A number with three digits; top-1 is over the images so far, marked by `…` until all are done."""
-    heading, kind = LIVE_COLUMNS[name]
-    measurement = row.measurements.get(kind)
+    kind = next(kind for kind in KINDS.values() if name in kind.live_columns)
+    measurement = row.measurements.get(kind.name)
     text, style = "", ""
     if measurement is not None and measurement.reason:
         text, style = "✗", "red"
@@ -199,7 +190,11 @@ def _number(row: RowProgress, name: str) -> Text:
             text = number(value, decimals({name: value, f"{name}_half": math.nan}, name))
         if measurement.missing:
             text, style = f"{text}…", "dim"
-    return Text(text.rjust(len(heading)), style)
+    return Text(text.rjust(len(_heading(name))), style)
+
+
+def _heading(name: str) -> str:
+    return COLUMNS[name].title.rjust(MIN_NUMBER_WIDTH)
 
 
 def _one_line(text: str, style: str = "") -> Text:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from tokbench.compare.accuracy import shard_key, shards
-from tokbench.compare.records import FAILED
-from tokbench.measure.accuracy import UNREADABLE
-from tokbench.names import PLAIN
+from tokbench.kinds import KINDS
+from tokbench.kinds.base import Kind
 from tokbench.notation import printable
 from tokbench.report.labels import cell_text, labels
-from tokbench.results.answers import RIGHT
-from tokbench.results.store import Records
+from tokbench.results import PlannedRow, Results
 
 # The settings in which the rows of a method may differ, with their headings.
 SETTING_HEADINGS = {"keep": "keep", "batch_size": "batch", "mode": "mode", "seed": "seed"}
@@ -39,62 +34,49 @@ class Measurement:
     """The progress of one planned measurement. Each of its records is read only once.
 
     Attributes:
-        kind: The kind of its records.
+        kind: Its kind.
         numbers: The values so far, by the table's column; `top1` is over the images classified so far.
         reason: Why it failed in this run, on one line. A failure of an earlier run counts as waiting, as it is retried.
     """
 
-    def __init__(self, kind: str, parts: Sequence[str], store: Records) -> None:
+    def __init__(self, kind: Kind[Any], key: str, results: Results) -> None:
         """Read the records of earlier runs.
 
         Args:
-            kind: The kind of its records.
-            parts: Their keys in the order of writing: one, or one for each shard of the images.
-            store: The results directory's records.
+            kind: Its kind.
+            key: Its key.
+            results: The results directory.
         """
         self.kind = kind
         self.numbers: dict[str, float] = {}
-        self._parts = parts
-        self._done = self._right = self._seen = 0
-        self._earlier: dict[str, Any] | None = None
-        self.read(store)
-        self._before, self._earlier, self.reason = self._done, self._failure(store), ""
+        self._keys = results.keys_of(kind, key)
+        self._records: list[Any] = []
+        self._earlier: Mapping[str, Any] | None = None
+        self.read(results)
+        self._before, self._earlier, self.reason = len(self._records), self._failure(results), ""
 
     @property
     def missing(self) -> int:
         """The number of parts without a record."""
-        return len(self._parts) - self._done
+        return len(self._keys) - len(self._records)
 
     @property
     def made(self) -> int:
         """The number of parts that this run has measured or failed to measure."""
-        return self._done - self._before + bool(self.reason)
+        return len(self._records) - self._before + bool(self.reason)
 
-    def read(self, store: Records) -> None:
+    def read(self, results: Results) -> None:
         """Read new records."""
-        while self.missing and (record := store.get(self.kind, self._parts[self._done])) is not None:
-            self._done += 1
-            self._update_numbers(record)
-        failure = self._failure(store)
+        known = len(self._records)
+        while self.missing and (record := results.read(self.kind, self._keys[len(self._records)])) is not None:
+            self._records.append(record)
+        if len(self._records) > known:
+            self.numbers = self.kind.live(self._records)
+        failure = self._failure(results)
         self.reason = "" if failure is None or failure is self._earlier else _cut(failure["reason"])
 
-    def _failure(self, store: Records) -> dict[str, Any] | None:
-        return store.get(FAILED, f"{self.kind}/{self._parts[self._done]}") if self.missing else None
-
-    def _update_numbers(self, record: dict[str, Any]) -> None:
-        match self.kind:
-            case "macs":
-                self.numbers["gmacs"] = record["total"] / 1e9
-            case "latency":
-                base, other = np.array([record["base_s"], record["other_s"]])
-                self.numbers["latency_ms"] = 1e3 * float(np.median(other))
-                self.numbers["speedup"] = math.exp(np.median(np.log(base) - np.log(other)))
-            case "accuracy":
-                outcomes = record["outcomes"]
-                self._right += outcomes.count(RIGHT)
-                self._seen += len(outcomes) - outcomes.count(UNREADABLE)
-                if self._seen:
-                    self.numbers["top1"] = 100 * self._right / self._seen
+    def _failure(self, results: Results) -> Mapping[str, Any] | None:
+        return results.failure(self.kind.name, self._keys[len(self._records)]) if self.missing else None
 
 
 @dataclass(frozen=True)
@@ -133,50 +115,42 @@ class RowProgress:
         return State.WAITING if missing else State.DONE
 
 
-def planned_measurements(plan: Mapping[str, Any], store: Records) -> dict[tuple[str, str], Measurement]:
-    """All measurements of a plan, by kind and key.
+def planned_measurements(results: Results) -> dict[tuple[str, str], Measurement]:
+    """All planned measurements, by kind and key."""
+    return {(kind, key): Measurement(KINDS[kind], key, results) for kind, key in results.plan.measurements()}
+
+
+def rows_in_progress(
+    plan: Sequence[PlannedRow], measurements: Mapping[tuple[str, str], Measurement]
+) -> list[RowProgress]:
+    """The planned rows, model by model.
 
     Args:
-        plan: What `tokbench.results.table.read_plan` gives.
-        store: The records so far.
-    """
-    images = plan["images"]
-    spans = shards(images["count"], plan["suite"]["accuracy_batch"]) if images else []
-    wanted = dict.fromkeys(item for row in plan["rows"] if not row["failed"] for item in row["keys"].items())
-
-    def parts(kind: str, key: str) -> list[str]:
-        return [shard_key(key, span.start) for span in spans] if kind == "accuracy" else [key]
-
-    return {(kind, key): Measurement(kind, parts(kind, key), store) for kind, key in wanted}
-
-
-def rows_in_progress(plan: Mapping[str, Any], measurements: Mapping[tuple[str, str], Measurement]) -> list[RowProgress]:
-    """A plan's rows, model by model.
-
-    Args:
-        plan: What `tokbench.results.table.read_plan` gives.
+        plan: The rows.
         measurements: What `planned_measurements` gives.
     """
-    table = pd.DataFrame(plan["rows"])
+    table = pd.DataFrame([asdict(row.id) for row in plan])
     varying = [name for name in SETTING_HEADINGS if table[name].map(cell_text).nunique() > 1]
     models = table.groupby("model", sort=False)
-    return [row for _, rows in models for row in _model_rows(rows, varying, measurements)]
+    return [row for _, ids in models for row in _model_rows(ids, plan, varying, measurements)]
 
 
 def _model_rows(
-    rows: pd.DataFrame, varying: Iterable[str], measurements: Mapping[tuple[str, str], Measurement]
+    ids: pd.DataFrame,
+    plan: Sequence[PlannedRow],
+    varying: Iterable[str],
+    measurements: Mapping[tuple[str, str], Measurement],
 ) -> Iterator[RowProgress]:
-    for label, row in zip(labels(rows), rows.to_dict("records"), strict=True):
-        model = _cut(row["model"])
-        plain = row["method"] == PLAIN and not row["params"]
-        keys = {} if row["failed"] else row["keys"]
+    for label, row in zip(labels(ids), (plan[number] for number in ids.index), strict=True):
+        model = _cut(row.id.model)
+        keys = {} if row.failed else row.keys
         yield RowProgress(
             model=model,
-            label=model if plain else _cut(label),
-            settings={SETTING_HEADINGS[name]: _cut(cell_text(row[name])) for name in varying},
+            label=model if row.is_plain else _cut(label),
+            settings={SETTING_HEADINGS[name]: _cut(cell_text(getattr(row.id, name))) for name in varying},
             measurements={kind: measurements[kind, key] for kind, key in keys.items()},
-            skipped=_cut(row["skipped"]),
-            failed=_cut(row["failed"]),
+            skipped=_cut(row.skipped),
+            failed=_cut(row.failed),
         )
 
 
