@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from tokbench.compare.budget import OutOfReachError, solve_keep
 from tokbench.compare.plan import Cell, Variant
 from tokbench.compare.sample_images import adaptive, pictures_for, shown
 from tokbench.config import Suite
 from tokbench.data.sets import ImageSet, open_images
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
+from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.environment import device_name, resolve_device
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.modes import check_mode
