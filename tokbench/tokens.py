@@ -149,9 +149,11 @@ class Tokens:
         if self.valid is not None:
             matrix = matrix * self.valid[:, None]
         largest, row = matrix.max(dim=1)
+        with torch.autocast(self.x.device.type, enabled=False):  # it would compute sizes in half precision
+            size = (matrix.to(self.size.dtype) @ self.size[..., None])[..., 0]
         return Tokens(
             x=torch.cat([self.prefix, matrix.to(self.x.dtype) @ self.patches], dim=1),
-            size=(matrix.to(self.size.dtype) @ self.size[..., None])[..., 0],
+            size=size,
             owner=_compose(self.owner, row.masked_fill(largest <= 0, -1)),
             grid=self.grid,
             layout=layout,

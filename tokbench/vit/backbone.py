@@ -184,9 +184,7 @@ class DownsampledViT(nn.Module):
             return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, whole))))  # type: ignore[no-any-return]
         return vit.forward_head(x)  # type: ignore[no-any-return]
 
-    def _block(
-        self, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor
-    ) -> tuple[Tokens, Heads | None]:
+    def _block(self, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> tuple[Tokens, Heads | None]:
         """Run one block: tokens and attention of the block before in, this block's out."""
         block = self.vit.blocks[depth]
         tokens = self._reduce("before_block", depth, tokens, heads, image_ids)
