@@ -82,6 +82,8 @@ def _schedule(method: Downsampler, keep: float | None, schedule: str | Schedule 
         if takes_keep(schedule):
             return Schedule.parse(schedule, keep)
         schedule = Schedule.parse(schedule)
+    if not isinstance(schedule, Schedule):
+        raise UserError(f"a schedule is a text, as in 'stages(at=3-6-9)', or a Schedule; got {schedule!r}")
     if keep not in (None, DEFAULT_KEEP, schedule.keep):  # the default may not be the caller's choice
         raise UserError(f"schedule '{schedule}' already fixes the token counts; drop keep={keep}")
     return schedule

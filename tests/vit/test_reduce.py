@@ -276,9 +276,15 @@ def test_it_compiles_as_one_graph_and_trains_compiled(tiny_vit: MakeViT) -> None
         assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-4)
 
 
+def test_it_can_be_exported(tiny_vit: MakeViT) -> None:
+    model = tokbench.reduce(tiny_vit(depth=2), "tome", 0.5, schedule="stages(at=0)")
+    exported = torch.export.export(model, (images(),)).module()
+    assert torch.allclose(exported(images(seed=1)), model(images(seed=1)), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["dtem", "random_selection", "ats"])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies_do_the_same_and_stand_alone(
+def test_copies_do_the_same_and_are_independent(
     name: str, copied: Callable[[nn.Module], nn.Module], tiny_vit: MakeViT
 ) -> None:
     model = tokbench.reduce(tiny_vit(), name, 0.5, schedule=AT, seed=2)
@@ -354,7 +360,7 @@ def test_gradient_checkpointing_saves_memory_and_changes_nothing(name: str, site
     assert saved_elements(model) < 0.2 * kept
 
 
-# The user's mistakes
+# User errors
 
 
 @pytest.mark.parametrize(
@@ -383,11 +389,12 @@ def test_gradient_checkpointing_saves_memory_and_changes_nothing(name: str, site
         (("tome", 0.5), {"schedule": "budget(0.7)"}, r"'budget\(0.7\)' already fixes the token counts; drop keep=0.5"),
         (("tome", 0.5), {"schedule": Schedule.stages(0.9)}, "already fixes the token counts; drop keep=0.5"),
         (("tome",), {"schedule": "budget(7)"}, "budget"),
+        (("tome",), {"schedule": 3}, "a schedule is a text"),
         (("tome",), {"schedule": "budget(0.05)"}, "no keep comes within 1% of the budget 0.05"),
         (("tome",), {"site": "inside"}, "cannot act inside; its sites are"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_user_error_is_one_line(
     arguments: tuple[Any, ...], options: dict[str, Any], message: str, tiny_vit: MakeViT
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:

@@ -91,17 +91,17 @@ def load_method_weights(model: DownsampledViT, weights: dict[str, Tensor]) -> No
 
 
 def check_name(name: str) -> None:
-    """Refuse a model that neither tokbench nor timm knows.
+    """Check that tokbench or timm knows a model.
 
     Raises:
-        UserError: With the nearest name.
+        UserError: Neither does; the message suggests the nearest name.
     """
     if name != EMBEDDED_MODEL and not timm.is_model(name):
         raise UserError(f"unknown model '{name}': {did_you_mean(name, list(model_names()))}")
 
 
 def model_names() -> tuple[str, ...]:
-    """The embedded model and timm's plain ViTs; of the latter `load_model` still refuses those built otherwise."""
+    """The embedded model and timm's ViTs; `load_model` refuses those that `DownsampledViT` does not support."""
     return (
         EMBEDDED_MODEL,
         *timm.list_models(module="deit"),
@@ -155,7 +155,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict: give a file of named tensors in timm's key names")
+        raise UserError(f"{path} holds no state dict: give a file of named tensors with timm's key names")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
@@ -179,7 +179,7 @@ def _prefixed(method: dict[str, Tensor]) -> dict[str, Tensor]:
 def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: Path) -> None:
     problems = _misfits(vit.state_dict(), state)
     if problems:
-        raise UserError(f"{path} does not fit the model: {problems}; name the model these weights are of")
+        raise UserError(f"{path} does not fit the model: {problems}; name the model that these weights belong to")
     vit.load_state_dict(state)
 
 
