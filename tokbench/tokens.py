@@ -149,8 +149,8 @@ class Tokens:
         if self.valid is not None:
             matrix = matrix * self.valid[:, None]
         largest, row = matrix.max(dim=1)
-        with torch.autocast(self.x.device.type, enabled=False):  # it would compute sizes in half precision
-            size = (matrix.to(self.size.dtype) @ self.size[..., None])[..., 0]
+        # Not as a matrix product: under autocast that would be computed in half precision.
+        size = (matrix.to(self.size.dtype) * self.size[:, None]).sum(dim=2)
         return Tokens(
             x=torch.cat([self.prefix, matrix.to(self.x.dtype) @ self.patches], dim=1),
             size=size,
