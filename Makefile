@@ -25,6 +25,7 @@ bench: setup
 # Writes the pages that say what the code says.
 docs: setup
 	@$(BIN)/python docs/methods_page.py
+	@$(BIN)/python docs/python_page.py
 
 # Trains the embedded suite's model anew; the command says how long it takes.
 embedded: setup

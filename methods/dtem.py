@@ -64,7 +64,7 @@ class DTEM(Downsampler):
         owner = bipartite_matching(similarity, source, target, n, merged)
         weight = tokens.size.to(wide)
         if self.training:
-            best = similarity.amax(dim=2)
+            best = similarity.amax(dim=2).to(wide)  # autocast multiplies matrices in half precision
             factor = torch.ones_like(weight).scatter(1, source.expand_as(best), 1 + best - best.detach())
             weight = weight * factor
         return tokens.merge(owner, n - merged, weight)

@@ -1,6 +1,6 @@
-"""tokbench: what a way of dropping, merging or pooling tokens costs in accuracy, and gains in compute and time.
+"""tokbench: benchmarks methods that drop, merge or pool the tokens of a vision transformer.
 
-The names below are public: methods outside this repository rely on them.
+The names below are the public Python API; methods outside this repository rely on them.
 """
 
 from __future__ import annotations
@@ -8,59 +8,55 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from tokbench.downsampler import Claim, Context, Downsampler, Geometry, Paper
-    from tokbench.ops.clustering import farthest_first, kmeans, kmedoids, nearest_members
-    from tokbench.ops.matching import bipartite_matching
-    from tokbench.registry import create, register
-    from tokbench.schedule import Schedule
-    from tokbench.tokens import Tokens, gather_rows, group_sum
-    from tokbench.vit.backbone import DownsampledViT
-
 __version__ = "0.1.0"
-__all__ = [
-    "Claim",
-    "Context",
-    "DownsampledViT",
-    "Downsampler",
-    "Geometry",
-    "Paper",
-    "Schedule",
-    "Tokens",
-    "bipartite_matching",
-    "create",
-    "farthest_first",
-    "gather_rows",
-    "group_sum",
-    "kmeans",
-    "kmedoids",
-    "nearest_members",
-    "register",
-]
 
-_HOMES = {
-    "Claim": "downsampler",
-    "Context": "downsampler",
-    "DownsampledViT": "vit.backbone",
-    "Downsampler": "downsampler",
-    "Geometry": "downsampler",
-    "Paper": "downsampler",
-    "Schedule": "schedule",
-    "Tokens": "tokens",
-    "bipartite_matching": "ops.matching",
-    "create": "registry",
-    "group_sum": "tokens",
-    "farthest_first": "ops.clustering",
-    "gather_rows": "tokens",
-    "kmeans": "ops.clustering",
-    "kmedoids": "ops.clustering",
-    "nearest_members": "ops.clustering",
-    "register": "registry",
+# The public names by module. They are imported when first used, so that `tokbench --help` does not wait for torch.
+_PUBLIC = {
+    "api": ("reduce",),
+    "downsampler": ("Claim", "Context", "Downsampler", "Geometry", "Paper"),
+    "measure.budget": ("solve_budget",),
+    "measure.macs": ("count_macs",),
+    "ops.clustering": ("farthest_first", "kmeans", "kmedoids", "nearest_members"),
+    "ops.matching": ("bipartite_matching",),
+    "registry": ("create", "register"),
+    "schedule": ("Schedule",),
+    "tokens": ("Tokens", "gather_rows", "group_sum"),
+    "vit.backbone": ("DownsampledViT",),
+    "vit.models": ("load_model",),
 }
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:  # the same for type checkers; a test compares the two
+    from tokbench.api import reduce as reduce
+    from tokbench.downsampler import Claim as Claim
+    from tokbench.downsampler import Context as Context
+    from tokbench.downsampler import Downsampler as Downsampler
+    from tokbench.downsampler import Geometry as Geometry
+    from tokbench.downsampler import Paper as Paper
+    from tokbench.measure.budget import solve_budget as solve_budget
+    from tokbench.measure.macs import count_macs as count_macs
+    from tokbench.ops.clustering import farthest_first as farthest_first
+    from tokbench.ops.clustering import kmeans as kmeans
+    from tokbench.ops.clustering import kmedoids as kmedoids
+    from tokbench.ops.clustering import nearest_members as nearest_members
+    from tokbench.ops.matching import bipartite_matching as bipartite_matching
+    from tokbench.registry import create as create
+    from tokbench.registry import register as register
+    from tokbench.schedule import Schedule as Schedule
+    from tokbench.tokens import Tokens as Tokens
+    from tokbench.tokens import gather_rows as gather_rows
+    from tokbench.tokens import group_sum as group_sum
+    from tokbench.vit.backbone import DownsampledViT as DownsampledViT
+    from tokbench.vit.models import load_model as load_model
+else:  # hidden from type checkers, to which it would say that any name exists
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'tokbench' has no attribute '{name}'")
+        return getattr(importlib.import_module(f"tokbench.{_HOMES[name]}"), name)
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first wanted, so that `tokbench --help` does not wait for torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tokbench' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"tokbench.{_HOMES[name]}"), name)
+def __dir__() -> list[str]:
+    return [*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"]

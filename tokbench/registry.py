@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
-from tokbench.notation import bind
+from tokbench.notation import bind, parse_call
 
 METHODS = "tokbench.methods"
 
@@ -189,6 +189,33 @@ def create(name: str, **params: Any) -> Downsampler:
         return method_class(name)(**bound)
     except ValueError as error:
         raise UserError(f"method '{name}': {error}") from error
+
+
+def make(method: str | Downsampler, params: Mapping[str, Any]) -> Downsampler:
+    """Make a downsampler from any of the forms that the public functions accept.
+
+    Args:
+        method: A name, a name with parameters as in `token_pooling(algorithm=kmeans)`, or a downsampler, which is
+            returned as it is.
+        params: Further parameters for a name.
+
+    Raises:
+        UserError: As for `create`; or a parameter is given twice, or for a downsampler that is already made.
+    """
+    if isinstance(method, Downsampler):
+        if params:
+            given = ", ".join(params)
+            raise UserError(f"{given}: an existing {type(method).__name__} takes no parameters; pass them to its class")
+        return method
+    if not isinstance(method, str):
+        raise UserError(f"a method is a name, as in 'tome', or a Downsampler; got {method!r}")
+    call = parse_call(method)
+    if call.positional:
+        raise UserError(f"method '{method}': name its parameters, as in {call.name}(parameter=value)")
+    twice = sorted(call.named.keys() & params.keys())
+    if twice:
+        raise UserError(f"method '{method}': parameter '{twice[0]}' is given twice")
+    return create(call.name, **call.named, **params)
 
 
 def source_file(cls: type) -> str:

@@ -149,9 +149,11 @@ class Tokens:
         if self.valid is not None:
             matrix = matrix * self.valid[:, None]
         largest, row = matrix.max(dim=1)
+        # Not as a matrix product: under autocast that would be computed in half precision.
+        size = (matrix.to(self.size.dtype) * self.size[:, None]).sum(dim=2)
         return Tokens(
             x=torch.cat([self.prefix, matrix.to(self.x.dtype) @ self.patches], dim=1),
-            size=(matrix.to(self.size.dtype) @ self.size[..., None])[..., 0],
+            size=size,
             owner=_compose(self.owner, row.masked_fill(largest <= 0, -1)),
             grid=self.grid,
             layout=layout,

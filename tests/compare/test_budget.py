@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokbench import DownsampledViT, Schedule, create
-from tokbench.compare.budget import STEPS, OutOfReachError, solve_keep
 from tokbench.errors import UserError
+from tokbench.measure.budget import STEPS, OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs
 from tokbench.schedule import takes_keep
 

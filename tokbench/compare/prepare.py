@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from tokbench.compare.budget import OutOfReachError, solve_keep
 from tokbench.compare.build import build_model
 from tokbench.compare.cells import Cell, Variant
 from tokbench.compare.inputs import Inputs, open_inputs
@@ -15,6 +14,7 @@ from tokbench.compare.keys import keys_of
 from tokbench.config import Suite
 from tokbench.data.sets import ImageSet
 from tokbench.errors import UserError
+from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.sample_images import batches_for, enough_images, sample_images
 from tokbench.names import PLAIN

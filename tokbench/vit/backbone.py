@@ -10,6 +10,7 @@ import torch
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError, Geometry
 from tokbench.errors import UserError
@@ -87,7 +88,9 @@ class DownsampledViT(nn.Module):
             weight = vit.patch_embed.proj.weight
             downsampler.to(weight.device, weight.dtype)
             self.probe = AttentionProbe(downsampler.needs)
-        self.train(vit.training)
+            for part in (downsampler, self.probe):
+                part.train(vit.training)
+        self.training = vit.training  # self.train() would also switch parts of vit that are kept in evaluation mode
 
     @property
     def attention_kernel(self) -> str:
@@ -154,15 +157,12 @@ class DownsampledViT(nn.Module):
             DownsamplerError: The method broke its contract.
         """
         heads: Heads | None = None
+        recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()  # vit.set_grad_checkpointing()
         for depth in blocks:
-            block = self.vit.blocks[depth]
-            tokens = self._reduce("before_block", depth, tokens, heads, image_ids)
-            update, heads = self._attend(depth, block, tokens)
-            tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path1(block.ls1(update)))
-            tokens = self._reduce("after_attention", depth, tokens, heads, image_ids)
-            update = block.mlp(block.norm2(tokens.x))
-            tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path2(block.ls2(update)))
-            tokens = self._reduce("after_block", depth, tokens, heads, image_ids)
+            if recompute:
+                tokens, heads = checkpoint(self._block, depth, tokens, heads, image_ids, use_reentrant=False)
+            else:
+                tokens, heads = self._block(depth, tokens, heads, image_ids)
             if observe is not None:
                 observe(depth, tokens)
         return tokens
@@ -183,6 +183,17 @@ class DownsampledViT(nn.Module):
             whole = getattr(vit, "pool_include_prefix", False)  # older timm has no such choice
             return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, whole))))  # type: ignore[no-any-return]
         return vit.forward_head(x)  # type: ignore[no-any-return]
+
+    def _block(self, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> tuple[Tokens, Heads | None]:
+        """Run one block: tokens and attention of the block before in, this block's out."""
+        block = self.vit.blocks[depth]
+        tokens = self._reduce("before_block", depth, tokens, heads, image_ids)
+        update, heads = self._attend(depth, block, tokens)
+        tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path1(block.ls1(update)))
+        tokens = self._reduce("after_attention", depth, tokens, heads, image_ids)
+        update = block.mlp(block.norm2(tokens.x))
+        tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path2(block.ls2(update)))
+        return self._reduce("after_block", depth, tokens, heads, image_ids), heads
 
     def _attend(self, depth: int, block: Block, tokens: Tokens) -> tuple[Tensor, Heads | None]:
         """The attention's update (B, P+N, D), and its inside where a reduction is about to ask for it."""

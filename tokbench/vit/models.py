@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
@@ -18,7 +18,9 @@ from tokbench.embedded import model as digits
 from tokbench.embedded.images import DATA_CONFIG
 from tokbench.errors import UserError, did_you_mean
 from tokbench.names import EMBEDDED_MODEL, RANDOM
-from tokbench.vit.backbone import check_supported
+from tokbench.vit.backbone import DownsampledViT, check_supported
+
+VIT, METHOD = "vit.", "downsampler."  # prefixes of the keys in the state dict of a DownsampledViT
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,48 +29,79 @@ class Pretrained:
 
     Attributes:
         vit: In evaluation mode, float32, on the CPU.
-        identity: A hash of its weights.
+        identity: A hash of its weights, and of the method's where the file has them.
+        downsampler: The method's weights by name, where the file was saved from a `DownsampledViT`; else empty.
     """
 
     vit: VisionTransformer
     identity: str
+    downsampler: dict[str, Tensor] = field(default_factory=dict)
 
 
-def load_model(name: str, weights: Literal["random"] | Path | None = None) -> Pretrained:
+def load_model(name: str, weights: str | Path | None = None) -> Pretrained:
     """Load a model with pretrained weights.
 
     Args:
         name: `digits_deit`, or a name that timm knows.
-        weights: A `.safetensors` or `.pth` file in timm's key names; `random` draws them from a fixed seed; None takes
-            timm's hub.
+        weights: A `.safetensors` or `.pth` file in the key names of timm or of `DownsampledViT`; "random" draws them
+            from a fixed seed; None takes timm's hub, or for `digits_deit` the weights that come with tokbench.
 
     Raises:
-        UserError: The model is unknown or of another kind, or its weights cannot be had or do not fit.
+        UserError: The model is unknown or unsupported, or its weights cannot be loaded or do not fit.
     """
-    if name == EMBEDDED_MODEL:
-        if weights is not None:
-            raise UserError(f"{EMBEDDED_MODEL} brings its own weights: leave --weights out")
-        vit = digits.load()
-        vit.pretrained_cfg = DATA_CONFIG
-    else:
-        vit = _load_timm(name, weights)
+    check_name(name)
+    if name == EMBEDDED_MODEL and weights == RANDOM:
+        raise UserError(f"{EMBEDDED_MODEL} comes with trained weights: leave --weights random out")
+    vit = _build(name)
     check_supported(vit)
+    method: dict[str, Tensor] = {}
+    if weights is None:
+        vit = digits.load() if name == EMBEDDED_MODEL else _from_hub(name)
+    elif weights != RANDOM:
+        state, method = split_method(read_weights(Path(weights)))
+        _fill(vit, state, Path(weights))
+    if name == EMBEDDED_MODEL:
+        vit.pretrained_cfg = DATA_CONFIG
     vit = vit.float().eval()
-    return Pretrained(vit, _digest(vit.state_dict()))
+    return Pretrained(vit, _digest({**vit.state_dict(), **_prefixed(method)}), method)
+
+
+def load_method_weights(model: DownsampledViT, weights: dict[str, Tensor]) -> None:
+    """Give the method in a model the weights that were saved with it.
+
+    Nothing happens where either side has none: a file may be measured with methods that have no weights.
+
+    Args:
+        model: A model with a method in it, put together as the saved one was.
+        weights: `Pretrained.downsampler`.
+
+    Raises:
+        UserError: The weights are another method's, or this method's under other parameters or another schedule.
+    """
+    method = model.downsampler
+    if method is None or not weights or not method.state_dict():
+        return
+    problems = _misfits(method.state_dict(), weights)
+    if problems:
+        raise UserError(
+            f"the method weights in the file do not fit method '{method.name}' with {model.schedule}: {problems}; "
+            "use the method, parameters and schedule that they were trained with"
+        )
+    method.load_state_dict(weights)
 
 
 def check_name(name: str) -> None:
-    """Refuse a model that neither tokbench nor timm knows.
+    """Check that tokbench or timm knows a model.
 
     Raises:
-        UserError: With the nearest name.
+        UserError: Neither does; the message suggests the nearest name.
     """
     if name != EMBEDDED_MODEL and not timm.is_model(name):
         raise UserError(f"unknown model '{name}': {did_you_mean(name, list(model_names()))}")
 
 
 def model_names() -> tuple[str, ...]:
-    """The embedded model and timm's plain ViTs; of the latter `load_model` still refuses those built otherwise."""
+    """The embedded model and timm's ViTs; `load_model` refuses those that `DownsampledViT` does not support."""
     return (
         EMBEDDED_MODEL,
         *timm.list_models(module="deit"),
@@ -82,26 +115,23 @@ def full_name(model: str) -> str:
     return f"{model}.{default.tag}" if default is not None and default.tag else model
 
 
-def _load_timm(name: str, weights: Literal["random"] | Path | None) -> VisionTransformer:
-    check_name(name)
+def _build(name: str) -> VisionTransformer:
+    """The model with random weights, the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vit = timm.create_model(name, pretrained=False)
-    check_supported(vit)
-    if weights == RANDOM:
-        return vit
-    if isinstance(weights, Path):
-        _fill(vit, read_weights(weights), weights)
-        return vit
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's business
+        return digits.build() if name == EMBEDDED_MODEL else timm.create_model(name, pretrained=False)
+
+
+def _from_hub(name: str) -> VisionTransformer:
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the user need not see each retry
     try:
         return timm.create_model(name, pretrained=True)
-    # The hub's libraries raise whatever their network stack does; without weights there is nothing to measure.
+    # The hub's libraries may raise any error of their network stack.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"no pretrained weights for {name} from timm's hub ({reason}): "
-            "go online, or name a local .safetensors or .pth with --weights FILE"
+            "connect to the internet, or name a local .safetensors or .pth with --weights FILE"
         ) from error
 
 
@@ -121,7 +151,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    # An unpickler that is given something else raises whatever its bytes lead it to.
+    # Given other bytes than a pickle, the unpickler may raise any error.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -131,13 +161,36 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict: give a file of named tensors in timm's key names")
+        raise UserError(f"{path} holds no state dict: give a file of named tensors with timm's key names")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
+def split_method(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split the state dict of a `DownsampledViT` into that of its ViT and that of its method.
+
+    Any other state dict, which lacks the prefix `vit.`, is returned as it is, with an empty one for the method.
+    """
+    method = {key.removeprefix(METHOD): value for key, value in state.items() if key.startswith(METHOD)}
+    vit = {key: value for key, value in state.items() if not key.startswith(METHOD)}
+    if not vit or not all(key.startswith(VIT) for key in vit):
+        return state, {}
+    return {key.removeprefix(VIT): value for key, value in vit.items()}, method
+
+
+def _prefixed(method: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{METHOD}{key}": value for key, value in method.items()}
+
+
 def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: Path) -> None:
-    wanted = vit.state_dict()
+    problems = _misfits(vit.state_dict(), state)
+    if problems:
+        raise UserError(f"{path} does not fit the model: {problems}; name the model that these weights belong to")
+    vit.load_state_dict(state)
+
+
+def _misfits(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """How a state dict differs from the wanted one in names and shapes; empty where it does not."""
     reshaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     problems = [
         f"{kind} {_few(keys)}"
@@ -151,9 +204,7 @@ def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: Path) -> None:
         )
         if keys
     ]
-    if problems:
-        raise UserError(f"{path} does not fit the model: {'; '.join(problems)}; name the model these weights are of")
-    vit.load_state_dict(state)
+    return "; ".join(problems)
 
 
 def _few(keys: list[str], shown: int = 5) -> str:

@@ -1,0 +1,89 @@
+"""The functions that Python code calls: what the commands do, without the command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+
+from tokbench.downsampler import Downsampler
+from tokbench.errors import UserError
+from tokbench.measure.budget import solve_budget
+from tokbench.names import PUBLISHED, Site
+from tokbench.registry import make
+from tokbench.schedule import Budget, Schedule, takes_keep
+from tokbench.vit.backbone import DownsampledViT, check_supported
+
+DEFAULT_KEEP = 0.7
+DEFAULT_SCHEDULE = "stages"
+
+
+def reduce(
+    vit: VisionTransformer,
+    method: str | Downsampler,
+    keep: float | None = DEFAULT_KEEP,
+    *,
+    schedule: str | Schedule | None = None,
+    site: Site | None = None,
+    seed: int = 0,
+    **params: Any,
+) -> DownsampledViT:
+    """Put a token-reduction method into a timm ViT.
+
+    The result is an `nn.Module` from images to logits, to be used, trained, compiled or saved like any other. It
+    shares its parameters with `vit`: training one trains the other, so pass `copy.deepcopy(vit)` to keep the original
+    as it is. It is in the mode (training or evaluation) that `vit` is in.
+
+    Some methods (`tokbench list methods` says which) mean nothing before they are trained: their own weights are
+    random here. Train the result, or load a state dict that was saved after training.
+
+    Args:
+        vit: A timm ViT with blocks norm1→attention→norm2→MLP, such as `deit_small_patch16_224`.
+        method: A name, as in "tome"; a name with parameters, as in "token_pooling(algorithm=kmeans)"; or a
+            Downsampler, of which the result becomes the owner: its weights are made anew for this model.
+        keep: The fraction of the patch tokens that each reduction leaves, in (0, 1]. Ignored (or None) where the
+            schedule fixes the token counts.
+        schedule: When the method acts: "stages(at=3-6-9)", the default; "every_block"; "every_block(r=13)";
+            "explicit(counts=...)"; "budget(0.7)", for which the keep is solved by counting MACs (see
+            `solve_budget`); "published" for the method's own; or a Schedule.
+        site: Where in a block the method acts: "before_block", "after_attention" or "after_block". None takes the
+            method's own site.
+        seed: Seed of a stochastic method's choices.
+        **params: The method's parameters, where `method` is a name.
+
+    Returns:
+        The model with the method in it; `counts` holds the patch tokens left after each reduction, `schedule.keep`
+        the keep.
+
+    Raises:
+        UnsupportedModelError: `vit` is not a ViT of the supported kind; a UserError.
+        UserError: Method, parameters, keep, schedule, site and model do not fit together.
+
+    Example:
+        >>> vit = timm.create_model("deit_small_patch16_224", pretrained=True)
+        >>> model = tokbench.reduce(vit, "tome", keep=0.5)
+        >>> logits = model(images)
+    """
+    check_supported(vit)
+    downsampler = make(method, params)
+    chosen = _schedule(downsampler, keep, schedule)
+    if isinstance(chosen, Budget) and chosen.keep is None:
+        chosen = replace(chosen, keep=solve_budget(vit, downsampler, chosen.fraction, at=chosen.at, site=site))
+    return DownsampledViT(vit, downsampler, chosen, site=site, seed=seed)
+
+
+def _schedule(method: Downsampler, keep: float | None, schedule: str | Schedule | None) -> Schedule:
+    if schedule == PUBLISHED:
+        schedule = method.schedule
+    if schedule is None:
+        schedule = DEFAULT_SCHEDULE
+    if isinstance(schedule, str):
+        if takes_keep(schedule):
+            return Schedule.parse(schedule, keep)
+        schedule = Schedule.parse(schedule)
+    if not isinstance(schedule, Schedule):
+        raise UserError(f"a schedule is a text, as in 'stages(at=3-6-9)', or a Schedule; got {schedule!r}")
+    if keep not in (None, DEFAULT_KEEP, schedule.keep):  # the default may not be the caller's choice
+        raise UserError(f"schedule '{schedule}' already fixes the token counts; drop keep={keep}")
+    return schedule
