@@ -33,11 +33,11 @@ from flash_kmeans.torch_fallback import batch_kmeans_Euclid_torch_native
 from kept import SPEED, keep
 from rich.progress import track
 from sklearn.cluster import KMeans
+from tokbench.run.sample_images import sample
 from torch import Tensor
 from torch_kmeans import KMeans as TorchKMeans
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, gather_rows, kmeans, kmedoids
-from tokbench.compare.sample_images import sample
 from tokbench.data.sets import open_images
 from tokbench.measure.environment import device_name
 from tokbench.stats.times import median_interval

@@ -21,9 +21,9 @@ from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_
 from timm.models.vision_transformer import VisionTransformer
 from timm.utils import accuracy
 
-from tokbench.compare.prepare import Prepared
 from tokbench.measure.environment import describe
 from tokbench.names import PLAIN
+from tokbench.run.prepare import Prepared
 from tokbench.stats.times import compare_times
 
 ROUNDS = 12

@@ -27,11 +27,11 @@ from pathlib import Path
 
 from kept import TRUST, keep
 from rich.progress import track
+from tokbench.run.sample_images import sample
 from trial import BATCH, busy_neighbour, digits_with
 
 from tokbench import create
 from tokbench.check.against import compare_versions
-from tokbench.compare.sample_images import sample
 from tokbench.measure.latency import measure_floor, measure_latency, noise_floor
 from tokbench.names import EMBEDDED_MODEL
 from tokbench.registry import method_class

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
+from tokbench.run.accuracy import classify, shard_key, shards
 
-from tokbench.compare.accuracy import classify, shard_key, shards
-from tokbench.compare.plan import plan
-from tokbench.compare.prepare import Prepared, Row, prepare
-from tokbench.compare.run import DTYPES
 from tokbench.config import load_config
 from tokbench.registry import discover
 from tokbench.results.store import Store
+from tokbench.run.measure import DTYPES
+from tokbench.run.plan import plan
+from tokbench.run.prepare import Prepared, Row, prepare
 
 Answers = dict[str, str]
 """What was said of every image, by a row's key."""

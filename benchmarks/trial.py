@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tokbench.run.sample_images import sample
 from torch import Tensor
 
-from tokbench.compare.sample_images import sample
 from tokbench.downsampler import Downsampler
 from tokbench.names import EMBEDDED_MODEL
 from tokbench.schedule import Stages

@@ -30,12 +30,12 @@ import psutil
 from kept import SPEED, keep
 from rich.progress import Progress
 from speed import Answers, accuracy_plan, answer
+from tokbench.run.accuracy import shard_key, shards
 
-from tokbench.compare.accuracy import shard_key, shards
-from tokbench.compare.prepare import Prepared
 from tokbench.distributed.ray_cluster import SETTINGS, connected
 from tokbench.distributed.ray_run import run_wide
 from tokbench.results.store import RECORDS, Store
+from tokbench.run.prepare import Prepared
 
 METHODS, KEEPS = ("evit", "tome", "random_selection"), (0.7, 0.5)
 SUITE: dict[str, Any] = {"threads": 1, "workers": 0, "seeds": (0,), "device": "cpu", "accuracy_batch": 8}

@@ -12,13 +12,14 @@ __version__ = "0.1.0"
 
 # The public names by module. They are imported when first used, so that `tokbench --help` does not wait for torch.
 _PUBLIC = {
-    "api": ("reduce",),
+    "api": ("compare", "reduce"),
     "downsampler": ("Claim", "Context", "Downsampler", "Geometry", "Paper"),
     "measure.budget": ("solve_budget",),
     "measure.macs": ("count_macs",),
     "ops.clustering": ("farthest_first", "kmeans", "kmedoids", "nearest_members"),
     "ops.matching": ("bipartite_matching",),
     "registry": ("create", "register"),
+    "results.directory": ("Results", "load"),
     "schedule": ("Schedule",),
     "tokens": ("Tokens", "gather_rows", "group_sum"),
     "vit.backbone": ("DownsampledViT",),
@@ -29,6 +30,7 @@ _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:  # the same for type checkers; a test compares the two
+    from tokbench.api import compare as compare
     from tokbench.api import reduce as reduce
     from tokbench.downsampler import Claim as Claim
     from tokbench.downsampler import Context as Context
@@ -44,6 +46,8 @@ if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.ops.matching import bipartite_matching as bipartite_matching
     from tokbench.registry import create as create
     from tokbench.registry import register as register
+    from tokbench.results.directory import Results as Results
+    from tokbench.results.directory import load as load
     from tokbench.schedule import Schedule as Schedule
     from tokbench.tokens import Tokens as Tokens
     from tokbench.tokens import gather_rows as gather_rows

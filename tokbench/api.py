@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from timm.models.vision_transformer import VisionTransformer
 
+from tokbench.comparison import carry_out, plan_comparison, unwatched, warnings_about
+from tokbench.config import as_lists, load_config
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
 from tokbench.measure.budget import solve_budget
 from tokbench.names import PUBLISHED, Site
+from tokbench.observers import watch_in_place
 from tokbench.registry import make
 from tokbench.schedule import Budget, Schedule, takes_keep
 from tokbench.vit.backbone import DownsampledViT, check_supported
@@ -87,3 +94,49 @@ def _schedule(method: Downsampler, keep: float | None, schedule: str | Schedule 
     if keep not in (None, DEFAULT_KEEP, schedule.keep):  # the default may not be the caller's choice
         raise UserError(f"schedule '{schedule}' already fixes the token counts; drop keep={keep}")
     return schedule
+
+
+def compare(
+    suite: str | None = None,
+    *,
+    out: Path | str | None = None,
+    plugins: Sequence[Path | str] = (),
+    config: Path | str | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Measure compute, time and accuracy of methods in models: `tokbench compare` from Python.
+
+    What was measured before in the same directory under the same conditions is not measured again.
+
+    Args:
+        suite: A suite of `tokbench.toml`; None takes the default one, which needs no data.
+        out: The results directory; None takes `results/<suite>`. `tokbench.load` opens it.
+        plugins: Files or folders with methods of your own.
+        config: A `tokbench.toml`; None takes the current folder's, where there is one.
+        fresh: Discard what was measured before.
+        progress: Show progress on a terminal or in a notebook.
+        **settings: Settings that replace the suite's, under the names of `tokbench.config.Suite`: `models`, `methods`,
+            `keep`, `schedule`, `data`, `weights`, `device`, `only` and so on. Lists may be given as a single value.
+
+    Returns:
+        The table: one row per model, method, keep and seed; its columns are those of `tokbench.results.COLUMNS`.
+
+    Raises:
+        UserError: A setting is wrong, or models, data or the directory cannot be used.
+
+    Example:
+        >>> table = tokbench.compare(methods=["tome", "random_selection"], keep=[0.7, 0.5])
+    """
+    settings_file = load_config(None if config is None else Path(config))
+    name = suite or settings_file.default_suite
+    chosen = settings_file.suite(name, as_lists(settings))
+    comparison = plan_comparison(chosen, settings_file, [Path(path) for path in plugins])
+    watch = watch_in_place() if progress else unwatched
+    results = carry_out(comparison, Path("results") / name if out is None else Path(out), fresh=fresh, watch=watch)
+    for one in comparison.broken:
+        warnings.warn(f"broken plugin {one.source}: {one.reason}", stacklevel=2)
+    for text in warnings_about(results):
+        warnings.warn(text, stacklevel=2)
+    return results.table

@@ -7,11 +7,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokbench.compare.bench import Observer, Silent
-from tokbench.compare.cells import cells_of
-from tokbench.compare.plan import write_plan
-from tokbench.compare.prepare import Prepared, prepare
-from tokbench.compare.run import run
 from tokbench.config import Config, Suite
 from tokbench.distributed.parts import share
 from tokbench.distributed.ray_run import run_on_ray
@@ -20,6 +15,11 @@ from tokbench.registry import Broken, discover
 from tokbench.results.directory import Results, write_tables
 from tokbench.results.plan import refuse_newer
 from tokbench.results.store import Store
+from tokbench.run.bench import Observer, Silent
+from tokbench.run.cells import cells_of
+from tokbench.run.measure import measure
+from tokbench.run.plan import write_plan
+from tokbench.run.prepare import Prepared, prepare
 
 Watch = Callable[[Results], AbstractContextManager[Observer]]
 """Shows a run: gets its results directory, and gives whom the run tells how far it is."""
@@ -62,7 +62,7 @@ def unwatched(results: Results) -> Iterator[Observer]:
     yield Silent()
 
 
-def measure(
+def carry_out(
     comparison: Comparison,
     out: Path,
     *,
@@ -94,9 +94,9 @@ def measure(
         if on_ray:
             run_on_ray(prepared, store, observer, comparison.plugins)
         elif own is not None:
-            run(own.of(prepared), store, observer, own.shards)
+            measure(own.of(prepared), store, observer, own.shards)
         else:
-            run(prepared, store, observer)
+            measure(prepared, store, observer)
     results.refresh()
     write_tables(results)
     return results

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,6 +58,18 @@ class Suite(BaseModel):
     )
     threads: pydantic.PositiveInt | None = Field(None, description="of the CPU for computing; default: torch's own")
     analyse: bool = Field(False, description="measure redundancy besides: spectra and reconstruction errors")
+
+
+def as_lists(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as `Suite` takes them, where a setting that is a list may be given as a single value."""
+
+    def is_list(name: str) -> bool:
+        return name in Suite.model_fields and get_origin(Suite.model_fields[name].annotation) is tuple
+
+    return {
+        name: [value] if is_list(name) and (isinstance(value, str) or not isinstance(value, Iterable)) else value
+        for name, value in settings.items()
+    }
 
 
 class Check(BaseModel):

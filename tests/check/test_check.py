@@ -15,13 +15,13 @@ from rich.progress import Progress
 from tokbench.check.finding import Finding, Outcome, Report, Row
 from tokbench.check.github import summary_markdown, workflow_commands
 from tokbench.check.junit import junit
-from tokbench.compare.plan import plan
-from tokbench.compare.prepare import prepare
-from tokbench.compare.run import run as measure
 from tokbench.config import load_config
 from tokbench.registry import discover
 from tokbench.results.store import Store
 from tokbench.results.table import write_plan, write_results
+from tokbench.run.measure import run as measure
+from tokbench.run.plan import plan
+from tokbench.run.prepare import prepare
 
 IMAGES = 100
 ROUNDS = 40

@@ -12,10 +12,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokbench.compare.records import FAILED
+from tokbench.run.records import FAILED
 
-from tokbench.compare.plan import plan
-from tokbench.compare.prepare import Prepared, prepare
 from tokbench.config import load_config
 from tokbench.distributed import ray_cluster as cluster
 from tokbench.distributed.parts import RUNNING, divide, share
@@ -24,6 +22,8 @@ from tokbench.distributed.writer import Keeper, Kept
 from tokbench.errors import UserError
 from tokbench.registry import discover
 from tokbench.results.store import Records, Store
+from tokbench.run.plan import plan
+from tokbench.run.prepare import Prepared, prepare
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tokbench.compare.estimate import estimate_seconds
-from tokbench.comparison import Comparison, measure, plan_comparison
+from tokbench.comparison import Comparison, carry_out, plan_comparison
 from tokbench.config import load_config
 from tokbench.distributed.parts import divide, share
 from tokbench.kinds import KINDS
@@ -17,6 +16,7 @@ from tokbench.kinds.base import Column, Conditions, Kind, Pace
 from tokbench.results import columns, load, table
 from tokbench.results.merge import merge
 from tokbench.results.store import Records
+from tokbench.run.estimate import estimate_seconds
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def test_it_is_planned_measured_tabled_divided_estimated_and_merged(energy: Ener
     assert [part.exclusive for part in parts if "energy" in part.kinds] == [True]
     assert "energy" in share(comparison.prepared, "1/2").kinds
     assert "energy" not in share(comparison.prepared, "2/2").kinds
-    results = measure(comparison, tmp_path / "one")
+    results = carry_out(comparison, tmp_path / "one")
     written = pd.read_parquet(tmp_path / "one/table.parquet")
     assert written.columns[-1] == "joules"
     assert results.table["joules"].tolist()[:2] == [24.0, 24.0]
@@ -88,16 +88,16 @@ def test_it_is_planned_measured_tabled_divided_estimated_and_merged(energy: Ener
     assert results.table["status"].tolist() == ["ok", "ok", "failed"]
     assert "meter is out of reach" in results.table["reason"][2]
     assert "measured by a stand-in" in results.table["remarks"][0]
-    measure(planned(methods=["grid_pooling"]), tmp_path / "two")
+    carry_out(planned(methods=["grid_pooling"]), tmp_path / "two")
     joined = merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
     assert joined.table["joules"].tolist()[:2] == [24.0, 24.0]
     assert load(tmp_path / "both").record(energy, joined.plan.rows[0]) == EnergyRecord(24.0)
 
 
 def test_it_is_measured_once(energy: Energy, tmp_path: Path) -> None:
-    measure(planned(methods=["grid_pooling"]), tmp_path)
+    carry_out(planned(methods=["grid_pooling"]), tmp_path)
     before = (tmp_path / "records.jsonl").read_bytes()
-    measure(planned(methods=["grid_pooling"]), tmp_path)
+    carry_out(planned(methods=["grid_pooling"]), tmp_path)
     assert (tmp_path / "records.jsonl").read_bytes() == before
-    measure(planned(methods=["grid_pooling"], batch_size=[3]), tmp_path)
+    carry_out(planned(methods=["grid_pooling"], batch_size=[3]), tmp_path)
     assert (tmp_path / "records.jsonl").read_bytes().count(b'"energy"') == before.count(b'"energy"') + 2

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
-from tokbench.compare.plan import plan
 from tokbench.config import load_config
 from tokbench.measure.macs import count_macs
+from tokbench.run.plan import plan
 
 DIM = 8
 TRAINED = ["dynamic_vit", "patch_merger", "token_learner", "sinkhorn", "sit", "dtem", "ltmp", "convolution"]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
-from tokbench.compare.plan import plan
 from tokbench.config import load_config
+from tokbench.run.plan import plan
 
 WIDTH = 3
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokbench.compare.accuracy import shard_key, shards
+from tokbench.run.accuracy import shard_key, shards
 
 from tokbench.cli.report import report
 from tokbench.config import Suite, load_config

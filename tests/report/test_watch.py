@@ -20,14 +20,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from tokbench.compare.plan import plan
-from tokbench.compare.prepare import prepare
-from tokbench.compare.run import run as measure
 from tokbench.config import load_config
 from tokbench.registry import discover, method_class
 from tokbench.report.terminal.live import Watch, time_left, visible_rows
 from tokbench.results.store import Records, Store
 from tokbench.results.table import read_table, write_plan
+from tokbench.run.measure import run as measure
+from tokbench.run.plan import plan
+from tokbench.run.prepare import prepare
 
 REFERENCE = Path(__file__).parents[2] / "results/reference/embedded"
 HOSTILE = "odd [/] [bold]shape[/bold] <script>alert(1)</script> :smile: \x1b[31m\x1b[2J\nand " + "so on " * 2000

@@ -11,9 +11,6 @@ import pandas as pd
 import pytest
 from rich.progress import Progress
 
-from tokbench.compare.plan import plan
-from tokbench.compare.prepare import prepare
-from tokbench.compare.run import run as measure
 from tokbench.config import load_config
 from tokbench.distributed.parts import share
 from tokbench.errors import UserError
@@ -21,6 +18,9 @@ from tokbench.registry import discover
 from tokbench.results.merge import merge
 from tokbench.results.store import Records, Store
 from tokbench.results.table import read_spectra, read_table, write_plan, write_results
+from tokbench.run.measure import run as measure
+from tokbench.run.plan import plan
+from tokbench.run.prepare import prepare
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -18,9 +18,6 @@ from torch import Tensor
 
 from tokbench.check.finding import Finding, Outcome
 from tokbench.check.rules import Counts, judge_answers_exactly, judge_counts, judge_times
-from tokbench.compare.bench import Bench, Observer, open_bench
-from tokbench.compare.cells import Cell
-from tokbench.compare.prepare import Prepared, Row
 from tokbench.config import Check
 from tokbench.data.loading import Unreadable, check_unreadable
 from tokbench.downsampler import Downsampler
@@ -33,9 +30,13 @@ from tokbench.notation import bind
 from tokbench.outcomes import RIGHT, UNREADABLE
 from tokbench.registry import method_class
 from tokbench.rows import RowId
+from tokbench.run.bench import Bench, Observer, open_bench
+from tokbench.run.cells import Cell
+from tokbench.run.prepare import Prepared, Row
 from tokbench.schedule import Schedule, takes_keep
 from tokbench.stats.times import Comparison, compare_times
 from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.models import load_method_weights
 
 T = TypeVar("T")
 
@@ -174,7 +175,9 @@ def _build_older(row: Row, older: type[Downsampler], bench: Bench) -> Downsample
         keep = variant.keep if takes_keep(schedule) else None
     parsed = Schedule.parse(schedule, keep)
     site = suite.site or method.site
-    return DownsampledViT(bench.plain(row), method, parsed, site=site, seed=row.cell.seed or 0).eval()
+    built = DownsampledViT(bench.plain(row), method, parsed, site=site, seed=row.cell.seed or 0)
+    load_method_weights(built, bench.prepared.models[row.cell.model].downsampler)
+    return built.eval()
 
 
 def _counts(pair: _Pair, thresholds: Check) -> Iterator[Finding]:

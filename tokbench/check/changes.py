@@ -10,15 +10,15 @@ from pathlib import Path
 from tokbench.check.against import check_versions
 from tokbench.check.finding import Finding, Outcome, Report
 from tokbench.check.versions import Changed, changed_files, plugin_files
-from tokbench.compare.bench import Observer
-from tokbench.compare.cells import cells_of
-from tokbench.compare.prepare import prepare
 from tokbench.config import Check, Config, Suite
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
 from tokbench.names import PLAIN
 from tokbench.notation import parse_call, split_list
 from tokbench.registry import discover, load_apart, source_file
+from tokbench.run.bench import Observer
+from tokbench.run.cells import cells_of
+from tokbench.run.prepare import prepare
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tokbench.cli.results import conclude
 from tokbench.errors import UserError
 
 if TYPE_CHECKING:
-    from tokbench.compare.prepare import Prepared
+    from tokbench.run.prepare import Prepared
 
 
 def compare(
@@ -79,7 +79,7 @@ def compare(
     if ray is not None and part is not None:
         raise UserError("--part is for machines that do not know of each other: leave it or --ray out")
 
-    from tokbench.comparison import measure, plan_comparison, warnings_about
+    from tokbench.comparison import carry_out, plan_comparison, warnings_about
     from tokbench.config import load_config
     from tokbench.report.terminal.live import LiveView
     from tokbench.schedule import takes_keep
@@ -122,7 +122,7 @@ def compare(
             _show_plan(comparison.prepared, as_json)
             return
         terminal = Console(stderr=True)
-        results = measure(
+        results = carry_out(
             comparison,
             out or Path("results") / name,
             fresh=fresh,
@@ -142,10 +142,10 @@ def _progress(silent: bool) -> Progress:
 
 
 def _show_plan(prepared: Prepared, as_json: bool) -> None:
-    from tokbench.compare.estimate import estimate_seconds
-    from tokbench.compare.plan import plan_of
     from tokbench.report.terminal.table import open_console
     from tokbench.results.plan import plan_json
+    from tokbench.run.estimate import estimate_seconds
+    from tokbench.run.plan import plan_of
 
     rows = plan_json(plan_of(prepared))["rows"]
     seconds = estimate_seconds(prepared)

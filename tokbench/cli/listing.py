@@ -95,11 +95,11 @@ def _suites(suites: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _claims(paths: list[Path], as_json: bool) -> None:
-    from tokbench.compare.plan import infos
     from tokbench.published.claims import published
     from tokbench.registry import discover
     from tokbench.report.terminal.published import render_published
     from tokbench.report.terminal.table import open_console
+    from tokbench.run.plan import infos
 
     found = published(infos(discover(paths)[0].values()))
     if as_json:

@@ -10,11 +10,11 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tokbench.compare.prepare import Prepared, Row
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.outcomes import shard_key, shards
 from tokbench.results.store import Place, Records
+from tokbench.run.prepare import Prepared, Row
 
 
 @dataclass(frozen=True, eq=False)

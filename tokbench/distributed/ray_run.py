@@ -19,10 +19,6 @@ from typing import Any
 
 import torch
 
-from tokbench.compare.bench import Observer, Silent, unreadable_images
-from tokbench.compare.cells import Cell
-from tokbench.compare.prepare import Prepared, prepare
-from tokbench.compare.run import run
 from tokbench.config import Suite
 from tokbench.data.loading import check_unreadable
 from tokbench.distributed.parts import Part, divide
@@ -32,6 +28,10 @@ from tokbench.measure.environment import device_name
 from tokbench.names import EMBEDDED
 from tokbench.registry import discover
 from tokbench.results.store import FAILED, UNREADABLE_IMAGE, Store
+from tokbench.run.bench import Observer, Silent, unreadable_images
+from tokbench.run.cells import Cell
+from tokbench.run.measure import measure
+from tokbench.run.prepare import Prepared, prepare
 
 REFRESH = 0.5  # seconds between two looks at what has been measured
 PIECES = 4  # parts of the accuracies per worker: few wait long for the last ones
@@ -68,11 +68,11 @@ def run_on_ray(prepared: Prepared, store: Store, observer: Observer, plugins: Se
     writer = actor.remote(store.directory.resolve(), (FAILED, UNREADABLE_IMAGE))
     order = Order(_for_workers(prepared), torch.get_num_threads(), tuple(path.resolve() for path in plugins))
     # A process that has used a GPU stays on it, whichever GPU Ray gives the next part: so a new process for each.
-    measure: Any = ray.remote(max_calls=1 if prepared.device.type == "cuda" else 0)(measure_part)
+    remote: Any = ray.remote(max_calls=1 if prepared.device.type == "cuda" else 0)(measure_part)
     waiting = {}
     for part in parts:
         given = _resources(part, nodes, prepared)
-        task = measure.options(max_retries=RETRIES, **given).remote(part, order, _facts(part.of(prepared)), writer)
+        task = remote.options(max_retries=RETRIES, **given).remote(part, order, _facts(part.of(prepared)), writer)
         waiting[task] = part
     kinds = Counter(kind for part in parts for kind in part.kinds)
     for kind, total in kinds.items():
@@ -131,7 +131,7 @@ def measure_part(part: Part, order: Order, facts: dict[str, str], writer: Any) -
     _check_alike(part, prepared, facts)
     if not part.exclusive:
         torch.set_num_threads(_threads(prepared))
-    run(part.of(prepared), RemoteRecords(writer, part.places()), Silent(), part.shards)
+    measure(part.of(prepared), RemoteRecords(writer, part.places()), Silent(), part.shards)
 
 
 @lru_cache(maxsize=1)

@@ -17,10 +17,10 @@ from tokbench.stats.proportions import mcnemar, surely_better, tango, wilson
 from tokbench.stats.times import pareto_front
 
 if TYPE_CHECKING:
-    from tokbench.compare.bench import Bench
-    from tokbench.compare.prepare import Row
     from tokbench.config import Suite
     from tokbench.results import PlannedRow, Results
+    from tokbench.run.bench import Bench
+    from tokbench.run.prepare import Row
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from tokbench.compare.bench import Bench
-    from tokbench.compare.prepare import Row
     from tokbench.config import Suite
     from tokbench.results import PlannedRow, Results
+    from tokbench.run.bench import Bench
+    from tokbench.run.prepare import Row
 
 R = TypeVar("R")
 

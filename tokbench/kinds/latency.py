@@ -21,9 +21,9 @@ from tokbench.stats.times import MIN_ROUNDS, compare_times, floor_of, median_int
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokbench.compare.bench import Bench
-    from tokbench.compare.prepare import Row
     from tokbench.results import PlannedRow, Results
+    from tokbench.run.bench import Bench
+    from tokbench.run.prepare import Row
 
 MUCH_LOAD = 0.1  # of the CPUs, by other processes: intervals widen
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -12,9 +12,9 @@ from tokbench.kinds.base import Column, Conditions, Kind, Pace
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokbench.compare.bench import Bench
-    from tokbench.compare.prepare import Row
     from tokbench.results import PlannedRow, Results
+    from tokbench.run.bench import Bench
+    from tokbench.run.prepare import Row
 
 TRACE_SECONDS = 0.5  # building a model with a method in it, and tracing it once
 

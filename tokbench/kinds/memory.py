@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from tokbench.compare.bench import Bench
-    from tokbench.compare.prepare import Row
     from tokbench.config import Suite
     from tokbench.results import PlannedRow, Results
+    from tokbench.run.bench import Bench
+    from tokbench.run.prepare import Row
 
 PROCESS_SECONDS = 0.5  # a process that loads a model and runs it once
 

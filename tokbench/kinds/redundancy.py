@@ -18,10 +18,10 @@ from tokbench.rows import ANSWER
 if TYPE_CHECKING:
     import torch
 
-    from tokbench.compare.bench import Bench
-    from tokbench.compare.prepare import Row
     from tokbench.config import Suite
     from tokbench.results import Results
+    from tokbench.run.bench import Bench
+    from tokbench.run.prepare import Row
 
 IMAGES = 64  # evenly spaced over the set: the means over them are known to a few percent of themselves
 BATCH = 16  # all heads' attention matrices of so many images are in memory at once

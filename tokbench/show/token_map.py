@@ -15,13 +15,13 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tokbench.compare.build import build_model
-from tokbench.compare.prepare import Prepared, Row
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.names import PLAIN
 from tokbench.notation import parse_call, printable
 from tokbench.registry import method_class
 from tokbench.report.labels import PARAMETER, labels
+from tokbench.run.build import build_model
+from tokbench.run.prepare import Prepared, Row
 from tokbench.tokens import Tokens
 from tokbench.vit.backbone import DownsampledViT
 
@@ -131,7 +131,7 @@ def sheets(
         rows = [row for row in prepared.rows if row.cell.model == name and not left_out(row)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built[name] = list(zip(captions(rows), (build_model(row.cell, model.vit) for row in rows), strict=True))
+            built[name] = list(zip(captions(rows), (build_model(row.cell, model) for row in rows), strict=True))
     drawn, failures = [], []
     for image, photograph in photographs:
         for name, model in prepared.models.items():

@@ -23,6 +23,10 @@ from tokbench.vit.backbone import DownsampledViT, check_supported
 VIT, METHOD = "vit.", "downsampler."  # prefixes of the keys in the state dict of a DownsampledViT
 
 
+class MethodWeightsError(UserError):
+    """A file has a method's weights, and they do not fit the method."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pretrained:
     """A model ready to be measured.
@@ -76,14 +80,14 @@ def load_method_weights(model: DownsampledViT, weights: dict[str, Tensor]) -> No
         weights: `Pretrained.downsampler`.
 
     Raises:
-        UserError: The weights are another method's, or this method's under other parameters or another schedule.
+        MethodWeightsError: The weights are another method's, or were saved with other parameters or another schedule.
     """
     method = model.downsampler
     if method is None or not weights or not method.state_dict():
         return
     problems = _misfits(method.state_dict(), weights)
     if problems:
-        raise UserError(
+        raise MethodWeightsError(
             f"the method weights in the file do not fit method '{method.name}' with {model.schedule}: {problems}; "
             "use the method, parameters and schedule that they were trained with"
         )

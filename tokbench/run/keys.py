@@ -25,20 +25,20 @@ from tokbench.names import PLAIN
 from tokbench.registry import method_class, source_digest
 
 if TYPE_CHECKING:
-    from tokbench.compare.inputs import Inputs
-    from tokbench.compare.prepare import Row
     from tokbench.config import Suite
+    from tokbench.run.inputs import Inputs
+    from tokbench.run.prepare import Row
 
 ROOT = Path(__file__).parents[1]
 
 # Every kind depends on these: they open what is measured, build models, and hand both to the kind.
-COMMON = ("tokbench.compare.inputs", "tokbench.compare.build", "tokbench.compare.bench")
+COMMON = ("tokbench.run.inputs", "tokbench.run.build", "tokbench.run.bench")
 
 # What these do is in the keys as values, or happens before or after a measurement: settings, plans and results.
 NOT_MEASURING = (
-    "tokbench.compare.cells",
-    "tokbench.compare.keys",
-    "tokbench.compare.prepare",
+    "tokbench.run.cells",
+    "tokbench.run.keys",
+    "tokbench.run.prepare",
     "tokbench.config",
     "tokbench.kinds",
     "tokbench.results",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokbench.compare.bench import Observer, open_bench
-from tokbench.compare.prepare import Prepared
 from tokbench.kinds import KINDS
 from tokbench.results.store import RecordWriter
+from tokbench.run.bench import Observer, open_bench
+from tokbench.run.prepare import Prepared
 
 
-def run(prepared: Prepared, records: RecordWriter, observer: Observer, wanted: Sequence[range] | None = None) -> None:
+def measure(
+    prepared: Prepared, records: RecordWriter, observer: Observer, wanted: Sequence[range] | None = None
+) -> None:
     """Measure everything that is missing.
 
     Args:

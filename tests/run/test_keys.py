@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import tokbench
-from tokbench.compare.keys import NOT_MEASURING, code_digest, code_of, identity
-from tokbench.comparison import measure, plan_comparison
+from tokbench.comparison import carry_out, plan_comparison
 from tokbench.config import load_config
 from tokbench.kinds import KINDS
+from tokbench.run.keys import NOT_MEASURING, code_digest, code_of, identity
 
 ROOT = Path(tokbench.__file__).parent
 MODULES = sorted({type(kind).__module__ for kind in KINDS.values()})
@@ -46,7 +46,7 @@ def test_a_statement_in_any_file_changes_the_key_and_a_comment_in_none(module: s
 
 
 def test_a_docstring_of_a_function_is_no_code(copy: Path) -> None:
-    file = copy / "compare/build.py"
+    file = copy / "run/build.py"
     text = file.read_text()
     before = code_digest.__wrapped__("tokbench.kinds.macs", copy)
     file.write_text(text.replace('"""A new instance of the method', '"""Another sentence about the method'))
@@ -57,7 +57,7 @@ def test_a_docstring_of_a_function_is_no_code(copy: Path) -> None:
 def test_what_builds_models_is_part_of_every_key() -> None:
     for module in MODULES:
         code = code_of(module)
-        assert {"tokbench.compare.build", "tokbench.compare.inputs", "tokbench.vit.backbone", module} <= code
+        assert {"tokbench.run.build", "tokbench.run.inputs", "tokbench.vit.backbone", module} <= code
 
 
 def test_a_change_of_one_kind_leaves_the_keys_of_another() -> None:
@@ -90,7 +90,7 @@ def test_every_file_that_runs_while_something_is_measured_is_part_of_its_key(tmp
         kind.measure = measured  # type: ignore[method-assign]
     sys.setprofile(trace)
     try:
-        measure(comparison, tmp_path / "out")
+        carry_out(comparison, tmp_path / "out")
     finally:
         sys.setprofile(None)
         for kind in KINDS.values():

@@ -7,10 +7,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from tokbench.compare.build import build_model
-from tokbench.compare.cells import Cell, Variant
-from tokbench.compare.inputs import Inputs, open_inputs
-from tokbench.compare.keys import keys_of
 from tokbench.config import Suite
 from tokbench.data.sets import ImageSet
 from tokbench.errors import UserError
@@ -18,9 +14,13 @@ from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.sample_images import batches_for, enough_images, sample_images
 from tokbench.names import PLAIN
+from tokbench.run.build import build_model
+from tokbench.run.cells import Cell, Variant
+from tokbench.run.inputs import Inputs, open_inputs
+from tokbench.run.keys import keys_of
 from tokbench.schedule import Budget, Schedule
 from tokbench.vit.backbone import DownsampledViT
-from tokbench.vit.models import Pretrained
+from tokbench.vit.models import MethodWeightsError, Pretrained
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,15 @@ def _try(cell: Cell, inputs: Inputs) -> Row:
     """The cell with its budget solved and its method put into the model once."""
     if cell.variant.skipped and _budget(cell.variant):  # solving it would be for nothing
         return Row(cell)
-    vit = inputs.models[cell.model].vit
     try:
         cell = _solved(cell, inputs)
-        built = build_model(cell, vit)
+        built = build_model(cell, inputs.models[cell.model])
     # One method of many may be unable to reach the budget: it must not stop the others.
     except OutOfReachError as error:
         return Row(replace(cell, variant=replace(cell.variant, skipped=str(error))))
+    # The weights are of one method, and others may be compared with it.
+    except MethodWeightsError as error:
+        return Row(cell, failed=str(error))
     except UserError:
         raise
     # A method is somebody else's code: what it raises costs its own rows only.
@@ -114,13 +116,14 @@ def _solved(cell: Cell, inputs: Inputs) -> Cell:
     budget = _budget(cell.variant)
     if budget is None:
         return cell
-    vit, adaptive = inputs.models[cell.model].vit, cell.variant.adaptive
+    model, adaptive = inputs.models[cell.model], cell.variant.adaptive
+    vit = model.vit
     available = None if inputs.images is None else len(inputs.images)
     images = sample_images(vit, inputs.images, enough_images([cell.batch_size], adaptive, available))
     plain = count_macs(DownsampledViT(vit).eval(), images[:1]).total
 
     def cost(keep: float) -> float:
-        built = build_model(replace(cell, variant=replace(cell.variant, keep=keep)), vit)
+        built = build_model(replace(cell, variant=replace(cell.variant, keep=keep)), model)
         if adaptive:
             return spread_of_macs(built, batches_for(images, cell.batch_size, adaptive=True)).total / plain
         return count_macs(built, images[:1]).total / plain

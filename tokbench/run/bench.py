@@ -14,8 +14,6 @@ from pydantic import TypeAdapter
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tokbench.compare import build
-from tokbench.compare.prepare import Prepared, Row
 from tokbench.config import Suite
 from tokbench.data.loading import Batch, Unreadable, check_unreadable
 from tokbench.data.sets import ImageSet
@@ -28,6 +26,8 @@ from tokbench.measure.memory import Build
 from tokbench.measure.sample_images import batches_for, decoded, enough_images, sample_images
 from tokbench.outcomes import shards
 from tokbench.results.store import FAILED, UNREADABLE_IMAGE, RecordWriter
+from tokbench.run import build
+from tokbench.run.prepare import Prepared, Row
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
 
@@ -122,7 +122,7 @@ class Bench:
 
     def build(self, row: Row) -> DownsampledViT:
         """The row's model with its method in it."""
-        return build.build_model(row.cell, self.plain(row))
+        return build.build_model(row.cell, self.prepared.models[row.cell.model])
 
     def method(self, row: Row) -> tuple[Downsampler, Schedule]:
         """A new instance of the row's method, and its schedule."""

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokbench.compare.prepare import Prepared, Row
 from tokbench.downsampler import Downsampler
 from tokbench.measure.environment import describe
 from tokbench.names import PLAIN
@@ -16,6 +15,7 @@ from tokbench.registry import METHODS, method_class
 from tokbench.results.directory import ENVIRONMENT, write_images
 from tokbench.results.plan import PLAN, ImagesInfo, MethodInfo, Plan, PlannedRow, PublishedNumber, plan_json
 from tokbench.results.store import write_json
+from tokbench.run.prepare import Prepared, Row
 from tokbench.vit.models import full_name
 
 

@@ -17,25 +17,28 @@ from tokbench.names import PLAIN
 from tokbench.registry import create, load_file, method_class, source_file
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
-from tokbench.vit.models import Pretrained
+from tokbench.vit.models import Pretrained, load_method_weights
 
 if TYPE_CHECKING:
-    from tokbench.compare.cells import Cell, Variant
     from tokbench.measure.latency import Forward
+    from tokbench.run.cells import Cell, Variant
 
 
-def build_model(cell: Cell, vit: VisionTransformer) -> DownsampledViT:
+def build_model(cell: Cell, model: Pretrained) -> DownsampledViT:
     """A cell's model with its method in it, sharing the plain model's parameters.
 
     Raises:
+        MethodWeightsError: The file with the weights holds those of another method.
         UserError: Method, schedule and model do not fit together.
         Exception: Whatever the method raises.
     """
     variant = cell.variant
     if variant.method == PLAIN:
-        return DownsampledViT(_without_fusion(vit) if variant.params else vit).eval()
+        return DownsampledViT(_without_fusion(model.vit) if variant.params else model.vit).eval()
     method, schedule = build_method(variant)
-    return DownsampledViT(vit, method, schedule, site=variant.site, seed=cell.seed or 0).eval()
+    built = DownsampledViT(model.vit, method, schedule, site=variant.site, seed=cell.seed or 0)
+    load_method_weights(built, model.downsampler)
+    return built.eval()
 
 
 def build_method(variant: Variant) -> tuple[Downsampler, Schedule]:
@@ -51,7 +54,7 @@ def recipe(cell: Cell, saved: Path) -> Build:
 
 def save_plain(model: Pretrained, images: Tensor, file: Path) -> None:
     """Write a plain model and images (B, C, H, W) for `recipe`."""
-    torch.save((model.vit, images.clone()), file)
+    torch.save((model, images.clone()), file)
 
 
 def _without_fusion(vit: VisionTransformer) -> VisionTransformer:
@@ -66,5 +69,5 @@ def _without_fusion(vit: VisionTransformer) -> VisionTransformer:
 def _rebuild(saved: Path, cell: Cell, plugin: Path | None) -> tuple[Forward, Tensor]:
     if plugin is not None:
         load_file(plugin)
-    vit, images = torch.load(saved, weights_only=False)
-    return build_model(cell, vit), images
+    model, images = torch.load(saved, weights_only=False)
+    return build_model(cell, model), images
