@@ -192,7 +192,7 @@ def test_every_verdict_has_a_sign():
 
 
 def test_the_legend_relates_latency_and_speedup_where_both_are_shown():
-    note = "speedup compares paired runs; a row's latency is from its own minute"
+    note = "speedup compares paired runs; latencies are from different times"
     assert note in shown(comparison(), 120)
     assert note not in shown(comparison(), 80)  # too narrow for latencies
     assert note not in shown([row(**dict.fromkeys(TIMED)), row("tome", 0.7, **dict.fromkeys(TIMED))], 120)
