@@ -32,7 +32,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small real comparison; its times are drawn, so that no verdict hangs on this machine's load."""
+    """A small real comparison with random times, so that no verdict depends on the load of this machine."""
     directory = tmp_path_factory.mktemp("measured") / "results"
     settings = load_config()
     chosen = {"methods": ["grid_pooling", "random_selection"], "keep": [0.5], "seeds": [0, 1]}
@@ -80,7 +80,7 @@ def check(run: Run, old: Path, new: Path) -> Callable[..., tuple[int, Json]]:
 
 
 def times(seed: int, speedup: float, spread: float = 0.002) -> Json:
-    """A latency record: pairs whose log-ratios have a speedup's as their median."""
+    """A latency record whose log-ratios have the log of the speedup as median."""
     noise = np.random.default_rng(seed).normal(0, spread, ROUNDS)
     other = 0.01 * np.exp(np.median(noise) - noise) / speedup
     return {
@@ -105,7 +105,7 @@ def edit(path: Path, change: Callable[[Json], object]) -> None:
 
 
 def records(directory: Path, kind: str, change: Callable[[str, Json], object]) -> None:
-    """Change the values of all records of a kind; it is given their keys too."""
+    """Apply a function to the keys and values of all records of a kind."""
     lines = [json.loads(line) for line in (directory / "records.jsonl").read_text().splitlines()]
     for line in lines:
         if line["kind"] == kind:
@@ -286,7 +286,7 @@ def test_a_row_that_fails_now_is_a_regression(check: Callable[..., Any], old: Pa
     shutil.rmtree(new)
     shutil.copytree(old, new)
     drop(new, lambda line: line["kind"] == "failed")
-    assert check()[0] == 4  # nothing tells why there is no measurement
+    assert check()[0] == 4  # no reason for the missing measurement
 
 
 def test_a_row_that_works_again_is_an_improvement(check: Callable[..., Any], old: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_missing_row_is_invalid_and_an_added_one_is_listed(
 
 
 def test_the_keep_solved_for_a_budget_does_not_identify_a_row(check: Callable[..., Any], tmp_path: Path) -> None:
-    # It is what the budget was solved to, and moves with the method's own cost.
+    # The keep is solved for the budget, so it changes with the cost of the method.
     for side, keep in (("old", 0.5), ("new", 0.45)):
         solved = {"schedule": "budget(0.7)", "keep": keep}
         edit(tmp_path / side / "plan.json", lambda content, solved=solved: content["rows"][1].update(solved))
@@ -378,7 +378,7 @@ def test_other_images_are_invalid(check: Callable[..., Any], new: Path) -> None:
 
 
 def speed(directory: Path, speedup: float, spread: float = 0.002) -> None:
-    """Draw the times of grid_pooling anew."""
+    """Give grid_pooling new random times."""
 
     def change(name: str, value: Json) -> None:
         if name == "time of grid_pooling":
@@ -394,7 +394,7 @@ def speed(directory: Path, speedup: float, spread: float = 0.002) -> None:
         (0.97, 0.002, [], 0),  # within the 5 % that sessions may differ by
         (1.2, 0.002, ["improved"], 0),
         (0.95, 0.1, ["ambiguous"], 3),
-        (1.05, 0.1, [], 0),  # it cannot be said to be faster, but it is not slower
+        (1.05, 0.1, [], 0),  # not surely faster, but not slower either
     ],
 )
 def test_times_are_compared_by_speedup(
@@ -505,7 +505,7 @@ def test_github_gets_a_summary_and_annotations(
     written = page.read_text()
     assert written.startswith("what another step said\n")
     assert "| grid\\_pooling" in written
-    assert written.count("\n| ") == 3 + 1  # a head, its rule and two findings
+    assert written.count("\n| ") == 3 + 1  # headings, rule and two findings
 
 
 NASTY = Row(

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
-# What every version below starts from. `{name}` is the method's: names are known for as long as the process lives.
+# The base of all versions below. Every test needs its own `{name}`, as methods stay registered in the process.
 BASE = '''
 import torch
 
@@ -55,7 +55,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty repository, untouched by the user's own settings; `run` works in the same folder."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    # Timing is tested apart; here it would be noise.
+    # Timing is tested separately; here it would be noise.
     (tmp_path / "tokbench.toml").write_text(
         '[defaults]\nonly = ["macs", "accuracy"]\n[plugins]\npaths = ["own"]\n', encoding="utf-8"
     )
@@ -177,7 +177,7 @@ def test_a_changed_default_is_compared(check: Callable[..., Any], repository: Pa
     write(repository, "other_default", BASE.replace("power: int = 2", "power: int = 1"))
     _, report = check()
     assert "top1" in outcomes(report)
-    # Asked for by name, both versions have it.
+    # Both versions get a parameter that is given explicitly.
     code, report = check("--methods", "other_default(power=3)")
     assert (code, report["findings"]) == (0, [])
     assert [row["params"] for row in report["rows"]] == ["power=3"]
@@ -293,7 +293,7 @@ def test_twice_the_work_is_slower_and_half_the_work_faster(tiny_vit: Callable[..
 
 
 def test_slower_work_is_a_regression_on_the_command_line(check: Callable[..., Any], repository: Path) -> None:
-    # Sorting is a comparison and no MAC: the counts stay, and the time is several times what it was.
+    # Sorting takes no MACs: the counts stay the same, but the time is several times as long.
     slow = BASE.replace(FORWARD, f"        for _ in range(40):\n            tokens.patches.sort(dim=1)\n{FORWARD}")
     commit(repository, slow_work=BASE)
     write(repository, "slow_work", slow)

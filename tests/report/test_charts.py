@@ -38,7 +38,7 @@ COUNTS = ["tokens_per_block", "gmacs", "gmacs_method", "gmacs_saved"]
 
 
 def row(method="none", keep=1.0, **given):
-    """A row as a run on DeiT-S might give it: MACs fall with keep, times follow, and accuracy pays."""
+    """A plausible row for DeiT-S: MACs, times and accuracy fall with keep."""
     left = keep or 0.6  # if the schedule fixes the counts
     gmacs = 4.599 * (0.3 + 0.7 * left)
     speedup = 4.599 / gmacs
@@ -108,16 +108,16 @@ def photographs():
 
 
 def content(figure):
-    """The figure as a page gets it, from JSON as the standard has it."""
+    """The figure as the page reads it from strict JSON."""
 
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(figure.to_json(), parse_constant=refuse)
 
 
 def texts(part):
-    """Every text in it."""
+    """All texts in a JSON value."""
     if isinstance(part, str):
         yield part
     elif isinstance(part, dict | list):
@@ -136,14 +136,14 @@ def drawn(one):
 
 
 def entries(figure):
-    """A menu's entries: name, and what it puts into each trace."""
+    """The entries of a menu: name, and the data that it sets."""
     (menu,) = figure.layout.updatemenus
     return {button.label: button.args for button in menu.buttons}
 
 
 @pytest.mark.parametrize("draw", ALL)
 def test_committed_results_are_drawn(draw, embedded, photographs):
-    if draw is not charts.published_and_measured:  # nothing is published of the embedded model
+    if draw is not charts.published_and_measured:  # there are no published numbers for the embedded model
         assert content(draw(embedded))["data"]
     assert content(draw(photographs))["data"]
     assert charts.published_and_measured(embedded) is None
@@ -272,7 +272,7 @@ def test_each_batch_size_and_mode_has_a_view_against_time():
 
 
 def cells(figure):
-    """The map's cells by row and column: their colour's value, and whether they are hatched."""
+    """The map's cells by row and column: the value of the colour, and whether they are hatched."""
     heat, hatched, numbers = figure.data
     assert {(y, x): text for y, x, text in zip(numbers.y, numbers.x, numbers.text, strict=True)} == {
         (y, x): f"{2**z:.2f}" for y, line in enumerate(heat.z) for x, z in enumerate(line) if z is not None
@@ -353,7 +353,7 @@ def test_bars_add_up_to_the_total():
 
 
 def ends(figure):
-    """The two ends of each tie, by the axis that it is on."""
+    """The two ends of each connection, by axis."""
     ties = [one for one in figure.data if one.mode == "lines"]
     return {
         one.yaxis: ((one.x[i], one.y[i]), (one.x[i + 1], one.y[i + 1]), one.line.dash)
@@ -422,7 +422,7 @@ MARKUP = "<script>alert(1)</script><b>&lt;\"'</b><a href='x'>$\\alpha$</a> {%{x}
 
 
 def hostile():
-    """Names that are markup, endless, and the same where they are cut."""
+    """Names with markup, very long names, and names that are equal when cut."""
     rows = [row()]
     for number, method in enumerate((MARKUP, "n" * 10_000, "n" * 9_000 + "m" * 1_000, "<" * 10_000)):
         for batch in (1, 256):

@@ -1,4 +1,4 @@
-"""`tokbench export`, read by the program that it is written for."""
+"""`tokbench export`, read by pytest-benchmark."""
 
 import json
 import statistics
@@ -41,7 +41,7 @@ def exported(results: Path) -> dict[str, Any]:
 
 
 def samples(results: Path) -> list[list[float]]:
-    """What was measured of the other model, straight from the file."""
+    """The time samples of the downsampled models, read directly from the file."""
     records = [json.loads(line) for line in (results / "records.jsonl").read_text().splitlines()]
     return [record["value"]["other_s"] for record in records if record["kind"] == "latency"]
 
@@ -59,7 +59,7 @@ def test_pytest_benchmark_reads_and_groups_it(run: Run, results: Path, tmp_path:
             line for line in read.stdout.splitlines() if line.rstrip(" -").endswith(f"keep {keep}': {count} tests")
         ]
         assert "digits_deit cpu fp32 batch 4" in line
-    # Its own table of the same file: medians in seconds.
+    # pytest-benchmark's table of the same file has medians in seconds.
     table = pd.read_csv(tmp_path / "read.csv")
     assert sorted(table["median"]) == pytest.approx(sorted(map(statistics.median, samples(results))))
     by_method = subprocess.run(

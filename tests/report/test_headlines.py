@@ -33,7 +33,7 @@ FEW = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def row(keep, saved, delta, speedup, verdict="FASTER", wide=1.0, **given_):
-    """A row of which the difference is known to ±`wide` points and the speedup to ±5 %."""
+    """A row with an interval of ±`wide` points for the difference and ±5 % for the speedup."""
     timed = speedup is not None
     return {
         **{**SETTINGS, "method": "tome", "keep": keep, "gmacs_saved": saved, "delta_top1": delta},
@@ -77,7 +77,7 @@ def photographs():
     return pd.read_csv(RESULTS / "photographs" / "stages" / "table.csv").assign(mode="eager", noise_floor=math.nan)
 
 
-# Multiples of 1/8 and of 1/64 make halves and sums exact, so that a limit that is just touched stays so.
+# Multiples of 1/8 and of 1/64 make halves and sums exact, so that a limit can be reached exactly.
 eighths = st.integers(-40, 16).map(lambda n: n / 8)
 points = st.lists(
     st.tuples(st.integers(-8, 160), eighths, st.integers(0, 16), st.integers(40, 160), st.integers(0, 16)),
@@ -97,7 +97,7 @@ def made(drawn, keeps=None, factor=1.0, points_factor=1.0):
     return rows
 
 
-# ---- the photographs: by hand, from the figures in the table
+# ---- the photographs: computed by hand from the numbers in the table
 
 
 def test_headlines_of_the_photographs():
@@ -144,7 +144,7 @@ def test_embedded_and_unfinished_results_can_be_read():
     assert len(at_equal(waiting)) == 0
 
 
-# ---- equal accuracy, compute and time: hand-worked
+# ---- equal accuracy, compute and time: computed by hand
 
 
 def test_equal_accuracy_by_hand():
@@ -188,7 +188,7 @@ def test_readings_beyond_the_lowest_keep_are_open():
 def test_a_method_that_recovers_gets_no_credit_beyond_its_first_loss():
     dips = [row(0.9, 10.0, -1.0, 1.1), row(0.7, 30.0, 0.0, 1.5), row(0.5, 50.0, -6.0, 2.0)]
     assert one(*dips, lost=0.5)["saved_at_equal_accuracy"] == pytest.approx(5.0)
-    # To touch the limit is to be within it.
+    # A point exactly at the limit is within it.
     touches = [row(0.9, 10.0, -0.5, 1.1), row(0.7, 30.0, 0.0, 1.5), row(0.5, 50.0, -6.0, 2.0)]
     assert one(*touches, lost=0.5)["saved_at_equal_accuracy"] == pytest.approx(30 + 20 / 12)
 
@@ -200,7 +200,7 @@ def test_rounding_errors_do_not_move_a_point_outside_the_limit():
 
 
 def test_a_keep_that_costs_more_than_the_plain_model_does_not_reduce_the_saving():
-    # The way goes from 0 % to -4 % and on to 20 %; the limit is passed half-way between the two keeps, at 8 %.
+    # The saving goes from 0 % to -4 % and then to 20 %; the limit is crossed half-way between the two keeps, at 8 %.
     rows = [row(0.9, -4.0, 0.0, 0.9, "SLOWER"), row(0.7, 20.0, -1.0, 1.5)]
     read = one(*rows, lost=0.5, saved=8.0)
     assert read["saved_at_equal_accuracy"] == pytest.approx(8.0)
@@ -214,7 +214,7 @@ def test_no_speedup_next_to_an_untimed_keep():
     assert np.isnan(spread(read, "speedup_at_equal_accuracy")).all()
     assert sentence(*rows) == "keeps top-1 within 0.5 points with 15 % [5, 25] fewer MACs"
     assert one(*rows, lost=0.0)["speedup_at_equal_accuracy"] == pytest.approx(1.1)  # exactly at a timed keep
-    # Equal time needs no MACs, equal compute no time.
+    # Equal time needs no MACs, equal compute needs no times.
     assert one(row(0.5, None, -2.0, 1.6), speedup=1.3)["delta_at_equal_time"] == pytest.approx(-1.0)
     assert one(row(0.5, 60.0, -2.0, None), saved=30.0)["delta_at_equal_compute"] == pytest.approx(-1.0)
 
@@ -223,7 +223,7 @@ def test_no_speedup_next_to_an_untimed_keep():
 
 
 falling = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 16), st.integers(1, 32)), min_size=1, max_size=5)
-"""For each keep what is more than at the one above: the saving, the loss in 1/8 points, the speedup in 1/64."""
+"""For each keep the increase over the next higher one: the saving, the loss in 1/8 points, the speedup in 1/64."""
 
 
 @FEW
@@ -244,7 +244,7 @@ def test_readings_of_falling_curves_are_inverse_interpolations(steps, shares):
 
 
 def walk(drawn, lost, name):
-    """The largest saving found step by step on a fine grid, and whether the limit held to the end."""
+    """The largest saving, searched on a fine grid, and whether the limit holds down to the lowest keep."""
     steps = 1024
     values = {
         "delta_top1": [0.0, *(delta for _, delta, *_ in drawn)],
@@ -279,7 +279,7 @@ def test_intervals_contain_their_estimates(drawn, lost, saved, speedup):
     read = one(*made(drawn), lost=lost, saved=saved / 2, speedup=speedup / 64)
     for name in READINGS:
         lo, estimate, hi = spread(read, name)
-        # An open end of a saving lies beyond everything measured, an open estimate below no other.
+        # Comparisons with NaN, which marks open ends, are false.
         assert not lo > estimate + 1e-9
         assert not estimate > hi + 1e-9
     lo, estimate, hi = (math.isnan(value) for value in spread(read, "saved_at_equal_accuracy"))
@@ -323,7 +323,7 @@ def test_the_order_of_the_rows_does_not_matter():
     assert same(one(*rows), one(*rows[::-1]))
 
 
-# ---- what makes a curve
+# ---- which rows form a curve
 
 
 def test_seeds_are_averaged_first():
@@ -351,7 +351,7 @@ def test_other_settings_are_separate_curves():
         row(0.7, 30.0, -1.0, 1.5, method="evit", params="fuse=false"),
     ]
     read = at_equal(table(*rows))
-    # Grouped by model, and in a model in the table's order.
+    # Grouped by model, within a model in the table's order.
     assert set(zip(read["model"], read["method"], read["mode"], read["batch_size"], strict=True)) == {
         ("vit", "tome", "eager", 8),
         ("deit", "tome stages(at=3-6-9)", "eager", 8),
@@ -387,7 +387,7 @@ KEEPS = "keeps top-1 within 0.5 points with "
     ("rows", "text"),
     [
         (WITHIN, KEEPS + "15 % [5, 25] fewer MACs, 1.20x [1.14, 1.26] faster at batch 8"),
-        # Down to its lowest keep, for sure and not.
+        # Within the limit down to the lowest keep, with certainty and without.
         (
             [row(0.9, 10.0, 0.2, 1.1, wide=0.1), row(0.5, 60.0, -0.2, 2.0, wide=0.1)],
             KEEPS + "at least 60 % fewer MACs, 2.00x [1.90, 2.10] faster at batch 8",
@@ -404,7 +404,7 @@ KEEPS = "keeps top-1 within 0.5 points with "
             [row(0.5, 60.0, 0.0, 2.0, wide=0.2)],
             KEEPS + "at least 60 % fewer MACs, 2.00x [1.90, 2.10] faster at batch 8",
         ),
-        # Not even at its highest: nobody has seen what lies between it and the plain model.
+        # Outside the limit already at the highest keep; nothing was measured between it and the plain model.
         (
             [row(0.9, 9.0, -3.1, 1.2), row(0.5, 60.0, -9.0, 2.0)],
             "already loses 3.1 points [2.1, 4.1] with 9 % fewer MACs, 1.20x [1.14, 1.26] faster at batch 8",
@@ -452,7 +452,7 @@ def test_a_sentence_names_its_limit(lost, start):
     ("verdicts", "speedups", "floor", "said"),
     [
         (("FASTER", "FASTER"), (1.2, 1.68), 0.0, "1.32x [1.25, 1.39] faster"),
-        # The nearest keep decides, unless what is between the two is too near the plain model's time.
+        # The nearest keep decides, unless the interpolated speedup is within the margin.
         (("FASTER", "AMBIGUOUS"), (1.2, 1.68), 0.0, "1.32x [1.25, 1.39] faster"),
         (("AMBIGUOUS", "FASTER"), (1.2, 1.68), 0.0, "not surely faster (1.32x [1.25, 1.39])"),
         (("FASTER", "FASTER"), (1.2, 1.68), 30.0, "not surely faster (1.32x [1.25, 1.39])"),

@@ -5,11 +5,11 @@ import pandas as pd
 from tokbench.report.labels import cell_text, labels, series
 
 
-def rows(*told):
+def rows(*settings):
     """Rows of one model: (method, params), (…, schedule), (…, site), (…, regime)."""
     usual = ("", "", "stages(at=3-6-9)", "after_attention", "off-the-shelf")
     columns = ["method", "params", "schedule", "site", "regime"]
-    return pd.DataFrame([(*one, *usual[len(one) :]) for one in told], columns=columns)
+    return pd.DataFrame([(*one, *usual[len(one) :]) for one in settings], columns=columns)
 
 
 def test_shared_parameters_are_left_out():

@@ -1,4 +1,4 @@
-"""Figures and tables for papers, from made-up rows and from the committed reference, read back as their readers do."""
+"""Figures and tables for papers, from made-up rows and from the committed reference; their output is parsed."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ LONG = "endless" * 1400
 
 
 def row(method="none", keep=1.0, **given):
-    """A row as a run on DeiT-Ti might give it."""
+    """A plausible row for DeiT-Ti."""
     plain = method == "none"
     gmacs = 1.2537 * (0.3 + 0.7 * keep)
     drop = 18 * (1 - keep) ** 1.5
@@ -64,7 +64,7 @@ def table(*rows):
 
 
 def comparison():
-    """Two methods at two keeps, one of them of two seeds, one that failed; one row is on the Pareto front."""
+    """Two methods at two keeps, one of them with two seeds, and one that failed; one row is on the Pareto front."""
     return table(
         row(),
         *(row("tome", keep, pareto=keep == 0.5) for keep in (0.5, 0.7)),
@@ -84,7 +84,7 @@ def drawn(rows, x="gmacs", width=3.3, **asked):
 
 
 def laid_out(rows, **settings):
-    """The same when everything has its place."""
+    """The figure and its panels after layout."""
     picture, panels = drawn(rows, **settings)
     picture.draw_without_rendering()
     return picture, panels
@@ -95,13 +95,13 @@ def texts(svg):
 
 
 def marks(svg):
-    """The markers inside of panels; those on their edges and in the legend are not clipped."""
+    """The number of markers inside panels, which are clipped, unlike ticks and those in the legend."""
     groups = ElementTree.parse(svg).iter(f"{SVG}g")
     return sum(len(group.findall(f"{SVG}use")) for group in groups if "clip-path" in group.attrib)
 
 
 def curves(panel):
-    """The points of each method's line; neither the plain model's nor the rings."""
+    """The points of each method's line, without the plain model and the rings."""
     lines = [line for line in panel.lines if line.get_marker() in MARKERS.values()]
     return [np.column_stack(line.get_data()) for line in lines if line.get_markerfacecolor() != "none"]
 
@@ -271,7 +271,7 @@ def of_all_kinds():
 
 
 def untex(text):
-    """What TeX would print of a cell."""
+    """The text that TeX would print for a cell."""
     signs = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textless": "<"}
     signs |= {"textgreater": ">", "textbar": "|", "ldots": "…"}
     text = re.sub(r"\\phantom\{[^}]*\}|\$", lambda found: found[0] if found[0] == "$" else "", text)
@@ -358,7 +358,7 @@ def test_the_command_draws_the_reference(here, capsys, x):
     assert f"fig.svg: {len(settings)} points" in capsys.readouterr().err
     assert set(rows["method"]) - {"none"} <= {re.sub(r"\(.*", "", text) for text in texts("fig.svg")}
     time, top1 = (settings[name].to_numpy() for name in ("latency_ms", "top1"))
-    as_good = (time[:, None] <= time) & (top1[:, None] >= top1)  # itself is
+    as_good = (time[:, None] <= time) & (top1[:, None] >= top1)  # including itself
     ringed = settings["pareto"].sum() if x == "gmacs" else (as_good.sum(axis=0) == 1).sum()
     assert marks("fig.svg") == len(settings) + ringed
     plot(results, x=x)

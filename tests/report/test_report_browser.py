@@ -1,4 +1,4 @@
-"""The report's page in a real browser: charts are drawn, the table sorts and filters, nothing is fetched or run."""
+"""The report's page in a real browser: charts, sorting and filtering work, nothing is fetched or executed."""
 
 import json
 import math
@@ -47,28 +47,28 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Opened:
-    """A page that was opened without a network, and all that it complained of or asked for."""
+    """A page opened without a network, with its console messages, errors and requests."""
 
     def __init__(self, browser: Any, file: Path, width: int = 1280, **settings: Any) -> None:
         viewport = {"width": width, "height": 900}
         self.context = browser.new_context(offline=True, viewport=viewport, **settings)
         self.page = self.context.new_page()
-        self.complaints: list[str] = []
+        self.messages: list[str] = []
         self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(file.as_uri())
         self.page.wait_for_selector("#rows-table.dataTable")
 
     def draw(self) -> None:
-        """Look at every chart, as one who reads down the page."""
+        """Scroll to every chart, so that it is drawn."""
         for chart in self.page.query_selector_all(".chart"):
             chart.scroll_into_view_if_needed()
             chart.wait_for_selector("svg.main-svg")
 
     def column(self, name: str, part: str = "textContent") -> list[str]:
-        """What a column shows, from above."""
+        """The texts of a column from top to bottom."""
         place = self.page.eval_on_selector_all(
             "#rows-table th", "(heads, n) => heads.findIndex(h => h.title === n)", name
         )
@@ -77,10 +77,10 @@ class Opened:
         return texts
 
     def numbers(self, name: str) -> list[float]:
-        """A column's numbers as they were measured: what is shown of them is rounded."""
+        """A column's exact numbers; the texts are rounded."""
         return [float(text) if text else -math.inf for text in self.column(name, "dataset.order")]
 
-    def click_head(self, name: str, order: str) -> None:
+    def click_heading(self, name: str, order: str) -> None:
         self.page.click(f"#rows-table th[title={name}]")
         self.page.wait_for_selector(f"#rows-table th[title={name}][aria-sort={order}]")
 
@@ -100,10 +100,10 @@ def test_all_charts_are_drawn_without_errors_or_requests(opened: Opened) -> None
     charts = opened.page.locator(".chart")
     assert charts.count() >= 5
     assert opened.page.locator(".chart:has(svg.main-svg)").count() == charts.count()
-    # Points and bars, not frames alone.
+    # The charts have points.
     assert opened.page.locator("#compute .scatterlayer .points path").count() >= len(read_table(REFERENCE)) / 3
     assert opened.page.eval_on_selector("#pictures img", "image => image.naturalWidth") == 900
-    assert opened.complaints == []
+    assert opened.messages == []
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
@@ -118,11 +118,11 @@ def test_clicking_a_heading_sorts_by_number(opened: Opened) -> None:
     for name in ("latency_ms", "gmacs", "delta_top1"):
         measured = sorted(table[name])
         assert opened.numbers(name) != pytest.approx(measured)
-        opened.click_head(name, "ascending")
+        opened.click_heading(name, "ascending")
         assert opened.numbers(name) == pytest.approx(measured)
-        opened.click_head(name, "descending")
+        opened.click_heading(name, "descending")
         assert opened.numbers(name) == pytest.approx(measured[::-1])
-    # Sorted as texts they would stand in another order.
+    # Sorting as text would give another order.
     texts = [text.split()[0] for text in opened.column("delta_top1")]
     assert texts != sorted(texts, reverse=True)
 
@@ -155,7 +155,7 @@ def test_the_page_fits_the_window(browser: Any, written: Path, width: int, schem
         "charts => charts.filter(c => c.querySelector('.main-svg').getBoundingClientRect().width > innerWidth).length"
     )
     assert one.page.eval_on_selector_all(".chart", wide) == 0
-    assert one.complaints == []
+    assert one.messages == []
     one.context.close()
 
 
@@ -196,12 +196,12 @@ def test_the_printed_page_has_all_charts_and_rows(browser: Any, written: Path) -
     assert printed["widest"] <= 703  # A4 within margins of 12 mm
     assert printed["rows"] == len(read_table(REFERENCE))
     assert not printed["dark"]
-    # Afterwards it is as it was.
+    # Afterwards the view is restored.
     assert one.page.evaluate("document.documentElement.classList.contains('dark')")
     assert len(one.column("method")) == 30
     widths = "charts => charts.map(c => c.querySelector('.main-svg').getBoundingClientRect().width - c.clientWidth)"
     assert all(abs(difference) < 1 for difference in one.page.eval_on_selector_all(".chart", widths))
-    assert one.complaints == []
+    assert one.messages == []
     one.context.close()
 
 
@@ -221,13 +221,13 @@ def test_hostile_names_are_shown_but_not_executed(browser: Any, tmp_path: Path) 
         one = Opened(browser, file, width)
         one.draw()
         assert HOSTILE in one.page.locator("#rows-table tbody").text_content()
-        one.click_head("method", "ascending")
+        one.click_heading("method", "ascending")
         one.page.locator("#rows input[type=search]").fill("onerror")
         assert len(one.column("method")) >= 3
         one.page.locator("#compute .points path").first.hover(force=True)
         one.page.wait_for_timeout(100)
         assert one.page.evaluate("window.__x") is None
         assert one.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert one.complaints == []
+        assert one.messages == []
         assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == []
         one.context.close()

@@ -32,7 +32,7 @@ PIXEL = bytes.fromhex(
 )
 VOID = {"meta", "link", "img", "br"}
 
-# Markup, quotes of both kinds, what ends scripts, entities, templates' and Plotly's own, then 10,000 letters.
+# Markup, quotes, the end of a script, entities, syntax of templates and Plotly, then 10,000 letters.
 HOSTILE = (
     "<script>window.__x = 1</script><img src=x onerror='window.__x = 1'>\"'></td></style><!-- &lt;b&gt; {{ 7 * 7 }} "
     '<b>bold</b> <a href="javascript:window.__x = 1">a</a> $x$ %{x} http://example.org/x '
@@ -47,7 +47,7 @@ class Element:
 
 
 class Reader(HTMLParser):
-    """All elements of a page with the text that stands directly in them."""
+    """All elements of a page with the text directly in them."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -75,12 +75,12 @@ class Reader(HTMLParser):
 
     @property
     def text(self) -> str:
-        """What a reader sees; scripts and styles are none of it."""
+        """The visible text, without scripts and styles."""
         return "\n".join(element.text for element in self.elements if element.name not in ("script", "style"))
 
     @property
     def skeleton(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-        """The page without its words: elements, where they are, and which attributes they have."""
+        """The structure of the page: elements with their paths and attribute names."""
         return [(element.name, element.path, tuple(sorted(element.attributes))) for element in self.elements]
 
 
@@ -92,7 +92,7 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """The page of that comparison, to which a picture was added."""
+    """The page of that comparison with an additional picture."""
     results = shutil.copytree(REFERENCE, tmp_path_factory.mktemp("real") / "embedded")
     (results / "tokens.png").write_bytes(PIXEL)
     return Reader(render_page(results))
@@ -110,8 +110,8 @@ def keep_records(directory: Path, kept: Callable[[dict[str, Any]], bool]) -> Non
     (directory / "records.jsonl").write_text("".join(f"{line}\n" for line in lines if kept(json.loads(line))))
 
 
-def say(directory: Path, text: str) -> None:
-    """Put a text into every place that a page takes texts from."""
+def insert_text(directory: Path, text: str) -> None:
+    """Put a text into every field that the page shows."""
 
     def change(plan: dict[str, Any]) -> None:
         plan["suite"] |= {"description": text, "data": text}
@@ -184,7 +184,7 @@ def table_cells(read: Reader, name: str) -> list[list[Element]]:
 
 
 def inside(read: Reader, name: str) -> list[Element]:
-    """What stands in the table of this name, up to the next one."""
+    """The elements inside the table with this id."""
     start = next(place for place, e in enumerate(read.elements) if e.attributes.get("id") == name)
     rest = read.elements[start + 1 :]
     end = next((place for place, e in enumerate(rest) if "table" not in e.path), len(rest))
@@ -193,16 +193,16 @@ def inside(read: Reader, name: str) -> list[Element]:
 
 def test_hostile_texts_are_escaped(results: Path) -> None:
     harmless = shutil.copytree(results, results.with_name("harmless"))
-    say(results, HOSTILE)
-    # As long, and of the same letters; a call is read as one, and here neither is.
-    say(harmless, re.sub(r"[^\w ]", ".", HOSTILE))
+    insert_text(results, HOSTILE)
+    # The same length and letters, without special characters; neither text can be parsed as a method call.
+    insert_text(harmless, re.sub(r"[^\w ]", ".", HOSTILE))
     (results / HOSTILE_FILE).write_bytes(PIXEL)
     (harmless / re.sub(r"[^\w .]", "-", HOSTILE_FILE)).write_bytes(PIXEL)
     read, plain = Reader(render_page(results)), Reader(render_page(harmless))
     assert read.skeleton == plain.skeleton
     shown = printable(HOSTILE)
     assert len(shown) > 10_000
-    # Description, images, device, platform, a method's name, parameters, a failure's, a skip's reason and a remark.
+    # Description, images, device, platform, method name, parameters, reasons of a failure and a skip, and a remark.
     assert read.text.count(shown) >= 9
     assert f"measure, with --plugins and the files that define {shown}" in read.text
     assert printable(HOSTILE_FILE) in [element.text for element in read.of("figcaption")]
@@ -254,7 +254,7 @@ def test_an_unfinished_page_says_what_is_missing_and_how_to_resume(results: Path
     commands = [element.text for element in read.of("code")]
     assert commands[0] == f"tokbench compare embedded --device cpu --out {results}"
     assert commands[0] in commands[1:]
-    # What is there already is shown.
+    # The numbers measured so far are shown.
     assert "MACs by component" in titles
     column = heads_of(read, "rows-table").index("status")
     assert [row[column].text for row in table_cells(read, "rows-table")].count("not measured yet") == waiting
@@ -314,7 +314,7 @@ def test_the_command_plans_the_same_cells(run: Run, results: Path) -> None:
     plan = json.loads((results / "plan.json").read_text())
     rerun = rerun_commands(plan, results)
     assert rerun.compare == f"tokbench compare embedded --device cpu --out {results}"
-    # The keys are of the versions that measured.
+    # The keys depend on the versions that measured.
     assert [without_keys(row) for row in cells(run, shlex.split(rerun.compare))] == list(
         map(without_keys, plan["rows"])
     )
@@ -333,7 +333,7 @@ def test_the_command_sets_everything_that_differs(run: Run) -> None:
     plan = {"suite": suite.model_dump(mode="json"), "device": "cpu", "rows": rows}
     rerun = rerun_commands(plan, Path("second"))
     assert rerun.suite == ""
-    # A cell's keys stand for all that its measurements depend on: the limit, the data, the time allowed.
+    # A cell's keys cover everything that its measurements depend on: the limit, the data, the time limit.
     assert cells(run, shlex.split(rerun.compare)) == rows
     told = shlex.split(rerun.compare)
     assert {flag for flag in told if flag.startswith("--")} == {f for f in flags if f.startswith("--")} | {"--out"}
@@ -376,7 +376,7 @@ def test_user_errors(results: Path) -> None:
 
 
 def cells(run: Run, command: list[str]) -> list[dict[str, Any]]:
-    """What a command would measure."""
+    """The cells that a command would measure."""
     assert command[0] == "tokbench"
     code, out, err = run(*command[1:], "--plan", "--json")
     assert code == 0, err

@@ -24,7 +24,7 @@ HOSTILE = "RuntimeError: [/] [bold]shape[/bold] <script>alert(1)</script> :smile
 
 
 def row(method="none", keep=1.0, **given):
-    """A row as a run on DeiT-Ti might give it."""
+    """A plausible row for DeiT-Ti."""
     plain = method == "none"
     gmacs = 1.2537 * (0.3 + 0.7 * keep)
     speedup = 1.2537 / gmacs
@@ -141,7 +141,7 @@ def test_headings_include_units():
 
 
 def test_columns_are_dropped_in_the_declared_order():
-    order = [key for key in DROPPED_FIRST if key not in ("setting", "method %")]  # as their heads are called
+    order = [key for key in DROPPED_FIRST if key not in ("setting", "method %")]  # the keys that equal their headings
     heads = [shown(comparison(), width).split("─")[0] for width in range(160, 70, -6)]
     seen = [[key for key in order if key in head] for head in heads]
     assert all(keys == order[len(order) - len(keys) :] for keys in seen)
@@ -192,7 +192,7 @@ def test_every_verdict_has_a_sign():
 
 
 def test_the_legend_relates_latency_and_speedup_where_both_are_shown():
-    note = "speedup compares paired runs; a row's latency is from its own minute"
+    note = "speedup compares paired runs; latencies are from different times"
     assert note in shown(comparison(), 120)
     assert note not in shown(comparison(), 80)  # too narrow for latencies
     assert note not in shown([row(**dict.fromkeys(TIMED)), row("tome", 0.7, **dict.fromkeys(TIMED))], 120)

@@ -1,4 +1,4 @@
-"""A run as it is seen on a terminal while it goes on: a real one, and a stored one record by record."""
+"""The live view of a run on the terminal: of a real run, and of a stored one replayed record by record."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Console:
 
 @pytest.fixture
 def planned(tmp_path: Path) -> Path:
-    """A directory with the reference's plan, and nothing measured."""
+    """A directory with the plan of the reference, without records."""
     shutil.copy(REFERENCE / "plan.json", tmp_path)
     return tmp_path
 
@@ -55,7 +55,7 @@ def written(console: Console) -> str:
 
 
 def screen(text: str) -> list[str]:
-    """The lines on a terminal after this was written to it, of which a live picture uses few controls."""
+    """The lines on a terminal after this text; it supports the control sequences that the live view uses."""
     lines, row, column = [""], 0, 0
     for token in re.findall(r"\x1b\[\??[\d;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", text):
         if token == "\r":
@@ -90,12 +90,12 @@ def rows_of(directory: Path) -> list[Record]:
 
 
 def records() -> list[Record]:
-    """What the reference's run wrote, in its order."""
+    """The records of the reference run, in order."""
     return [json.loads(line) for line in (REFERENCE / "records.jsonl").read_text().splitlines()]
 
 
 def replay(store: Store, progress: Progress) -> Iterator[Record]:
-    """Let a run happen once more: each record is yielded while it is the one that is being measured."""
+    """Replay the reference run, yielding each record while its measurement is running."""
     for kind, group in groupby(records(), key=lambda record: str(record["kind"])):
         task = progress.add_task(kind, total=None, kind=kind)
         for record in group:
@@ -130,10 +130,10 @@ def test_the_live_table_becomes_the_final_table(planned: Path, terminal: Console
                 row["keys"].get(kind) == key for row in rows
             ]
             assert f"now: {kind}" in "\n".join(shown)
-            assert len({len(line) for line in shown[: len(rows) + 1]}) == 1  # numbers stand below their heads
+            assert len({len(line) for line in shown[: len(rows) + 1]}) == 1  # numbers are aligned with their headings
             for old_cells, new_cells in zip(cells(before), cells(shown), strict=True):
                 for old, new in zip(old_cells, new_cells, strict=True):
-                    assert new == old or old.endswith("…")  # what is known stays
+                    assert new == old or old.endswith("…")  # known numbers stay
                     assert new != "…" or old == "…"
         end = picture(progress, height=100)
         assert f"{len(rows)} done" in end
@@ -206,7 +206,7 @@ def test_the_latest_failures_are_shown_below_fewer_rows(planned: Path, terminal:
 
 
 def many(directory: Path, count: int) -> list[Record]:
-    """A plan of so many rows, each with measurements of its own."""
+    """A plan with this many rows, each with its own measurements."""
     plain, *others = rows_of(directory)
     rows = [
         {**row, "seed": number, "keys": {kind: f"{kind} {number}" for kind in row["keys"]}}
@@ -223,7 +223,7 @@ def test_the_running_row_is_visible_on_a_small_terminal(planned: Path, terminal:
     for at in (0, 1, 7, 250, 487, 499):
         begin(progress, "macs", rows[at]["keys"]["macs"])
         shown = picture(progress, height=height)
-        assert len(shown) < max(height, 8)  # a line is left to the cursor
+        assert len(shown) < max(height, 8)  # one line is left for the cursor
         (row,) = [line.split() for line in shown if line.startswith("▶")]
         assert str(at) in row
         first, last = next(
@@ -272,7 +272,7 @@ def test_a_resumed_run_starts_with_the_stored_records(planned: Path, terminal: C
     progress = Watch(store, terminal)
     shown = picture(progress, height=100)
     assert shown[1].split()[-4:] == ["4.60", "…", "…", "…"]
-    # It will be tried again.
+    # It will be retried.
     assert "✗" not in "".join(shown)
     assert f"{len(rows)} waiting" in shown
     assert "time left: unknown" in shown
@@ -333,7 +333,7 @@ def test_the_pace_only_counts_this_run(planned: Path, terminal: Console) -> None
     rows = rows_of(planned)
     keys = list(dict.fromkeys(row["keys"]["macs"] for row in rows))
     store = Store(planned)
-    store.add("macs", keys[0], {"total": 1e9})  # by a run before
+    store.add("macs", keys[0], {"total": 1e9})  # by an earlier run
     progress = Watch(store, terminal)
     clock = [0.0]
     progress.get_time = lambda: clock[0]
@@ -418,7 +418,7 @@ def test_nothing_is_drawn_and_no_thread_runs_during_timing(tmp_path: Path, termi
     plugin.write_text(METHODS)
     settings = load_config()
     known, _ = discover([plugin])
-    # So precise that all of the time is used: several times the tenth of a second at which rich draws by itself.
+    # With this precision the time limit is used up: several times the interval of 0.1 s at which rich draws by itself.
     chosen: Record = {"methods": ["noting", "raising"], "keep": [0.5], "limit": 50, "device": "cpu", "batch_size": [2]}
     suite = settings.suite("embedded", {**chosen, "seconds": 0.3, "precision": 1e-9})
     prepared = prepare(plan(suite, settings, list(known)), suite)
@@ -436,7 +436,7 @@ def test_nothing_is_drawn_and_no_thread_runs_during_timing(tmp_path: Path, termi
     own = next(row for row in rows_of(store.directory) if row["method"] == "noting")
     timed = store.get("latency", own["keys"]["latency"])
     assert timed is not None
-    # All rounds and those of the warm-up saw one picture, at each of the three depths.
+    # Nothing was drawn during warm-up and all rounds, at each of the three depths.
     longest = max(len(list(group)) for _, group in groupby(position for position, _ in noted.SEEN))
     assert longest > 3 * len(timed["other_s"])
     assert all(alone for _, alone in noted.SEEN)

@@ -43,8 +43,8 @@ def compare_with_commit(
 
     Args:
         ref: The commit: a branch, tag or hash.
-        suite: What to measure them on. Of its methods, those that have changed are measured; if none has, all methods
-            that have changed, with their default parameters.
+        suite: What to measure them on. Its methods that have changed are measured; if it has none of them, all methods
+            that have changed are, with their default parameters.
         settings: The configuration, which may set parameters of methods.
         plugins: Files and folders of the user's own methods.
         thresholds: The changes that are allowed, and how long to measure.

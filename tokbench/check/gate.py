@@ -20,15 +20,8 @@ from tokbench.rows import RowId
 
 # The settings on which the answers depend to the last bit, and those on which times depend.
 ANSWER_SETTINGS = (
-    "device_name",
-    "threads",
-    "dtype",
-    "accuracy_batch",
-    "torch",
-    "timm",
-    "torchvision",
-    "pillow",
-    "numpy",
+    *("device_name", "threads", "dtype", "accuracy_batch"),
+    *("torch", "timm", "torchvision", "pillow", "numpy"),
 )
 TIME_SETTINGS = ("device", "device_name", "cpus", "threads")
 

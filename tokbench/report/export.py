@@ -20,25 +20,16 @@ from tokbench.stats.times import MIN_ROUNDS
 
 PARAMS = ("model", "method", "site", "schedule", "keep", "device", "dtype", "batch_size", "mode")
 EXTRA = (
-    *(
-        "tokens_per_block",
-        "attention_kernel",
-        "params_m",
-        "gmacs",
-        "gmacs_saved",
-        "speedup",
-        "speedup_lo",
-        "speedup_hi",
-    ),
-    *("verdict", "noise_floor", "other_load", "peak_mib", "delta_top1"),
+    *("tokens_per_block", "attention_kernel", "params_m", "gmacs", "gmacs_saved"),
+    *("speedup", "speedup_lo", "speedup_hi", "verdict", "noise_floor", "other_load", "peak_mib", "delta_top1"),
 )
 
 
 def pytest_benchmark_json(results: Results) -> dict[str, Any]:
     """The latencies of a results directory in the format of a stored pytest-benchmark run.
 
-    A benchmark's group is what its row is compared within (model, device, dtype, batch, schedule and keep), its name
-    method and parameters, its data the seconds of each round's batch. The rows of a stochastic method's seeds share
+    A benchmark's group consists of model, device, dtype, batch size, mode, schedule and keep; its name of method and
+    parameters; its data are the seconds of each round's batch. The rows of a stochastic method's seeds share
     one measured time and become one benchmark; its `extra_info` has the mean of their accuracies.
 
     Args:

@@ -138,7 +138,7 @@ def _timing_notes(rows: Sequence[RowValues], latency_shown: bool) -> list[str]:
         max((row[name] for row in rows if row[name] > 0), default=0) for name in ("noise_floor", "other_load")
     )
     return [
-        "speedup compares paired runs; a row's latency is from its own minute, so their ratio can differ"
+        "speedup compares paired runs; latencies are from different times, so their ratio can differ"
         if compared
         else "",
         f"noise floor {floor:.1f} %: the plain model timed against itself differed by at least this much"
