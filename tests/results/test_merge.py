@@ -1,4 +1,4 @@
-"""Directories measured apart, joined: what one run would have measured."""
+"""Directories that were measured separately are joined to what one run would have measured."""
 
 import json
 import shutil
@@ -9,18 +9,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from rich.progress import Progress
 
+from tokbench.comparison import plan_comparison
 from tokbench.config import load_config
 from tokbench.distributed.parts import share
 from tokbench.errors import UserError
-from tokbench.registry import discover
+from tokbench.results import load
+from tokbench.results.directory import Results, write_tables
 from tokbench.results.merge import merge
 from tokbench.results.store import Records, Store
-from tokbench.results.table import read_spectra, read_table, write_plan, write_results
-from tokbench.run.measure import run as measure
-from tokbench.run.plan import plan
-from tokbench.run.prepare import prepare
+from tokbench.run.bench import Silent
+from tokbench.run.measure import measure
+from tokbench.run.plan import write_plan
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -29,27 +29,26 @@ CHOSEN = {
     "keep": [0.7, 0.5],
     "seeds": [0, 1],
     "limit": 150,
-    "accuracy_batch": 10,  # two stretches, of 80 images and of 70
+    "accuracy_batch": 10,  # two shards, of 80 images and of 70
     "only": ["macs", "accuracy"],
     "device": "cpu",
 }
 
 
 def make(directory: Path, part: str = "1/1", known: Path | None = None, **changes: Any) -> Path:
-    """Measure a part of the comparison into a directory, but for what another one knows, and for memory."""
+    """Measure a part of the comparison into a directory, except for memory and for what another directory has."""
     config = load_config()
-    suite = config.suite("embedded", {**CHOSEN, **changes})
-    prepared = prepare(plan(suite, config, list(discover()[0])), suite)
+    prepared = plan_comparison(config.suite("embedded", {**CHOSEN, **changes}), config).prepared
     store = Store(directory)
-    write_plan(prepared, store)
+    write_plan(prepared, directory)
     own = share(prepared, part)
     for row in own.rows:
-        row.keys.pop("memory", None)  # it would be measured in processes of its own, which take seconds to start
+        row.keys.pop("memory", None)  # it would be measured in separate processes, which take seconds to start
     if known is not None:
         records = Records(known).all()
         store.add_all({place: records[place] for place in own.places()})
-    measure(own.of(prepared), store, Progress(disable=True), own.spans)
-    write_results(store)
+    measure(own.of(prepared), store, Silent(), own.shards)
+    write_tables(Results(directory, store))
     return directory
 
 
@@ -128,16 +127,16 @@ def assert_same(directory: Path, other: Path) -> None:
     ],
 )
 def test_what_is_joined_is_what_one_run_measures(made: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
-    table = merge([made / name for name in names], tmp_path / "joined")
+    table = merge([made / name for name in names], tmp_path / "joined").table
     assert_same(tmp_path / "joined", made / "whole")
-    pd.testing.assert_frame_equal(table, read_table(made / "whole"))
+    pd.testing.assert_frame_equal(table, load(made / "whole").table)
     joined, whole = (json.loads((folder / "plan.json").read_text()) for folder in (tmp_path / "joined", made / "whole"))
     assert joined["rows"] == whole["rows"]
     order = {name: sorted(joined["suite"][name]) for name in ("methods", "keep", "seeds", "only")}
     assert order == {name: sorted(whole["suite"][name]) for name in order}
 
 
-def test_a_part_says_what_it_lacks(run: Run, tmp_path: Path) -> None:
+def test_a_part_shows_what_is_not_measured_yet(run: Run, tmp_path: Path) -> None:
     (tmp_path / "tokbench.toml").write_text("[defaults]\naccuracy_batch = 10\n")
     quick = ["compare", "--methods", "grid_pooling", "--limit", "100", "--only", "macs,accuracy", "--keep", "0.5"]
     for number in (1, 2):
@@ -153,7 +152,7 @@ def test_a_part_says_what_it_lacks(run: Run, tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "joined/table.parquet")
     assert set(table["status"]) == {"ok"}
     assert set(table["images"]) == {100}
-    # Whoever goes on with it has nothing left to measure.
+    # A run that continues it has nothing left to measure.
     before = (tmp_path / "joined/records.jsonl").read_bytes()
     assert run(*quick, "--out", "joined")[0] == 0
     assert (tmp_path / "joined/records.jsonl").read_bytes() == before
@@ -176,11 +175,11 @@ def test_directories_can_be_added_one_by_one(made: Path, tmp_path: Path) -> None
     assert_same(tmp_path / "joined", made / "whole")
 
 
-def test_the_order_decides_on_the_rows_order_alone(made: Path, tmp_path: Path) -> None:
+def test_the_order_of_directories_changes_only_the_order_of_rows(made: Path, tmp_path: Path) -> None:
     names = ("grid", "keep-7", "random")
     tables = {}
     for number, order in enumerate(permutations(names)):
-        tables[order] = merge([made / name for name in order], tmp_path / str(number))
+        tables[order] = merge([made / name for name in order], tmp_path / str(number)).table
     settings = ["method", "keep", "seed"]
     first, *others = (table.sort_values(settings, ignore_index=True) for table in tables.values())
     for other in others:
@@ -191,26 +190,26 @@ def test_the_order_decides_on_the_rows_order_alone(made: Path, tmp_path: Path) -
         assert all(rows["keep"].is_monotonic_decreasing for _, rows in table.groupby("method"))
 
 
-def test_sessions_come_along(timed: tuple[Path, Path], tmp_path: Path) -> None:
-    table = merge(timed, tmp_path / "joined").set_index(["method", "seed"])
+def test_sessions_are_kept(timed: tuple[Path, Path], tmp_path: Path) -> None:
+    table = merge(timed, tmp_path / "joined").table.set_index(["method", "seed"])
     sessions = {place for place in Records(tmp_path / "joined").all() if place[0] == "noise"}
     assert len(sessions) == 2
     for directory, method in zip(timed, ("grid_pooling", "random_selection"), strict=True):
-        own = read_table(directory).set_index(["method", "seed"])
+        own = load(directory).table.set_index(["method", "seed"])
         pd.testing.assert_frame_equal(table.loc[[method]], own.loc[[method]])
         assert table.loc[method, "noise_floor"].notna().all()
 
 
-def test_of_two_sessions_of_a_row_one_is_taken_whatever_the_order(timed: tuple[Path, Path], tmp_path: Path) -> None:
-    plain = [read_table(directory).loc[0, "latency_ms"] for directory in timed]
+def test_of_two_sessions_the_same_is_kept_in_any_order(timed: tuple[Path, Path], tmp_path: Path) -> None:
+    plain = [load(directory).table.loc[0, "latency_ms"] for directory in timed]
     assert plain[0] != plain[1]
-    tables = [merge(order, tmp_path / str(number)) for number, order in enumerate((timed, timed[::-1]))]
+    tables = [merge(order, tmp_path / str(number)).table for number, order in enumerate((timed, timed[::-1]))]
     taken = {table.loc[0, "latency_ms"] for table in tables}
     assert len(taken) == 1
     assert taken <= set(plain)
 
 
-def test_every_machine_is_told_of(made: Path, copied: Callable[..., list[Path]], run: Run, tmp_path: Path) -> None:
+def test_every_machine_is_listed(made: Path, copied: Callable[..., list[Path]], run: Run, tmp_path: Path) -> None:
     one, two = copied("images-1", "images-2")
     edit(
         two / "environment.json", lambda environment: environment.update(measured="2100-01-01T00:00:00+00:00", cpus=99)
@@ -220,14 +219,14 @@ def test_every_machine_is_told_of(made: Path, copied: Callable[..., list[Path]],
         shutil.rmtree(tmp_path / "joined", ignore_errors=True)
         merge(order, tmp_path / "joined")
         merge([one, tmp_path / "joined"], tmp_path / "again")
-        told = [json.loads((tmp_path / name / "environment.json").read_text()) for name in ("joined", "again")]
-        assert told[0] == told[1]
+        listed = [json.loads((tmp_path / name / "environment.json").read_text()) for name in ("joined", "again")]
+        assert listed[0] == listed[1]
     own = [json.loads((directory / "environment.json").read_text()) for directory in (one, two)]
-    assert told[0]["machines"] == own
-    assert told[0]["measured"] == own[1]["measured"]
-    assert told[0]["cpus"] == " and ".join(sorted([str(own[0]["cpus"]), "99"]))
-    assert told[0]["versions"]["pillow"] == f"0.1 and {own[0]['versions']['pillow']}"
-    assert told[0]["versions"]["torch"] == own[0]["versions"]["torch"]
+    assert listed[0]["machines"] == own
+    assert listed[0]["measured"] == own[1]["measured"]
+    assert listed[0]["cpus"] == " and ".join(sorted([str(own[0]["cpus"]), "99"]))
+    assert listed[0]["versions"]["pillow"] == f"0.1 and {own[0]['versions']['pillow']}"
+    assert listed[0]["versions"]["torch"] == own[0]["versions"]["torch"]
     # The other commands read it like any.
     assert run("report", "joined")[0] == 0
     assert "0.1 and" in (tmp_path / "joined/report.html").read_text()
@@ -241,7 +240,7 @@ def test_spectra_are_joined_too(tmp_path: Path) -> None:
     merge([tmp_path / "one"], tmp_path / "joined")
     for name in ("spectra.csv", "reconstruction.csv"):
         assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-    assert not read_spectra(tmp_path / "joined").empty
+    assert not load(tmp_path / "joined").spectra.empty
 
 
 def test_exact_measurements_that_disagree_are_refused(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
@@ -264,7 +263,7 @@ def test_exact_measurements_that_disagree_are_refused(copied: Callable[..., list
             assert not (tmp_path / "joined").exists()
 
 
-def test_what_was_measured_under_unlike_conditions_is_refused(
+def test_rows_measured_under_different_conditions_are_refused(
     copied: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
     def another(plan: dict[str, Any]) -> None:
@@ -272,7 +271,9 @@ def test_what_was_measured_under_unlike_conditions_is_refused(
 
     one, two = copied("grid", "random")
     edit(two / "plan.json", another)
-    with pytest.raises(UserError, match=r"none at keep 1\.0 in digits_deit .* its accuracy depends on the data, the"):
+    with pytest.raises(
+        UserError, match=r"none at keep 1\.0 in digits_deit .* its accuracy depends on tokbench's code, the data"
+    ):
         merge([one, two], tmp_path / "joined")
     edit(two / "environment.json", lambda environment: environment.update(device_name="Abacus"))
     with pytest.raises(UserError, match=r"its accuracy depends on device_name .* and Abacus; join"):
@@ -296,19 +297,19 @@ def test_other_images_are_refused(copied: Callable[..., list[Path]], tmp_path: P
     one, two = copied("grid", "random")
     images = pd.read_parquet(two / "images.parquet")
     images.assign(image=images["image"] + "x").to_parquet(two / "images.parquet")
-    with pytest.raises(UserError, match="they were shown different images"):
+    with pytest.raises(UserError, match="they classified different images"):
         merge([one, two], tmp_path / "joined")
     (two / "images.parquet").unlink()
-    with pytest.raises(UserError, match="does not say which images it was shown: run its tokbench compare again"):
+    with pytest.raises(UserError, match="does not say which images were classified: run its tokbench compare again"):
         merge([one, two], tmp_path / "joined")
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
-    [("plan.json", "no results in"), ("environment.json", "cannot be read"), (None, "no results in")],
+    ("broken", "listed"),
+    [("plan.json", "no results in"), ("environment.json", "is missing"), (None, "no results in")],
 )
-def test_mistakes_are_told_in_a_line(
-    copied: Callable[..., list[Path]], run: Run, broken: str | None, told: str
+def test_mistakes_are_reported_in_one_line(
+    copied: Callable[..., list[Path]], run: Run, broken: str | None, listed: str
 ) -> None:
     one, two = copied("grid", "random")
     if broken is None:
@@ -317,7 +318,7 @@ def test_mistakes_are_told_in_a_line(
         (two / broken).unlink()
     code, out, err = run("merge", str(one), str(two), "--out", "joined")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert told in err
+    assert listed in err
     assert str(two) in err
 
 

@@ -51,7 +51,7 @@ def test_a_row_says_how_its_times_were_taken(run: Run, tmp_path: Path) -> None:
     for row, record in zip(table.to_dict("records"), records(tmp_path / "x", "latency").values(), strict=True):
         assert row["rounds"] == len(record["other_s"])
         assert row["latency_ms"] == pytest.approx(1e3 * np.median(record["other_s"]))
-        assert ("the suite's time was spent" in row["remarks"]) == (record["half_width"] > 0.01)
+        assert ("the time limit was reached" in row["remarks"]) == (record["half_width"] > 0.01)
         for name, least in (("p90", 64), ("p99", 662)):
             assert math.isnan(row[f"latency_ms_{name}"]) == (row["rounds"] < least)
 

@@ -108,8 +108,8 @@ def _join_plans(sources: Sequence[Source]) -> Plan:
         device=plans[0].device,
         images=next((plan.images for plan in plans if plan.images is not None), None),
         rows=tuple(_join_rows(sources)),
-        methods={name: info for plan in reversed(plans) for name, info in plan.methods.items()},
-        models={name: full for plan in reversed(plans) for name, full in plan.models.items()},
+        methods=dict(sorted({name: info for plan in plans for name, info in plan.methods.items()}.items())),
+        models=dict(sorted({name: full for plan in plans for name, full in plan.models.items()}.items())),
     )
 
 

@@ -1,4 +1,4 @@
-"""One pass for all cells: what is shared, what it takes of memory, and that it changes no answer."""
+"""Blocks that models share are computed once, within a bound of memory, and change no answer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def digits() -> VisionTransformer:
 
 
 @pytest.fixture(scope="module")
-def stretch(digits: VisionTransformer) -> list[Batch]:
+def shard(digits: VisionTransformer) -> list[Batch]:
     decoded = batches(image_set(), preprocessing_of(digits).pixels, batch_size=BATCH, workers=0, stop=3 * BATCH)
     return [batch for batch, _ in decoded]
 
@@ -62,8 +62,11 @@ def built(vit: VisionTransformer, method: str | None, site: str | None, schedule
     return DownsampledViT(vit, create(method), Schedule.parse(schedule, 0.6), site=site, seed=3).eval()
 
 
-def sharing(vit: VisionTransformer, stretch: list[Batch], room: int = ROOM) -> SharedBlocks:
-    return SharedBlocks(DownsampledViT(vit).eval(), stretch, image_ids(image_set().names), preprocessing_of(vit), room)
+def sharing(vit: VisionTransformer, shard: list[Batch], room: int = ROOM) -> SharedBlocks:
+    shared = SharedBlocks(DownsampledViT(vit).eval(), image_ids(image_set().names), preprocessing_of(vit), room)
+    for batch in shard:
+        shared.add(batch)
+    return shared
 
 
 def outcomes(model: DownsampledViT, shared: SharedBlocks) -> str:
@@ -84,66 +87,66 @@ def blocks_run(digits: VisionTransformer) -> Iterator[Counter[int]]:
 
 
 @pytest.mark.parametrize("room", [ROOM, 2**19, 0], ids=["for all", "for some batches", "for none"])
-def test_each_cell_says_what_it_says_alone(
-    digits: VisionTransformer, cells: list[DownsampledViT], stretch: list[Batch], room: int
+def test_each_model_answers_as_it_does_alone(
+    digits: VisionTransformer, cells: list[DownsampledViT], shard: list[Batch], room: int
 ) -> None:
     ids = image_ids(image_set().names)
     preprocessing = preprocessing_of(digits)
-    shared = sharing(digits, stretch, room)
+    shared = sharing(digits, shard, room)
     for cell in sorted(cells, key=lambda cell: cell.start):
-        for number, batch in enumerate(stretch):
+        for number, batch in enumerate(shard):
             own_ids = ids[batch.index]
             with torch.inference_mode():
                 images = preprocessing.normalise(batch.images, digits.patch_embed.proj.weight)
                 alone = cell(images, own_ids)
-                tokens = shared.entering(cell.start, number)
+                tokens = shared.tokens_at(cell.start, number)
                 together = cell.classify(cell.through(tokens, range(cell.start, 12), own_ids))
             assert torch.equal(alone, together)
 
 
-def test_cells_begin_where_they_differ_from_the_plain_model(cells: list[DownsampledViT]) -> None:
-    # Scores before block 3 are those of block 2, which has to say them.
+def test_models_start_where_they_differ_from_the_plain_model(cells: list[DownsampledViT]) -> None:
+    # Scores before block 3 are those of block 2, which must run with the method's hooks.
     assert [cell.start for cell in cells] == [3, 2, 3, 3, 3, 6, 0, 0, 12]
 
 
-def test_blocks_that_cells_share_run_once_a_batch(
-    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+def test_shared_blocks_run_once_per_batch(
+    digits: VisionTransformer, shard: list[Batch], blocks_run: Counter[int]
 ) -> None:
     three = [built(digits, method, None, "stages(at=3-6-9)") for method in ("tome", "token_pooling", "evit")]
-    shared = sharing(digits, stretch)
+    shared = sharing(digits, shard)
     for cell in [*three, DownsampledViT(digits).eval()]:
         outcomes(cell, shared)
     assert [blocks_run[depth] for depth in range(12)] == [3] * 3 + [12] * 9
 
 
-def test_without_room_every_cell_runs_all_of_its_blocks(
-    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+def test_without_room_every_model_runs_all_its_blocks(
+    digits: VisionTransformer, shard: list[Batch], blocks_run: Counter[int]
 ) -> None:
-    shared = sharing(digits, stretch, room=0)
+    shared = sharing(digits, shard, room=0)
     for _ in range(2):
         outcomes(built(digits, "tome", None, "stages(at=3-6-9)"), shared)
     assert [blocks_run[depth] for depth in range(12)] == [6] * 12
 
 
-def test_with_room_for_one_batch_the_others_run_anew(
-    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+def test_with_room_for_one_batch_the_others_are_computed_again(
+    digits: VisionTransformer, shard: list[Batch], blocks_run: Counter[int]
 ) -> None:
     with torch.inference_mode():
-        one = sharing(digits, stretch).entering(3, 0)
-    shared = sharing(digits, stretch, sum(part.nbytes for part in (one.x, one.size, one.owner)))
+        one = sharing(digits, shard).tokens_at(3, 0)
+    shared = sharing(digits, shard, sum(part.nbytes for part in (one.x, one.size, one.owner)))
     blocks_run.clear()
     for _ in range(2):
         outcomes(built(digits, "tome", None, "stages(at=3-6-9)"), shared)
     assert [blocks_run[depth] for depth in (0, 2, 3)] == [3 + 2, 3 + 2, 6]
 
 
-def test_what_is_sent_ahead_is_not_computed_again(
-    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+def test_what_was_computed_in_advance_is_not_computed_again(
+    digits: VisionTransformer, shard: list[Batch], blocks_run: Counter[int]
 ) -> None:
     tome = built(digits, "tome", None, "stages(at=3-6-9)")
-    alone = outcomes(tome, sharing(digits, stretch))
+    alone = outcomes(tome, sharing(digits, shard))
     blocks_run.clear()
-    shared = sharing(digits, stretch)
+    shared = sharing(digits, shard)
     for number in range(3):
         shared.advance(tome.start, number)
     assert [blocks_run[depth] for depth in range(12)] == [3] * 3 + [0] * 9
@@ -151,17 +154,17 @@ def test_what_is_sent_ahead_is_not_computed_again(
     assert [blocks_run[depth] for depth in range(12)] == [3] * 12
 
 
-def test_nothing_more_is_sent_ahead_when_there_is_no_room(
-    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+def test_nothing_is_computed_in_advance_without_room(
+    digits: VisionTransformer, shard: list[Batch], blocks_run: Counter[int]
 ) -> None:
-    shared = sharing(digits, stretch, room=0)
+    shared = sharing(digits, shard, room=0)
     for number in range(3):
         shared.advance(3, number)
     assert blocks_run[0] == 1
 
 
 class Big(Downsampler):
-    """Has no memory where three batches' tokens are held besides."""
+    """Runs out of memory while the tokens of three batches are held."""
 
     name = "big"
     site = "after_attention"
@@ -176,23 +179,23 @@ class Big(Downsampler):
         return tokens.select(torch.arange(keep).expand(tokens.x.shape[0], keep))
 
 
-def test_what_is_shared_goes_where_the_device_has_no_memory_for_it(
-    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+def test_shared_tokens_are_released_when_the_device_runs_out_of_memory(
+    digits: VisionTransformer, shard: list[Batch], blocks_run: Counter[int]
 ) -> None:
-    shared = sharing(digits, stretch)
+    shared = sharing(digits, shard)
     big = DownsampledViT(digits, Big(shared), Schedule.parse("stages(at=3)", 0.5)).eval()
-    alone = outcomes(big, sharing(digits, stretch))
+    alone = outcomes(big, sharing(digits, shard))
     for number in range(3):
         shared.advance(3, number)
     blocks_run.clear()
     assert outcomes(big, shared) == alone
-    assert blocks_run[0] == 3  # every batch anew, once
+    assert blocks_run[0] == 3  # every batch again, once
 
 
-def test_a_device_without_memory_for_what_is_shared_holds_nothing(
-    digits: VisionTransformer, stretch: list[Batch], blocks_run: Counter[int]
+def test_nothing_is_held_when_sharing_itself_runs_out_of_memory(
+    digits: VisionTransformer, shard: list[Batch], blocks_run: Counter[int]
 ) -> None:
-    shared = sharing(digits, stretch)
+    shared = sharing(digits, shard)
     shared.advance(3, 0)
 
     def exhausted(*_: object) -> None:
@@ -204,11 +207,11 @@ def test_a_device_without_memory_for_what_is_shared_holds_nothing(
     blocks_run.clear()
     shared.advance(3, 2)
     assert blocks_run[0] == 0
-    assert not shared.forgo()
+    assert not shared.stop_holding()
 
 
 class Scribbler(Downsampler):
-    """Writes into what it is given."""
+    """Writes into its input."""
 
     name = "scribbler"
     site = "before_block"
@@ -220,10 +223,10 @@ class Scribbler(Downsampler):
         return tokens.select(torch.arange(keep).expand(tokens.x.shape[0], keep))
 
 
-def test_a_method_that_writes_into_its_tokens_spoils_its_own_only(
-    digits: VisionTransformer, stretch: list[Batch]
+def test_a_method_that_writes_into_its_input_spoils_only_its_own_answers(
+    digits: VisionTransformer, shard: list[Batch]
 ) -> None:
-    shared = sharing(digits, stretch)
+    shared = sharing(digits, shard)
     tome = built(digits, "tome", None, "stages(at=3-6-9)")
     before = outcomes(tome, shared)
     spoilt = DownsampledViT(digits, Scribbler(), Schedule.parse("stages(at=3)", 0.5)).eval()
@@ -238,13 +241,13 @@ def test_pixels_are_normalised_as_timm_does_it(digits: VisionTransformer, tiny_v
         "mean": (0.48, 0.41, 0.3), "std": (0.2, 0.3, 0.21),
     }  # fmt: skip
     for model, size in ((digits, None), (vit, (57, 45))):
-        picture = image_set().reader.read(5)
-        picture = picture if size is None else picture.convert("RGB").resize(size)
+        image = image_set().reader.read(5)
+        image = image if size is None else image.convert("RGB").resize(size)
         own = preprocessing_of(model)  # type: ignore[arg-type]
-        pixels = own.pixels(picture)
+        pixels = own.pixels(image)
         assert pixels.dtype == torch.uint8
         assert tuple(pixels.shape) == own.shape
-        expected: Tensor = create_transform(**resolve_data_config({}, model=model))(picture)
+        expected: Tensor = create_transform(**resolve_data_config({}, model=model))(image)
         assert torch.equal(own.normalise(pixels[None], torch.empty(()))[0], expected)
 
 
@@ -255,7 +258,7 @@ def answers(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "correctness.parquet")
 
 
-def test_the_command_line_bounds_memory_and_keeps_images(run: Run, tmp_path: Path) -> None:
+def test_memory_bounds_and_cached_images_change_no_answer(run: Run, tmp_path: Path) -> None:
     for out, *more in (
         ("whole",),
         ("small", "--memory", "1"),
@@ -269,7 +272,7 @@ def test_the_command_line_bounds_memory_and_keeps_images(run: Run, tmp_path: Pat
     assert sum(file.is_file() for file in (tmp_path / "kept").rglob("*")) == 40 + 1  # and the tag
 
 
-def test_a_folder_that_cannot_keep_images_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_written_is_a_user_error(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     code, out, err = run(*COMMAND, "--cache", "file")
     assert (code, out) == (2, "")
