@@ -1,4 +1,4 @@
-"""What a command shows when a directory of results is complete."""
+"""What a command prints when its results are complete."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def conclude(table: pd.DataFrame, directory: Path, as_json: bool) -> None:
-    """Show a table, and what papers claim beside it.
+    """Print a table, with published numbers below it.
 
     Args:
-        table: Of `tokbench.results.table`.
-        directory: Where it lies.
+        table: The rows, as `tokbench.results.table` makes them.
+        directory: The results directory.
         as_json: Print the table as JSON and nothing else.
 
     Raises:
-        typer.Exit: With status 1, where a row failed.
+        typer.Exit: With status 1, if a row failed.
     """
     from tokbench.published.claims import beside
     from tokbench.report.terminal.published import render_claims
@@ -33,6 +33,6 @@ def conclude(table: pd.DataFrame, directory: Path, as_json: bool) -> None:
         console = open_console()
         render(table, console)
         render_claims(beside(table), console)
-        typer.echo(f"table.parquet, table.csv and the rest: {directory}")
+        typer.echo(f"table.parquet, table.csv and the raw records: {directory}")
     if any_failed(table):
         raise typer.Exit(1)
