@@ -1,6 +1,7 @@
 """Command-line options made from the settings of a suite."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from typer.main import get_command
 
 from tokbench.cli import app
+from tokbench.cli.check import AGAINST, TWO_RESULTS
 from tokbench.cli.options import (
     AT_HELP,
     HEADINGS,
@@ -65,7 +67,9 @@ def parameters(command: str) -> dict[str, Any]:
 
 def help_of(command: str, columns: str) -> list[str]:
     arguments = [sys.executable, "-m", "tokbench", *command.split(), "--help"]
-    printed = subprocess.run(arguments, capture_output=True, text=True, check=True, env={"COLUMNS": columns})
+    printed = subprocess.run(
+        arguments, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": columns}
+    )
     return printed.stdout.splitlines()
 
 

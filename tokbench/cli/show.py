@@ -31,7 +31,7 @@ DEFAULTS = {
     "keep": "0.7",
     "schedule": "stages(at=3-6-9)",
 }
-# One image at a time on the CPU; nothing is timed, and the default suite's own settings do not count.
+# One image at a time on the CPU, nothing timed; these replace the default suite's own settings.
 MEASURE_NOTHING = {
     "data": None,
     "device": "cpu",
