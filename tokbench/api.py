@@ -132,7 +132,8 @@ def compare(
     settings_file = load_config(None if config is None else Path(config))
     name = suite or settings_file.default_suite
     chosen = settings_file.suite(name, as_lists(settings))
-    comparison = plan_comparison(chosen, settings_file, [Path(path) for path in plugins])
+    own = [*settings_file.plugin_paths, *map(Path, plugins)]
+    comparison = plan_comparison(chosen, settings_file, own)
     watch = watch_in_place() if progress else unwatched
     results = carry_out(comparison, Path("results") / name if out is None else Path(out), fresh=fresh, watch=watch)
     for one in comparison.broken:

@@ -45,15 +45,15 @@ def plan_comparison(suite: Suite, config: Config, plugins: Sequence[Path] = ()) 
 
     Args:
         suite: What to compare.
-        config: Holds the methods' default parameters and more plugin paths.
+        config: Holds the methods' default parameters.
         plugins: The user's files and folders of methods.
 
     Raises:
         UserError: A setting is wrong, or a model, its weights, the device or the data cannot be opened.
     """
-    paths = (*config.plugin_paths, *plugins)
-    known, broken = discover(paths)
-    return Comparison(prepare(cells_of(suite, config, list(known), broken=bool(broken)), suite), paths, broken)
+    known, broken = discover(plugins)
+    cells = cells_of(suite, config, list(known), broken=bool(broken))
+    return Comparison(prepare(cells, suite), tuple(plugins), broken)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`tokbench.toml`: suites, defaults, methods' parameters and plugin paths, read and checked."""
+"""Reading `tokbench.toml`: suites, defaults, parameters of methods, plugin paths and the thresholds of `check`."""
 
 from __future__ import annotations
 
@@ -22,42 +22,76 @@ Keep = Annotated[float, Field(gt=0, le=1)]
 
 
 class Suite(BaseModel):
-    """A named set of cells: the product of its lists."""
+    """A named set of cells: the product of its lists.
+
+    The descriptions are also the help texts of the command-line options.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    description: str = ""
-    models: tuple[str, ...] = Field(min_length=1)
+    description: str = Field("", description="One sentence about the suite.")
+    models: tuple[str, ...] = Field(
+        min_length=1, description="timm ViT models, or digits_deit, which comes with tokbench."
+    )
     methods: tuple[str, ...] = Field(
         min_length=1,
-        description="name or name(parameter=value,...); 'all' takes every method",
+        description="Methods, as name or name(parameter=value,...), or all.",
     )
-    keep: tuple[Keep, ...] = Field((0.7,), min_length=1)
-    schedule: str = Field("stages(at=3-6-9)", description="or 'published': each method's own")
-    site: Site | None = Field(None, description="overrides the methods' own")
-    data: str | None = Field(None, description="'embedded', a folder, a .tar, a .parquet or hfds/NAME")
+    keep: tuple[Keep, ...] = Field(
+        (0.7,), min_length=1, description="Fractions of the patch tokens that each reduction keeps."
+    )
+    schedule: str = Field(
+        "stages(at=3-6-9)",
+        description="Where and how much to reduce: stages(at=3-6-9), every_block, every_block(r=13), "
+        "explicit(counts=...), budget(0.7), or published for each method's own.",
+    )
+    site: Site | None = Field(
+        None,
+        description="Where in a block to reduce: before_block, after_attention or after_block; "
+        "default: each method's own.",
+    )
+    data: str | None = Field(
+        None,
+        description="Labelled images: embedded, a folder with one subfolder per synset id, a .tar, a .parquet or "
+        "hfds/NAME.",
+    )
     weights: Literal["random"] | Path | None = Field(
-        None, description="a .safetensors or .pth for the one model, or 'random'; else timm's hub"
+        None,
+        description="A .safetensors or .pth file for the model, or random; default: timm's pretrained weights.",
     )
-    limit: int | None = Field(None, ge=1, description="measure accuracy on so many images, evenly spaced")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    dtype: Dtype = "fp32"
-    batch_size: tuple[pydantic.PositiveInt, ...] = Field((32,), min_length=1, description="of the timed batches")
-    accuracy_batch: pydantic.PositiveInt = Field(50, description="images a batch when accuracy is measured")
-    workers: pydantic.NonNegativeInt = Field(0, description="processes that decode images")
-    cache: Path | None = Field(None, description="a folder that keeps preprocessed images for the next run")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Measure accuracy on this many images, evenly spaced; default: all.",
+    )
+    device: str = Field("auto", description="Where models run: auto, cpu, cuda or cuda:N.")
+    dtype: Dtype = Field("fp32", description="Precision of the models: fp32, bf16 or fp16.")
+    batch_size: tuple[pydantic.PositiveInt, ...] = Field(
+        (32,), min_length=1, description="Batch sizes to time, in images."
+    )
+    accuracy_batch: pydantic.PositiveInt = Field(50, description="Batch size for accuracy, in images.")
+    workers: pydantic.NonNegativeInt = Field(0, description="Processes that decode images.")
+    cache: Path | None = Field(None, description="A folder to keep preprocessed images in for later runs.")
     memory: pydantic.PositiveInt = Field(
-        1024, description="MiB of decoded images that wait, and as many of tokens that cells share, at most"
+        1024, description="Memory for decoded images, in MiB; tokens that rows share may take as much again."
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of the stochastic methods")
-    only: tuple[Measurement, ...] = Field(("macs", "latency", "accuracy"), min_length=1)
-    mode: tuple[Mode, ...] = Field(("eager",), min_length=1, description="how timed models run")
-    seconds: pydantic.PositiveFloat = Field(1.0, description="of timing a row at most; ten rounds are always taken")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds for stochastic methods.")
+    only: tuple[Measurement, ...] = Field(
+        ("macs", "latency", "accuracy"), min_length=1, description="Measure only these: macs, latency, accuracy."
+    )
+    mode: tuple[Mode, ...] = Field(
+        ("eager",), min_length=1, description="How timed models run: eager, compile, cudagraph."
+    )
+    seconds: pydantic.PositiveFloat = Field(
+        1.0, description="Time limit per row, in seconds; at least ten rounds are always timed."
+    )
     precision: pydantic.NonNegativeFloat = Field(
-        0.01, description="a row is timed until the half width of its speedup's interval is this fraction"
+        0.01,
+        description="Stop timing a row once its speedup is known to within this fraction (half the width of its "
+        "95 % interval).",
     )
-    threads: pydantic.PositiveInt | None = Field(None, description="of the CPU for computing; default: torch's own")
-    analyse: bool = Field(False, description="measure redundancy besides: spectra and reconstruction errors")
+    threads: pydantic.PositiveInt | None = Field(None, description="CPU threads for computing; default: PyTorch's.")
+    analyse: bool = Field(False, description="Also measure redundancy: token spectra and reconstruction errors.")
 
 
 def as_lists(settings: dict[str, Any]) -> dict[str, Any]:
@@ -73,23 +107,27 @@ def as_lists(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Check(BaseModel):
-    """What `tokbench check` lets pass, and how long it measures."""
+    """The thresholds of `tokbench check`, and how long it measures."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gmacs: pydantic.NonNegativeFloat = Field(default=0.0, description="percent that they may grow by")
+    gmacs: pydantic.NonNegativeFloat = Field(default=0.0, description="Largest allowed increase, in percent.")
     top1: pydantic.NonNegativeFloat = Field(
-        default=0.5, description="points that may be lost, where machines are unlike"
+        default=0.5, description="Largest allowed loss in points, if machines or versions differ; otherwise 0."
     )
-    speedup: pydantic.NonNegativeFloat = Field(default=5.0, description="percent of slowdown that may stay in doubt")
-    seconds: pydantic.PositiveFloat = Field(default=10.0, description="of timing two versions of a row with --against")
+    speedup: pydantic.NonNegativeFloat = Field(
+        default=5.0, description="Largest slowdown that may remain undecided, in percent."
+    )
+    seconds: pydantic.PositiveFloat = Field(
+        default=10.0, description="Time limit per row, in seconds, for timing two versions of a method."
+    )
     precision: pydantic.NonNegativeFloat = Field(
-        default=0.01, description="half width at which that timing stops earlier"
+        default=0.01, description="Half width of the interval at which that timing stops early, as a fraction."
     )
 
 
 class Config(BaseModel):
-    """All of a `tokbench.toml`, laid over the packaged one."""
+    """A `tokbench.toml`, merged over the packaged one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -102,11 +140,11 @@ class Config(BaseModel):
 
     @property
     def plugin_paths(self) -> tuple[Path, ...]:
-        """Folders and files of the user's own methods."""
+        """Files and folders with the user's own methods."""
         return self.plugins.get("paths", ())
 
     def suite(self, name: str, overrides: dict[str, Any]) -> Suite:
-        """A suite with the defaults below it and the command line's settings above it.
+        """A suite: its own settings over the defaults, and the overrides over both.
 
         Args:
             name: The suite.
@@ -120,71 +158,72 @@ class Config(BaseModel):
         try:
             return Suite(**{**self.defaults, **self.suites[name], **overrides})
         except pydantic.ValidationError as error:
-            raise UserError(f"suite '{name}': {_explain(error, list(Suite.model_fields))}") from None
+            raise UserError(f"suite '{name}': {_first_error(error, list(Suite.model_fields))}") from None
 
 
 def load_config(path: Path | None = None) -> Config:
-    """Read the packaged `tokbench.toml` and lay the user's over it.
+    """Read the packaged `tokbench.toml` and merge the user's over it.
 
     Args:
-        path: The user's file; None takes the current folder's, where there is one.
+        path: The user's file; None takes the one in the current folder, if there is one.
 
     Raises:
-        UserError: The file is missing, is no TOML, or has an unknown key or a wrong type.
+        UserError: The file is missing, is not valid TOML, or has an unknown key or a wrong type.
     """
     if path is not None and not path.is_file():
-        raise UserError(f"no config file at {path}: --config names a {FILE_NAME}")
+        raise UserError(f"no config file at {path}: give a {FILE_NAME} with --config")
     packaged = _read(importlib.resources.files("tokbench").joinpath(FILE_NAME).read_text(encoding="utf-8"), FILE_NAME)
     own = path or Path(FILE_NAME)
-    user = _absolute(_read(own.read_text(encoding="utf-8"), str(own)), own.parent) if own.is_file() else {}
+    user = _resolve_paths(_read(own.read_text(encoding="utf-8"), str(own)), own.parent) if own.is_file() else {}
     try:
-        return Config(**_lay_over(packaged, user))
+        return Config(**_merge(packaged, user))
     except pydantic.ValidationError as error:
-        raise UserError(f"{own}: {_explain(error, [*Config.model_fields, *Check.model_fields])}") from None
+        raise UserError(f"{own}: {_first_error(error, [*Config.model_fields, *Check.model_fields])}") from None
 
 
 def _read(text: str, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is no valid TOML: {error}") from None
+        raise UserError(f"{name} is not valid TOML: {error}") from None
 
 
-def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Tables are merged key by key; anything else is replaced."""
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge tables key by key; any other value replaces the one below."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _lay_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 
-def _absolute(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A file's paths are relative to the file."""
-
-    def settle(table: Any) -> Any:
-        if not isinstance(table, dict):
-            return table
-        settled = dict(table)
-        for key in ("data", "weights", "cache"):
-            value = settled.get(key)
-            if isinstance(value, str) and value not in (EMBEDDED, RANDOM) and not value.startswith("hfds/"):
-                settled[key] = str(folder / Path(value).expanduser())
-        return settled
-
-    settled = dict(config)
-    if "defaults" in settled:
-        settled["defaults"] = settle(settled["defaults"])
-    if isinstance(settled.get("suites"), dict):
-        settled["suites"] = {name: settle(suite) for name, suite in settled["suites"].items()}
-    plugins = settled.get("plugins")
+def _resolve_paths(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The paths in a config file are relative to the file's folder."""
+    resolved = dict(config)
+    if "defaults" in resolved:
+        resolved["defaults"] = _resolve_suite(resolved["defaults"], folder)
+    if isinstance(resolved.get("suites"), dict):
+        resolved["suites"] = {name: _resolve_suite(suite, folder) for name, suite in resolved["suites"].items()}
+    plugins = resolved.get("plugins")
     if isinstance(plugins, dict) and isinstance(plugins.get("paths"), list):
         paths = [str(folder / Path(path).expanduser()) if isinstance(path, str) else path for path in plugins["paths"]]
-        settled["plugins"] = {**plugins, "paths": paths}
-    return settled
+        resolved["plugins"] = {**plugins, "paths": paths}
+    return resolved
 
 
-def _explain(error: pydantic.ValidationError, known: list[str]) -> str:
+def _resolve_suite(suite: Any, folder: Path) -> Any:
+    """Resolve the paths of one table of settings; pydantic reports later what is not a table."""
+    if not isinstance(suite, dict):
+        return suite
+    resolved = dict(suite)
+    for key in ("data", "weights", "cache"):
+        value = resolved.get(key)
+        if isinstance(value, str) and value not in (EMBEDDED, RANDOM) and not value.startswith("hfds/"):
+            resolved[key] = str(folder / Path(value).expanduser())
+    return resolved
+
+
+def _first_error(error: pydantic.ValidationError, known: list[str]) -> str:
     problem = error.errors()[0]
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])

@@ -1,7 +1,8 @@
-"""The command line, as a user types it."""
+"""The command line, as a user runs it."""
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ QUICK = ["compare", "--limit", "200", "--keep", "0.5", "--seeds", "0,1", "--meth
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_a_comparison_makes_a_table_of_every_cell(run: Run, tmp_path: Path) -> None:
+def test_a_comparison_has_a_row_for_every_cell(run: Run, tmp_path: Path) -> None:
     code, out, err = run(*QUICK, "--out", "results/x")
     assert (code, err) == (0, "")
     table = pd.read_parquet(tmp_path / "results/x/table.parquet")
@@ -45,7 +46,7 @@ def test_a_comparison_makes_a_table_of_every_cell(run: Run, tmp_path: Path) -> N
     assert read_back["top1"].tolist() == pytest.approx(table["top1"].tolist())
 
 
-def test_correctness_is_kept_image_by_image(run: Run, tmp_path: Path) -> None:
+def test_correctness_is_stored_for_each_image(run: Run, tmp_path: Path) -> None:
     run(*QUICK, "--only", "accuracy", "--out", "x")
     table = pd.read_parquet(tmp_path / "x/table.parquet")
     answers = pd.read_parquet(tmp_path / "x/correctness.parquet")
@@ -57,7 +58,7 @@ def test_correctness_is_kept_image_by_image(run: Run, tmp_path: Path) -> None:
         assert (100 * own["top1"].mean(), 100 * own["top5"].mean()) == pytest.approx((row["top1"], row["top5"]))
 
 
-def test_the_second_run_measures_nothing_and_changes_measure_themselves_alone(run: Run, tmp_path: Path) -> None:
+def test_a_second_run_measures_only_what_is_missing(run: Run, tmp_path: Path) -> None:
     def records() -> list[dict[str, str]]:
         return [json.loads(line) for line in (tmp_path / "x/records.jsonl").read_text().splitlines()]
 
@@ -75,7 +76,7 @@ def test_the_second_run_measures_nothing_and_changes_measure_themselves_alone(ru
     assert len(records()) == len(before)
 
 
-def test_json_is_all_that_is_printed(run: Run) -> None:
+def test_json_output_is_only_json(run: Run) -> None:
     code, out, err = run(*QUICK, "--only", "macs", "--out", "x", "--json")
     rows = json.loads(out)
     assert (code, err) == (0, "")
@@ -105,8 +106,8 @@ def test_lists_are_json_arrays(run: Run, what: str, name: str) -> None:
 
 
 @pytest.fixture
-def things(tmp_path: Path) -> Path:
-    """Files and folders to make mistakes with."""
+def wrong_files(tmp_path: Path) -> Path:
+    """Files and folders for wrong commands."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("hello")
     (tmp_path / "key.toml").write_text("[suites.embedded]\nkeeep = [0.5]\n")
@@ -155,8 +156,15 @@ MISTAKES = {
     "compare --at 3,99": "depth 99 is outside",
     "compare --at 9,3": "rising",
     "compare --at 3 --schedule every_block": "one of the two",
+    "compare --at 3,x": "expected depths, as in --at 3,6,9",
     "compare --schedule stage": "did you mean 'stages'",
-    "compare --schedule every_block(r=3) --keep 0.5": "leave --keep out",
+    "compare --schedule stages(at=3,6,9)": "join numbers by hyphens, as in stages(at=3-6-9)\n",
+    "compare --schedule stages(at=[3,6,9],keep=0.5)": "as in stages(at=3-6-9,keep=0.5)\n",
+    "compare --schedule explicit(counts=98,49,at=3-6)": "as in explicit(counts=98-49,at=3-6)\n",
+    "compare --keep '0.7 0.5'": "separate items by commas, as in --keep 0.7,0.5\n",
+    "compare --methods 'tome evit'": "as in --methods tome,evit\n",
+    "compare --part 1/2 --ray local": "--part is for independent machines",
+    "compare --schedule every_block(r=3) --keep 0.5": "drop --keep",
     "compare --site nowhere": "'before_block'",
     "compare --methods score_pruning --site before_block --at 0": "depth 0 has none",
     "compare --plugins nowhere.py": "no plugin at nowhere.py",
@@ -164,19 +172,23 @@ MISTAKES = {
     "compare --config key.toml": "did you mean 'keep'",
     "compare --config type.toml": "keep",
     "compare --config table.toml": "did you mean 'suites'",
-    "compare --config syntax.toml": "no valid TOML",
+    "compare --config syntax.toml": "not valid TOML",
     "compare --config method.toml": "did you mean 'token_pooling'",
     "compare --config parameter.toml": "its parameters are",
     "compare --limit 10 --only macs --out file/x": "--out",
     "compare --bogus": "--bogus",
     "compair": "compair",
     "list everything": "methods",
+    "list models --claims": "tokbench list claims",
+    "list methods --methods tome": "tokbench list claims --methods tome",
+    "list claims --methods tone": "did you mean 'tome'",
+    "list claims --models DeiTS": "did you mean 'DeiT-S'",
 }
 
 
 @pytest.mark.parametrize("command", MISTAKES)
-def test_a_mistake_is_told_in_one_line_with_exit_code_2(run: Run, things: Path, command: str) -> None:
-    code, out, err = run(*command.split())
+def test_user_errors_are_one_line_with_exit_code_2(run: Run, wrong_files: Path, command: str) -> None:
+    code, out, err = run(*shlex.split(command))
     assert code == 2, err
     assert out == ""
     assert err.startswith("tokbench: ")
@@ -234,7 +246,7 @@ class BadSetup(Downsampler):
 '''
 
 
-def test_a_broken_method_costs_its_own_rows_only(run: Run, tmp_path: Path) -> None:
+def test_a_broken_method_fails_only_its_own_rows(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(BROKEN_METHODS)
     (tmp_path / "worse.py").write_text("import nothing_of_this_name\n")
     methods = "raises,nan,shape,count,setup,grid_pooling"
@@ -258,7 +270,7 @@ def test_a_broken_method_costs_its_own_rows_only(run: Run, tmp_path: Path) -> No
     assert "out of ideas [/] <script>" in out
 
 
-def test_killed_in_the_middle_and_run_again_gives_what_an_undisturbed_run_gives(tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     command = [
         *TOKBENCH, "compare", "--limit", "800", "--keep", "0.5,0.25", "--seeds", "0,1",
         "--methods", "grid_pooling,random_selection,score_pruning", "--only", "macs,accuracy",
@@ -284,23 +296,23 @@ def test_killed_in_the_middle_and_run_again_gives_what_an_undisturbed_run_gives(
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
 
-def test_ctrl_c_says_that_nothing_is_lost(tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_resume(tmp_path: Path) -> None:
     command = [*TOKBENCH, "compare", "--methods", "random_selection", "--out", "x"]
     records = tmp_path / "x/records.jsonl"
-    # Where the tests run in the background, their own SIGINT is ignored, and so would be the child's.
-    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    # If the tests run in the background, they ignore SIGINT, and the child process would too.
+    default_sigint = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=tmp_path, stderr=pipe, text=True, preexec_fn=listening) as process:
+    with subprocess.Popen(command, cwd=tmp_path, stderr=pipe, text=True, preexec_fn=default_sigint) as process:
         while process.poll() is None and (not records.exists() or records.stat().st_size == 0):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.strip().splitlines()[-1].startswith("tokbench: stopped; what was measured is kept")
+    assert err.strip().splitlines()[-1].startswith("tokbench: stopped; finished measurements are kept")
     assert "Traceback" not in err
 
 
-def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
+def test_help_does_not_import_torch(tmp_path: Path) -> None:
     program = "import sys, tokbench.cli; print('torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert printed.stdout == "False\n"
@@ -308,7 +320,7 @@ def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
     assert "Example:" in shown.stdout
 
 
-def test_a_pipe_that_takes_ascii_only_gets_its_table(tmp_path: Path) -> None:
+def test_an_ascii_pipe_gets_the_table(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
     command = [*TOKBENCH, *QUICK, "--only", "macs,accuracy", "--out", "x"]
     printed = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path, env=environment)
@@ -317,7 +329,7 @@ def test_a_pipe_that_takes_ascii_only_gets_its_table(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_the_users_file_is_laid_over_the_packaged_one(run: Run, tmp_path: Path) -> None:
+def test_the_users_config_is_merged_over_the_packaged_one(run: Run, tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods/first_tokens.py").write_text(
         "import torch\nfrom tokbench import Downsampler, register\n\n\n"

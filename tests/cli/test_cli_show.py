@@ -1,4 +1,4 @@
-"""`tokbench show`, with the embedded model on pictures made on the spot."""
+"""`tokbench show` with the embedded model."""
 
 import json
 from collections.abc import Callable
@@ -46,11 +46,11 @@ def digit(tmp_path: Path) -> Path:
 def shown(run: Run, *arguments: str) -> list[dict[str, Any]]:
     code, out, err = run("show", *arguments, *DIGITS, "--json")
     assert (code, err) == (0, "")
-    told: list[dict[str, Any]] = json.loads(out)
-    return told
+    sheets: list[dict[str, Any]] = json.loads(out)
+    return sheets
 
 
-def test_a_picture_is_written_whole_and_beside_nothing(run: Run, digit: Path, tmp_path: Path) -> None:
+def test_only_a_complete_png_is_written(run: Run, digit: Path, tmp_path: Path) -> None:
     Image.effect_noise((300, 200), 80).convert("RGB").save(tmp_path / "photo.jpg")
     settings = ("--methods", METHODS, "--schedule", "every_block(r=5)", "--out", "x.png")
     code, out, err = run("show", "digit.png", "photo.jpg", *DIGITS, *settings)
@@ -61,47 +61,47 @@ def test_a_picture_is_written_whole_and_beside_nothing(run: Run, digit: Path, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digit.png", "photo.jpg", "x.png"]
 
 
-def test_the_counts_are_the_tables(run: Run, digit: Path) -> None:
+def test_token_counts_equal_those_of_the_table(run: Run, digit: Path) -> None:
     settings = ("--keep", "0.4", "--at", "2,9", "--site", "after_attention")
     code, out, _ = run("compare", *DIGITS, "--methods", METHODS, "--only", "macs", "--seeds", "0", *settings, "--json")
     assert code == 0
     table = json.loads(out)
-    told = shown(run, "digit.png", "--methods", METHODS, *settings)
-    assert [one["tokens_per_block"] for one in told] == [row["tokens_per_block"] for row in table]
-    for one, row in zip(told, table, strict=True):
+    sheets = shown(run, "digit.png", "--methods", METHODS, *settings)
+    assert [one["tokens_per_block"] for one in sheets] == [row["tokens_per_block"] for row in table]
+    for one, row in zip(sheets, table, strict=True):
         assert one["method"].startswith("plain model" if row["method"] == "none" else row["method"])
-    assert len({one["tokens_per_block"] for one in told}) == 5  # random selection leaves as many as token pooling
+    assert len({one["tokens_per_block"] for one in sheets}) == 5  # random selection leaves as many as token pooling
 
 
-def test_the_plain_model_reads_the_digit(run: Run, digit: Path) -> None:
+def test_the_plain_model_recognizes_the_digit(run: Run, digit: Path) -> None:
     plain, _ = shown(run, "digit.png", "--methods", "evit")
     assert plain["classes"][0]["index"] == image_set().labels[0]
     assert [one["name"] for one in plain["classes"]] == [str(one["index"]) for one in plain["classes"]]
     assert sum(one["probability"] for one in plain["classes"]) <= 1 + 1e-6
 
 
-def test_each_image_is_shown_in_the_order_given(run: Run, digit: Path, tmp_path: Path) -> None:
+def test_images_are_shown_in_the_given_order(run: Run, digit: Path, tmp_path: Path) -> None:
     image_set().reader.read(1).save(tmp_path / "other.png")
-    told = shown(run, "other.png", "digit.png", "other.png", "--methods", "random_selection")
-    assert [one["image"] for one in told] == ["other.png"] * 2 + ["digit.png"] * 2 + ["other.png"] * 2
-    assert told[:2] == told[4:]
-    assert told[2:4] == shown(run, "digit.png", "--methods", "random_selection")
-    assert told != shown(run, "other.png", "digit.png", "other.png", "--methods", "random_selection", "--seed", "1")
+    sheets = shown(run, "other.png", "digit.png", "other.png", "--methods", "random_selection")
+    assert [one["image"] for one in sheets] == ["other.png"] * 2 + ["digit.png"] * 2 + ["other.png"] * 2
+    assert sheets[:2] == sheets[4:]
+    assert sheets[2:4] == shown(run, "digit.png", "--methods", "random_selection")
+    assert sheets != shown(run, "other.png", "digit.png", "other.png", "--methods", "random_selection", "--seed", "1")
 
 
-def test_a_photograph_lying_on_its_side_is_put_upright(run: Run, digit: Path, tmp_path: Path) -> None:
+def test_exif_rotation_is_applied(run: Run, digit: Path, tmp_path: Path) -> None:
     with Image.open(digit) as upright:
         exif = upright.getexif()
-        exif[0x0112] = 6  # to be turned clockwise by 90 degrees
-        upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
-    upright_told, lying_told = (shown(run, name, "--methods", "evit") for name in ("digit.png", "lying.png"))
-    assert [one["classes"] for one in lying_told] == [one["classes"] for one in upright_told]
+        exif[0x0112] = 6  # rotate clockwise by 90 degrees
+        upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "rotated.png", exif=exif)
+    upright_sheets, rotated_sheets = (shown(run, name, "--methods", "evit") for name in ("digit.png", "rotated.png"))
+    assert [one["classes"] for one in rotated_sheets] == [one["classes"] for one in upright_sheets]
 
 
-def test_parameters_tell_variants_apart(run: Run, digit: Path) -> None:
+def test_variants_are_labelled_with_their_parameters(run: Run, digit: Path) -> None:
     methods = "token_pooling(algorithm=kmeans),token_pooling(algorithm=kmedoids),evit"
-    told = shown(run, "digit.png", "--methods", methods, "--keep", "0.5")
-    assert [one["method"] for one in told] == [
+    sheets = shown(run, "digit.png", "--methods", methods, "--keep", "0.5")
+    assert [one["method"] for one in sheets] == [
         "plain model",
         "token_pooling algorithm=kmeans keep 0.5",
         "token_pooling algorithm=kmedoids keep 0.5",
@@ -109,14 +109,14 @@ def test_parameters_tell_variants_apart(run: Run, digit: Path) -> None:
     ]
 
 
-def test_an_untrained_method_is_drawn_and_says_so(run: Run, digit: Path) -> None:
-    _, sinkhorn = told = shown(run, "digit.png", "--methods", "sinkhorn", "--keep", "0.5")
+def test_an_untrained_method_is_drawn_and_marked(run: Run, digit: Path) -> None:
+    _, sinkhorn = sheets = shown(run, "digit.png", "--methods", "sinkhorn", "--keep", "0.5")
     assert sinkhorn["method"] == "sinkhorn keep 0.5 weights not trained"
     assert sinkhorn["tokens_per_block"] == "64 64 64 32 32 32 16 16 16 8 8 8"
-    assert shown(run, "digit.png", "--methods", "sinkhorn", "--keep", "0.5") == told
+    assert shown(run, "digit.png", "--methods", "sinkhorn", "--keep", "0.5") == sheets
 
 
-def test_what_cannot_be_solved_for_is_left_out_with_the_reason(run: Run, digit: Path) -> None:
+def test_a_method_without_a_budget_solution_is_left_out_with_the_reason(run: Run, digit: Path) -> None:
     settings = ("--methods", "sinkhorn", "--schedule", "budget(0.7)", "--json")
     code, out, err = run("show", "digit.png", *DIGITS, *settings)
     assert code == 0
@@ -125,7 +125,7 @@ def test_what_cannot_be_solved_for_is_left_out_with_the_reason(run: Run, digit: 
 
 
 @pytest.mark.parametrize("method", ["fails_late", "fails_early"])
-def test_a_method_that_fails_costs_its_own_panels_only(run: Run, digit: Path, tmp_path: Path, method: str) -> None:
+def test_a_failing_method_loses_only_its_own_panels(run: Run, digit: Path, tmp_path: Path, method: str) -> None:
     (tmp_path / "own.py").write_text(FAILS)
     settings = ("--plugins", "own.py", "--methods", f"evit,{method},tome", "--json")
     code, out, err = run("show", "digit.png", *DIGITS, *settings)
@@ -137,7 +137,7 @@ def test_a_method_that_fails_costs_its_own_panels_only(run: Run, digit: Path, tm
     assert (tmp_path / "tokens.png").is_file()
 
 
-def test_a_broken_plugin_is_told_of(run: Run, digit: Path, tmp_path: Path) -> None:
+def test_a_broken_plugin_is_a_warning(run: Run, digit: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("1 / 0")
     code, _, err = run("show", "digit.png", *DIGITS, "--methods", "evit", "--plugins", "own.py")
     assert code == 0
@@ -145,21 +145,21 @@ def test_a_broken_plugin_is_told_of(run: Run, digit: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
-        (["missing.png"], "there is no image missing.png: name photographs"),
+        (["missing.png"], "there is no image missing.png: give photographs"),
         (["folder"], "there is no image folder"),
-        (["notes.txt"], "notes.txt is no image: give a photograph"),
+        (["notes.txt"], "notes.txt is not an image: give a photograph"),
         (["cut.png"], "cut.png cannot be read"),
-        (["digit.png", "notes.txt"], "notes.txt is no image"),
+        (["digit.png", "notes.txt"], "notes.txt is not an image"),
         (["digit.png", "--out", "nowhere/x.png"], "there is no folder nowhere"),
-        (["digit.png", "--out", "x.jpg"], "ends in .png"),
+        (["digit.png", "--out", "x.jpg"], "must end in .png"),
         (["digit.png", "--out", "taken.png"], "cannot write taken.png"),
         (["digit.png", "--methods", "evitt"], "did you mean 'evit'?"),
         (["digit.png", "--models", "digits_diet"], "unknown model 'digits_diet'"),
         (["digit.png", "--keep", "1.5"], "keep"),
-        (["digit.png", "--keep", "0.5", "--schedule", "every_block(r=5)"], "leave --keep out"),
+        (["digit.png", "--keep", "0.5", "--schedule", "every_block(r=5)"], "drop --keep"),
         (["digit.png", "--at", "3", "--schedule", "every_block"], "give one of the two"),
         (["digit.png", "--at", "12"], "depth 12 is outside the model"),
         (["digit.png", "--site", "inside"], "site"),
@@ -168,9 +168,7 @@ def test_a_broken_plugin_is_told_of(run: Run, digit: Path, tmp_path: Path) -> No
         (["digit.png", "--config", "x.toml"], "no config file at x.toml"),
     ],
 )
-def test_the_users_mistakes_are_told_in_one_line(
-    run: Run, digit: Path, tmp_path: Path, arguments: list[str], told: str
-) -> None:
+def test_user_errors_are_one_line(run: Run, digit: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "cut.png").write_bytes(digit.read_bytes()[:200])
     (tmp_path / "folder").mkdir()
@@ -181,5 +179,5 @@ def test_the_users_mistakes_are_told_in_one_line(
     code, out, err = run("show", *arguments, *models, *methods)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert told in err
+    assert message in err
     assert sorted(tmp_path.rglob("*")) == before

@@ -87,7 +87,7 @@ def test_plugins_that_do_not_import_are_problems(tmp_path: Path) -> None:
     assert found.status == "problem"
     assert "lost.py does not import: ModuleNotFoundError" in found.told
     config.write_text("[plugins\n")
-    assert "no valid TOML" in doctor.plugins(config).told
+    assert "not valid TOML" in doctor.plugins(config).told
     config.write_text("")
     assert doctor.plugins(config).status == "ok"
 

@@ -1,6 +1,6 @@
-"""The command line: one short module a command, for parsing and messages only.
+"""The command line: one short module per command, for parsing and messages only.
 
-The commands import what they need when they run, so that `tokbench --help` does not wait for torch.
+Commands import what they need when they run, so that `tokbench --help` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from tokbench.cli.export import export
 from tokbench.cli.listing import listing
 from tokbench.cli.merge import merge
 from tokbench.cli.new import new
+from tokbench.cli.options import GroupedCommand
+from tokbench.cli.output import warn
 from tokbench.cli.plot import plot
 from tokbench.cli.report import report
 from tokbench.cli.show import show
 from tokbench.cli.verify import verify
 from tokbench.errors import UserError
 
-MISUSE = 2
+USAGE_ERROR = 2  # as click's own
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
 app = typer.Typer(
@@ -36,12 +38,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(compare)
+app.command(cls=GroupedCommand)(compare)
 app.command(name="list")(listing)
 app.command()(new)
 app.command()(verify)
 app.command()(merge)
-app.command()(check)
+app.command(cls=GroupedCommand)(check)
 app.command()(report)
 app.command()(plot)
 app.command()(show)
@@ -49,8 +51,8 @@ app.command()(export)
 app.command()(doctor)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"tokbench {installed_version('tokbench')}")
         raise typer.Exit
 
@@ -58,42 +60,44 @@ def _show_version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """How much accuracy does a way of dropping tokens keep, for how much less compute and time?"""
+    """Benchmark token-reduction methods for vision transformers: accuracy, compute and latency."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 def main() -> None:
-    """Run a command; the user's mistakes are told in one line."""
-    # timm scripts a few functions at import, which new versions of torch complain of.
+    """Run a command; a user error prints one line."""
+    # timm scripts a few functions at import, which new versions of torch warn about.
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
-    # GNU's OpenMP lets threads that wait for each other spin for milliseconds. Where a neighbour has taken a core the
-    # spinning takes the rest: 30,000 turns cost nothing on a quiet machine and keep a busy one usable.
+    # With GNU OpenMP, threads that wait for each other spin for milliseconds. If another process occupies a core, the
+    # spinning takes up the others. 30,000 iterations cost nothing on an idle machine and keep a busy one usable.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-    # The processes that measure memory import it too.
+    # The processes that measure memory import timm too.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:`torch.jit:FutureWarning,ignore:`torch.jit:DeprecationWarning")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a pipe that takes ASCII only shall get its table
-    # click's class, or typer's own copy of it: that differs from version to version.
-    usage_error: Any = typer.BadParameter.__base__
+            stream.reconfigure(errors="replace")  # an ASCII pipe gets ? for other characters, not an error
+    # click's class, or typer's own copy of it, depending on the version.
+    click_error: Any = typer.BadParameter.__base__
     command = get_command(app)
     try:
         code = command.main(prog_name="tokbench", standalone_mode=False)
     except UserError as error:
-        code = _misuse(str(error))
+        code = _usage_error(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except usage_error as error:
-        code = _misuse(error.format_message())
+    except click_error as error:
+        code = _usage_error(error.format_message())
     if code == INTERRUPTED:
-        typer.echo("tokbench: stopped; what was measured is kept, and the same command goes on from there", err=True)
+        warn("stopped; finished measurements are kept, run the same command to resume")
     sys.exit(code or 0)
 
 
-def _misuse(message: str) -> int:
-    typer.echo(f"tokbench: {' '.join(message.split())}", err=True)
-    return MISUSE
+def _usage_error(message: str) -> int:
+    warn(" ".join(message.split()))
+    return USAGE_ERROR

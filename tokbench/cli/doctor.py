@@ -1,9 +1,8 @@
-"""`tokbench doctor`: what is this machine, how noisy is it, what is missing."""
+"""`tokbench doctor`: examine the machine, its noise and the installation."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from tokbench.cli.options import AsJson, ConfigFile
+from tokbench.cli.output import print_json
 
 if TYPE_CHECKING:
     from tokbench.doctor.machine import Finding
@@ -20,14 +22,16 @@ NAME_WIDTH = 11
 
 
 def doctor(
-    data: Annotated[str | None, typer.Option(help="Images to look at, as tokbench compare --data takes them.")] = None,
-    out: Annotated[Path, typer.Option(help="Where results would go.")] = Path("results"),
-    config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of all findings.")] = False,
+    data: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Images to check, as for tokbench compare --data.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The results directory to check.")] = Path("results"),
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what this machine is, what can be measured on it and what is missing; takes a few seconds.
+    """Check this machine and the installation.
 
-    The exit code is 1 where there is a problem. Notes are none.
+    Takes a few seconds. The exit code is 1 if there is a problem; notes are not problems.
 
     Example: tokbench doctor --data /data/imagenet/val
     """
@@ -41,13 +45,13 @@ def doctor(
         if not as_json:
             _show(finding, console)
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in found], indent=2))
+        print_json([dataclasses.asdict(finding) for finding in found])
     if any(finding.status == "problem" for finding in found):
         raise typer.Exit(1)
 
 
 def _show(finding: Finding, console: Console) -> None:
-    """One finding: folded under its own name on a terminal, one line in a pipe, so that grep finds all of it."""
+    """Print a finding: wrapped beside its name on a terminal, on one line in a pipe, so that grep finds all of it."""
     sign, colour = SIGNS[finding.status]
     mend = f"→ {finding.mend}" if finding.mend else ""
     if not console.is_terminal:

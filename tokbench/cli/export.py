@@ -1,4 +1,4 @@
-"""`tokbench export`: results for other programs."""
+"""`tokbench export`: results in formats of other programs."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import Annotated
 
 import typer
 
-from tokbench.errors import UserError
+from tokbench.cli.options import ResultsDirectory
+from tokbench.cli.output import write_text
 
 
 class Format(StrEnum):
-    """What can be written."""
+    """The formats that can be written."""
 
     PYTEST_BENCHMARK = "pytest-benchmark"
 
 
 def export(
-    directory: Annotated[Path, typer.Argument(help="What tokbench compare wrote.")],
-    form: Annotated[Format, typer.Option("--format", help="pytest-benchmark's JSON.")] = Format.PYTEST_BENCHMARK,
-    out: Annotated[Path | None, typer.Option(help="The file to write; default: standard output.")] = None,
+    directory: ResultsDirectory,
+    form: Annotated[Format, typer.Option("--format", help="The format to write.")] = Format.PYTEST_BENCHMARK,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file to write; default: standard output.")
+    ] = None,
 ) -> None:
-    """Write the times of a results directory for other programs.
+    """Write the times of a results directory in another format.
 
     Example: tokbench export results/latency --out latency.json && pytest-benchmark compare latency.json
     """
-    from tokbench.files import write_atomically
     from tokbench.report.export import pytest_benchmark_json
     from tokbench.results import Results
 
@@ -38,8 +40,5 @@ def export(
     if out is None or str(out) == "-":
         typer.echo(text, nl=False)
         return
-    try:
-        write_atomically(out, lambda path: path.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot write {out} ({error.strerror}): choose another file with --out FILE") from None
+    write_text(out, text)
     typer.echo(f"{out}: {len(content['benchmarks'])} benchmarks", err=True)

@@ -1,18 +1,23 @@
-"""`tokbench list`: methods, models, suites and schedules."""
+"""`tokbench list`: methods, models, suites, schedules and published numbers."""
 
 from __future__ import annotations
 
 import inspect
-import json
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from tokbench.errors import UserError
+from tokbench.cli.options import AsJson, ConfigFile, PluginList, parse_list, plugin_paths
+from tokbench.cli.output import print_json
+from tokbench.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class What(StrEnum):
@@ -22,30 +27,40 @@ class What(StrEnum):
     MODELS = "models"
     SUITES = "suites"
     SCHEDULES = "schedules"
+    CLAIMS = "claims"
 
 
 def listing(
-    what: Annotated[What, typer.Argument(help="methods, models, suites or schedules")],
-    plugins: Annotated[str | None, typer.Option(help="Files or folders with methods of your own.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
-    claims: Annotated[bool, typer.Option("--claims", help="The methods' published numbers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    what: Annotated[
+        What, typer.Argument(help="methods, models, suites, schedules, or claims: the published numbers of methods")
+    ],
+    methods: Annotated[str | None, typer.Option(metavar="LIST", help="Only claims of these methods.")] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Only claims for models with one of these in their name.")
+    ] = None,
+    claims: Annotated[bool, typer.Option("--claims", help="The same as list claims.")] = False,
+    plugins: PluginList = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """List what there is.
+    """List methods, models, suites, schedules or claims.
 
     Example: tokbench list methods
+
+    Example: tokbench list claims --methods tome --models DeiT-S
     """
     from tokbench.config import load_config
-    from tokbench.notation import split_list
     from tokbench.report.terminal.table import open_console
 
-    settings = load_config(config)
-    paths = [*settings.plugin_paths, *(Path(path) for path in split_list(plugins or ""))]
-    if claims:
-        if what is not What.METHODS:
-            raise UserError(f"{what} have no published numbers: tokbench list methods --claims")
-        _claims(paths, as_json)
+    loaded = load_config(config)
+    paths = plugin_paths(loaded, plugins)
+    if claims and what not in (What.METHODS, What.CLAIMS):
+        raise UserError(f"{what} have no published numbers: tokbench list claims")
+    if claims or what is What.CLAIMS:
+        _claims(paths, methods, models, as_json)
         return
+    if methods is not None or models is not None:
+        raise UserError("--methods and --models select claims: tokbench list claims --methods tome")
     items: list[dict[str, Any]]
     shown: tuple[str, ...]
     match what:
@@ -54,11 +69,11 @@ def listing(
         case What.MODELS:
             items, shown = _models(), ("name",)
         case What.SUITES:
-            items, shown = _suites(settings.suites), ("name", "about")
+            items, shown = _suites(loaded.suites), ("name", "about")
         case What.SCHEDULES:
             items, shown = _schedules(), ("name", "about")
     if as_json:
-        typer.echo(json.dumps(items, indent=2))
+        print_json(items)
         return
     table = Table(*shown, box=None, header_style="bold", pad_edge=False)
     for item in items:
@@ -86,15 +101,15 @@ def _methods(paths: list[Path]) -> list[dict[str, Any]]:
         for name, cls in known.items()
     ]
     empty: dict[str, Any] = {"paper": "", "arxiv": None, "regime": "", "site": "", "parameters": {}}
-    lost = [{"name": one.source, "about": f"broken: {one.reason}", **empty} for one in broken]
-    return [*found, *lost]
+    not_imported = [{"name": one.source, "about": f"broken: {one.reason}", **empty} for one in broken]
+    return [*found, *not_imported]
 
 
 def _suites(suites: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"name": name, "about": str(suite.get("description", ""))} for name, suite in suites.items()]
 
 
-def _claims(paths: list[Path], as_json: bool) -> None:
+def _claims(paths: list[Path], methods: str | None, models: str | None, as_json: bool) -> None:
     from tokbench.published.claims import published
     from tokbench.registry import discover
     from tokbench.report.terminal.published import render_published
@@ -102,10 +117,31 @@ def _claims(paths: list[Path], as_json: bool) -> None:
     from tokbench.run.plan import infos
 
     found = published(infos(discover(paths)[0].values()))
+    if methods is not None:
+        found = _select(found, ("method",), parse_list("methods", methods), lambda cell, name: cell == name)
+    if models is not None:
+        names = parse_list("models", models)
+        found = _select(found, ("published_model", "model"), names, lambda cell, name: name.lower() in cell.lower())
     if as_json:
         typer.echo(found.to_json(orient="records", indent=2))
     else:
         render_published(found, open_console())
+
+
+def _select(
+    claims: pd.DataFrame, columns: tuple[str, ...], names: tuple[str, ...], fits: Callable[[str, str], bool]
+) -> pd.DataFrame:
+    """The claims with a cell that fits one of the names, in one of the columns.
+
+    Raises:
+        UserError: A name fits no claim.
+    """
+    known = sorted({cell for column in columns for cell in claims[column] if cell})
+    for name in names:
+        if not any(fits(cell, name) for cell in known):
+            raise UserError(f"no published number for '{name}': {did_you_mean(name, known)}")
+    matches = claims[list(columns)].map(lambda cell: any(fits(cell, name) for name in names))
+    return claims[matches.any(axis="columns")]
 
 
 def _models() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`tokbench merge`: directories that several machines measured of one comparison, joined into one."""
+"""`tokbench merge`: join the results of one comparison that several machines measured."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from typing import Annotated
 
 import typer
 
+from tokbench.cli.options import AsJson
 from tokbench.cli.results import conclude
 
 
 def merge(
-    directories: Annotated[list[Path], typer.Argument(help="What tokbench compare wrote, finished or not.")],
-    out: Annotated[Path, typer.Option(help="Where the joined results go; what it holds already takes part.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON and nothing else.")] = False,
+    directories: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR", help="Directories written by tokbench compare, finished or not."),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where to write; results that are already there are included.")
+    ],
+    as_json: AsJson = False,
 ) -> None:
-    """Join results of one comparison that were measured on several machines.
+    """Join the results of several machines.
 
-    Each ran a part of it: other models, methods or keeps, or other images with --part. The same command again does no
-    harm, and tokbench compare with --out on the joined directory measures what is missing.
+    Each machine measured a part of one comparison: other models, methods or keeps, or other images with --part. It is
+    safe to run the same command again. tokbench compare with --out on the joined directory measures what is missing.
 
     Example: tokbench merge results/machine-1 results/machine-2 --out results/imagenet
     """

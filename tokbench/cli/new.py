@@ -1,4 +1,4 @@
-"""`tokbench new`: start a method of one's own."""
+"""`tokbench new`: write the template of a new method."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from tokbench.cli.options import ConfigFile
+
 
 class Family(StrEnum):
-    """How the method that is written gets from N tokens to K."""
+    """How the new method gets from N tokens to K."""
 
     SELECT = "select"
     MERGE = "merge"
@@ -18,7 +20,7 @@ class Family(StrEnum):
 
 
 class Where(StrEnum):
-    """Where in a block it acts."""
+    """Where in a block the new method reduces tokens."""
 
     BEFORE_BLOCK = "before_block"
     AFTER_ATTENTION = "after_attention"
@@ -26,15 +28,17 @@ class Where(StrEnum):
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="What the method shall be called.")],
-    family: Annotated[Family, typer.Option(help="Drop tokens, merge groups of them, or mix them softly.")] = (
+    name: Annotated[str, typer.Argument(help="The name of the method.")],
+    family: Annotated[Family, typer.Option(help="Drop tokens, merge groups of tokens, or mix all tokens softly.")] = (
         Family.SELECT
     ),
-    site: Annotated[Where, typer.Option(help="Where in a block it acts.")] = Where.AFTER_ATTENTION,
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
-    config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
+    site: Annotated[Where, typer.Option(help="Where in a block to reduce.")] = Where.AFTER_ATTENTION,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")] = Path(),
+    config: ConfigFile = None,
 ) -> None:
-    """Write NAME.py, a small method that works, and test_NAME.py beside it.
+    """Write a small working method and its test.
+
+    The files are NAME.py and test_NAME.py.
 
     Example: tokbench new my_method --family merge
     """

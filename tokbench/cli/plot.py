@@ -1,4 +1,4 @@
-"""`tokbench plot`: a comparison as a figure or a table for a paper."""
+"""`tokbench plot`: a figure or a table for a paper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokbench.cli.arguments import split
+from tokbench.cli.options import ResultsDirectory, parse_list
+from tokbench.cli.output import check_ending, write_text, writing
 from tokbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,54 +17,65 @@ if TYPE_CHECKING:
 
 
 class Axis(StrEnum):
-    """What stands across."""
+    """The x-axis."""
 
     GMACS = "gmacs"
     LATENCY = "latency_ms"
 
 
 def plot(
-    directory: Annotated[Path, typer.Argument(help="What tokbench compare wrote, finished or not.")],
-    x: Annotated[Axis, typer.Option(help="What top-1 is drawn against.")] = Axis.GMACS,
-    out: Annotated[Path | None, typer.Option(help="A .pdf, .svg or .png; default: DIR/gmacs.pdf, as --x says.")] = None,
-    width: Annotated[float, typer.Option(min=2, max=40, help="Inches: 3.3 is a column of two, 6.8 a page.")] = 3.3,
-    methods: Annotated[str | None, typer.Option(help="Only these, and the plain model.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Of the times; default: the largest.")] = None,
-    mode: Annotated[str | None, typer.Option(help="Of the times: eager, compile or cudagraph.")] = None,
-    latex: Annotated[bool, typer.Option("--latex", help="The table in LaTeX, printed or written to a .tex.")] = False,
+    directory: ResultsDirectory,
+    x: Annotated[Axis, typer.Option(help="What to draw top-1 against.")] = Axis.GMACS,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .pdf, .svg or .png; default: DIR/gmacs.pdf or DIR/latency_ms.pdf."),
+    ] = None,
+    width: Annotated[
+        float,
+        typer.Option(
+            min=2, max=40, metavar="FLOAT", help="Width in inches; 3.3 fills a column of two, 6.8 a whole page."
+        ),
+    ] = 3.3,
+    methods: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Only these methods; the plain model is always shown.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="INT", help="Show times of this batch size; default: the largest.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Show times of this mode: eager, compile or cudagraph.")
+    ] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table, or write it to a .tex file.")] = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The table in Markdown, printed or written to a .md.")
+        bool, typer.Option("--markdown", help="Print a Markdown table, or write it to a .md file.")
     ] = False,
 ) -> None:
-    """Draw top-1 against compute or time for a paper, or write the table.
+    """Draw a figure or write a table for a paper.
+
+    The figure shows top-1 accuracy against compute or latency.
 
     Example: tokbench plot results/imagenet --x gmacs --methods tome,evit --out fig.pdf
 
     Example: tokbench plot results/imagenet --latex --out table.tex
     """
     from tokbench.report.paper.rows import select_rows
-    from tokbench.results import Results
+    from tokbench.results import load
 
     if latex and markdown:
-        raise UserError("--latex and --markdown are two tables: ask for one at a time")
+        raise UserError("give --latex or --markdown, one at a time")
+    only = None if methods is None else list(parse_list("methods", methods))
     if latex or markdown:
         from tokbench.report.paper import table as paper_table
 
-        _check(out, (".tex",) if latex else (".md",))
-        rows = select_rows(Results(directory).table, split(methods), batch_size, mode)
-        _write(paper_table.latex(rows) if latex else paper_table.markdown(rows), out)
+        check_ending(out, (".tex",) if latex else (".md",))
+        rows = select_rows(load(directory).table, only, batch_size, mode)
+        _print_or_write(paper_table.latex(rows) if latex else paper_table.markdown(rows), out)
     else:
         from tokbench.report.paper.figure import ENDINGS
 
-        _check(out, ENDINGS)
-        rows = select_rows(Results(directory).table, split(methods), batch_size, mode)
+        check_ending(out, ENDINGS)
+        rows = select_rows(load(directory).table, only, batch_size, mode)
         _draw(rows, x, width, out or directory / f"{x}.pdf")
-
-
-def _check(out: Path | None, endings: tuple[str, ...]) -> None:
-    """Before anything is read: a name that ends as what it is to hold."""
-    if out is not None and out.suffix.lower() not in endings:
-        raise UserError(f"cannot tell from {out} what to write: choose an ending of {', '.join(endings)} with --out")
 
 
 def _draw(rows: DataFrame, x: Axis, width: float, out: Path) -> None:
@@ -71,24 +83,13 @@ def _draw(rows: DataFrame, x: Axis, width: float, out: Path) -> None:
     from tokbench.report.paper.rows import figure_points
 
     drawn = figure_points(rows, x)
-    try:
+    with writing(out):
         save(figure(drawn, x, width), out)
-    except OSError as error:
-        raise _unwritable(out, error) from None
     typer.echo(f"{out}: {len(drawn)} points", err=True)
 
 
-def _write(text: str, out: Path | None) -> None:
-    from tokbench.files import write_atomically
-
+def _print_or_write(text: str, out: Path | None) -> None:
     if out is None:
         typer.echo(text, nl=False)
-        return
-    try:
-        write_atomically(out, lambda path: path.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise _unwritable(out, error) from None
-
-
-def _unwritable(out: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write {out} ({error.strerror}): choose another file with --out")
+    else:
+        write_text(out, text)

@@ -1,4 +1,4 @@
-"""What a command shows when a results directory is complete."""
+"""What a command prints when its results are complete."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def conclude(results: Results, as_json: bool) -> None:
-    """Show the table, and published numbers next to it.
+    """Print the table, with published numbers below it.
 
     Args:
-        results: The directory.
+        results: The results directory.
         as_json: Print the table as JSON and nothing else.
 
     Raises:
-        typer.Exit: With status 1, where a row failed.
+        typer.Exit: With status 1, if a row failed.
     """
     from tokbench.published.claims import beside
     from tokbench.report.terminal.published import render_claims
@@ -31,6 +31,6 @@ def conclude(results: Results, as_json: bool) -> None:
         console = open_console()
         render(results.table, console)
         render_claims(beside(results.table, results.plan), console)
-        typer.echo(f"All results: {results.directory}")
+        typer.echo(f"table.parquet, table.csv and the raw records: {results.directory}")
     if any_failed(results.table):
         raise typer.Exit(1)

@@ -1,10 +1,8 @@
-"""`tokbench verify`: does a method keep its contract?"""
+"""`tokbench verify`: check methods against their contract."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+from tokbench.cli.options import AsJson, ConfigFile, PluginList, plugin_paths
+from tokbench.cli.output import print_json
 from tokbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ def verify(
     methods: Annotated[
         list[str] | None, typer.Argument(help="Methods, as tome or token_pooling(algorithm=kmeans), or files.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Check every method that there is.")] = False,
-    details: Annotated[bool, typer.Option("--verbose", "-v", help="Name the checks that passed, too.")] = False,
-    plugins: Annotated[str | None, typer.Option(help="Files or folders with methods of your own.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A tokbench.toml; default: the current folder's.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of all results.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Check every method.")] = False,
+    details: Annotated[bool, typer.Option("--verbose", "-v", help="List passed checks too.")] = False,
+    plugins: PluginList = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Check that methods keep the contract; takes a few seconds for each.
+    """Check methods against their contract; a few seconds each.
 
     Example: tokbench verify my_method.py
     """
@@ -39,10 +39,9 @@ def verify(
     from tokbench.config import load_config
     from tokbench.conformance.checks import examine
     from tokbench.conformance.subject import find, find_all
-    from tokbench.notation import split_list
     from tokbench.report.terminal.table import open_console
 
-    paths = [*load_config(config).plugin_paths, *(Path(path) for path in split_list(plugins or ""))]
+    paths = plugin_paths(load_config(config), plugins)
     subjects = find(methods, paths) if methods else find_all(paths)
     console = open_console()
     results: list[Result] = []
@@ -52,13 +51,13 @@ def verify(
         if not as_json:
             _show(console, subject.label, found, details=details)
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
+        print_json([dataclasses.asdict(result) for result in results])
     if any(result.outcome == "failed" for result in results):
         raise typer.Exit(1)
 
 
 def _show(console: Console, label: str, found: list[Result], *, details: bool) -> None:
-    """One line for a method, and one for each check that has something to say."""
+    """Print a line for a method, and one for each check that failed or reports something."""
     failed = sum(result.outcome == "failed" for result in found)
     sign = SIGNS["failed" if failed else "passed"]
     ran = sum(result.outcome != "skipped" for result in found)
@@ -69,5 +68,5 @@ def _show(console: Console, label: str, found: list[Result], *, details: bool) -
             line = f"{SIGNS[result.outcome]} {result.check}  {escape(result.message)}".rstrip()
             if console.is_terminal:
                 console.print(Padding.indent(line, 2))
-            else:  # in a pipe a failure stays one line, so that grep finds all of it
+            else:  # one line in a pipe, so that grep finds all of it
                 console.print(f"  {line}", soft_wrap=True)
