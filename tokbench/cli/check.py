@@ -16,7 +16,6 @@ from tokbench.cli.options import (
     Settings,
     flag,
     plugin_paths,
-    resolve_suite,
     suite_options,
 )
 from tokbench.cli.output import print_json
@@ -98,7 +97,7 @@ def check(
     if against is not None:
         if new is not None or baseline is not None or require_times:
             raise UserError("--against measures both versions itself: drop the results directories and --require-times")
-        chosen = resolve_suite(loaded, suite, settings)
+        chosen = loaded.suite(suite or loaded.default_suite, settings)
         thresholds = loaded.check if seconds is None else loaded.check.model_copy(update={"seconds": seconds})
         report = _against_commit(against, chosen, loaded, plugin_paths(loaded, plugins), thresholds, silent=as_json)
     else:
