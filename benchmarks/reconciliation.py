@@ -28,7 +28,7 @@ from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
 from tokbench.files import write_atomically
-from tokbench.measure.dispatch import dispatched
+from tokbench.measure.dispatch import count_dispatched
 from tokbench.measure.macs import TOLERANCE, count_by_routes, disagreement, trace
 from tokbench.measure.operators import CountError, refuse_unknown
 from tokbench.notation import parameters_text
@@ -72,7 +72,7 @@ def reconcile(vit: Any, model: str, method: str, keep: float, image: Tensor) -> 
 def refusals(vit: Any, image: Tensor) -> Iterator[str]:
     """What each counter says to a planted operator."""
     model = DownsampledViT(vit, Planted(), Schedule.stages(0.5)).eval()
-    with torch.inference_mode(), dispatched(model) as counter:
+    with torch.inference_mode(), count_dispatched(model) as counter:
         model(image)
     for refuse in (lambda: refuse_unknown(counter.unknown, "as dispatched"), lambda: trace(model, image)):
         try:

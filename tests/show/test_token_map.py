@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
-from tokbench.measure.ledger import keep_ledger
+from tokbench.measure.ledger import count_tokens
 from tokbench.registry import discover
 from tokbench.show import sheet as token_sheet
 from tokbench.show.sheet import ALARM, chosen, draw
@@ -106,7 +106,7 @@ def built(vit: VisionTransformer, name: str, keep: float = 0.6, site: str | None
 def test_the_counts_are_those_that_the_modules_read(name: str, tiny_vit: MakeViT) -> None:
     model = built(tiny_vit(), name)
     blocks, guesses = follow(model, IMAGE, TEN)
-    ledger = keep_ledger(model, IMAGE)
+    ledger = count_tokens(model, IMAGE)
     counts = [block.count for block in blocks]
     assert [block.depth for block in blocks] == [0, 1, 2, 3]
     assert tuple(counts) == ledger.images[0]

@@ -19,7 +19,7 @@ from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable
 from tokbench.data.preprocessing import Preprocessing, preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.measure.accuracy import SharedBlocks, evaluate, image_ids
-from tokbench.measure.allocator import freed_memory_kept
+from tokbench.measure.allocator import keep_freed_memory
 from tokbench.results.store import Store
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import Pretrained
@@ -67,7 +67,7 @@ def classify(
     Raises:
         UserError: More than 1 % of the images cannot be read, or the cache cannot be written.
     """
-    with freed_memory_kept():
+    with keep_freed_memory():
         for group in _seeing_alike(rows, prepared.models):
             _classify_alike(group, prepared, store, progress, spans)
 
