@@ -1,7 +1,7 @@
-"""The counts at which a 95 % interval holds the truth, for the intervals that tokbench uses and for others.
+"""For which counts a 95 % interval contains the true value: for the intervals that tokbench uses and for others.
 
-Each function takes counts `up` and `down` of `n` images (right and wrong answers, or flips for the better and the
-worse), which go together in shape, and the truth: the probability of `up`, or that of `up` less that of `down`.
+Each function takes counts `up` and `down` among `n` images (right and wrong predictions, or flips to right and to
+wrong), of broadcastable shapes, and the true value: the probability of `up`, or that of `up` minus that of `down`.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tokbench.stats.proportions import tango_score
 Z = float(stats.norm.ppf(0.975))
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
-Holds = Callable[[Floats, Floats, int, float], Booleans]
+Contains = Callable[[Floats, Floats, int, float], Booleans]
 
 
 def wilson(up: Floats, down: Floats, n: int, truth: float) -> Booleans:
@@ -41,9 +41,9 @@ def tango(up: Floats, down: Floats, n: int, truth: float) -> Booleans:
 
 
 def tango_corrected(up: Floats, down: Floats, n: int, truth: float) -> Booleans:
-    # Half a flip nearer to the truth, with the variance of where it was.
-    far = np.abs(up - down - n * truth)
-    return np.abs(tango_score(up, down, n, truth)) * np.maximum(far - 0.5, 0) <= Z * far
+    # The distance to the true value is reduced by half a flip; the variance is not changed.
+    distance = np.abs(up - down - n * truth)
+    return np.abs(tango_score(up, down, n, truth)) * np.maximum(distance - 0.5, 0) <= Z * distance
 
 
 def bonett_price(up: Floats, down: Floats, n: int, truth: float) -> Booleans:
@@ -51,8 +51,8 @@ def bonett_price(up: Floats, down: Floats, n: int, truth: float) -> Booleans:
     return np.abs(gained - lost - truth) <= Z * np.sqrt((gained + lost - (gained - lost) ** 2) / (n + 2))
 
 
-# The first of each is the one that tokbench uses.
-WAYS: dict[str, dict[str, Holds]] = {
+# tokbench uses the first interval of each group.
+INTERVALS: dict[str, dict[str, Contains]] = {
     "top1": {
         "Wilson": wilson,
         "Wilson with continuity correction": wilson_corrected,

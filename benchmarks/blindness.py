@@ -1,11 +1,11 @@
-"""Does the gate see a method that became 5 % slower, and one that loses a point of top-1?
+"""Does `tokbench check` detect a method that became 5 % slower, and one that lost a point of top-1?
 
     GOMP_SPINCOUNT=30000 python benchmarks/blindness.py
 
-A hundred times, score pruning on the embedded model is held against itself with extra work in it (matrix products, no
-sleep) that takes 5 % of the whole model's time, as `tokbench check --against` does: both versions in one session, in
-turn. SLOWER is wanted at least 95 times, FASTER never. Then 10 of 1,000 right answers are made wrong, a point of
-top-1, and held against the others exactly.
+A hundred times, score pruning on the embedded model is compared with itself plus extra work (matrix products, not
+sleep) that takes 5 % of the whole model's time, in the same way as `tokbench check --against`: both versions in one
+session, in alternating order. The target is the verdict SLOWER at least 95 times and FASTER never. Then 10 of 1,000
+right predictions, one point of top-1, are made wrong and compared exactly.
 
 Writes results/trust/blindness.txt.
 """
@@ -19,10 +19,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from kept import TRUST, keep
+from output import TRUST, write_output
 from rich.progress import track
+from timing import BATCH, KEEP, digits_with
 from torch import Tensor
-from trial import BATCH, KEEP, digits_with
 
 from tokbench import Context, DownsampledViT, Tokens, create
 from tokbench.check.against import compare_versions
@@ -34,23 +34,23 @@ from tokbench.measure.latency import measure_latency
 from tokbench.registry import method_class
 from tokbench.stats.times import Verdict, median_interval
 
-RUNS, WANTED = 100, 95
+RUNS, TARGET = 100, 95
 SLOWDOWN = 0.05
-TRIAL_SECONDS = 30.0  # of each of two trials that size the work
-GATE = Check()  # as long and as precise as the gate measures where nothing else is said
+CALIBRATION_SECONDS = 30.0  # for each of the two measurements that find the amount of extra work
+SETTINGS = Check()  # the default time limit and precision of `tokbench check`
 
 IMAGES, LOST = 1000, 10
 
 METHOD = "score_pruning"
 
 
-class Heavier(Downsampler):
-    """A method that multiplies matrices besides, so many times at each of its three stages."""
+class Slower(Downsampler):
+    """A method with extra matrix products, distributed over its three stages."""
 
     stages = 3
 
     def __init__(self, method: Downsampler, products: int) -> None:
-        """Take the method and how often it shall multiply in one forward pass."""
+        """Take the method and the number of extra products in one forward pass."""
         super().__init__()
         self.method = method
         self.products = products
@@ -58,7 +58,7 @@ class Heavier(Downsampler):
         self.matrix = torch.eye(48)
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
-        """Do what the method does, and the work."""
+        """Do the extra work, then call the method."""
         done = self.products * context.stage // self.stages
         for _ in range(self.products * (context.stage + 1) // self.stages - done):
             torch.mm(self.matrix, self.matrix)
@@ -66,49 +66,50 @@ class Heavier(Downsampler):
 
 
 def products_for(slowdown: float, old: DownsampledViT, images: Tensor) -> int:
-    """How many products slow the model down by so much, found by trying: alone they take less time than in a model."""
+    """How many products slow the model down by a fraction, measured inside the model: alone they take less time."""
     products = 100
     for _ in range(2):
-        new, _ = digits_with(Heavier(create(METHOD), products))
-        timed = measure_latency(old, new, [images], TRIAL_SECONDS, precision=0)
+        new, _ = digits_with(Slower(create(METHOD), products))
+        timed = measure_latency(old, new, [images], CALIBRATION_SECONDS, precision=0)
         measured = float(np.median(np.log(timed.other_s) - np.log(timed.base_s)))
         products = round(products * math.log1p(slowdown) / measured)
     return products
 
 
 def slowdowns() -> tuple[Counter[Verdict], list[str]]:
-    """The verdicts, and the lines that tell them."""
+    """The verdicts, and the lines of the report."""
     method_class(METHOD)
     old, images = digits_with(create(METHOD))
     products = products_for(SLOWDOWN, old, images)
-    new, _ = digits_with(Heavier(create(METHOD), products))
-    timed = [
-        compare_versions(old, new, [images], GATE.seconds, GATE.precision) for _ in track(range(RUNS), transient=True)
+    new, _ = digits_with(Slower(create(METHOD), products))
+    runs = [
+        compare_versions(old, new, [images], SETTINGS.seconds, SETTINGS.precision)
+        for _ in track(range(RUNS), transient=True)
     ]
-    verdicts = Counter(one.change.verdict for one in timed)
-    ratios = np.concatenate([np.log(one.latency.other_s) - np.log(one.latency.base_s) for one in timed])
+    verdicts = Counter(run.change.verdict for run in runs)
+    ratios = np.concatenate([np.log(run.latency.other_s) - np.log(run.latency.base_s) for run in runs])
     pooled = median_interval(ratios)
     width, floor, load = (
         f"{100 * np.median(values):.1f} %"
         for values in (
-            [one.latency.half_width for one in timed],
-            [one.floor for one in timed],
-            [one.latency.other_load for one in timed],
+            [run.latency.half_width for run in runs],
+            [run.floor for run in runs],
+            [run.latency.other_load for run in runs],
         )
     )
     return verdicts, [
-        f"{METHOD} at keep {KEEP} on the digits, batch {BATCH}, against itself with {products} products of 48x48",
-        f"matrices more: {100 * math.expm1(pooled.estimate):.1f} % slower over all {len(ratios):,} rounds "
+        f"{METHOD} at keep {KEEP} on the digits, batch {BATCH}, compared with itself plus {products} products of 48x48",
+        f"matrices: {100 * math.expm1(pooled.estimate):.1f} % slower over all {len(ratios):,} rounds "
         f"(95 % interval {100 * math.expm1(pooled.lo):.1f} to {100 * math.expm1(pooled.hi):.1f} %).",
-        f"{RUNS} comparisons of {GATE.seconds:g} s or to {100 * GATE.precision:g} %, and as long for the noise floor; "
-        f"typical half width {width}, floor {floor}, other processes' load {load}.",
+        f"{RUNS} comparisons of {SETTINGS.seconds:g} s or to {100 * SETTINGS.precision:g} %, and as long for the noise "
+        f"floor; typical half width {width}, noise floor {floor}, load of other processes {load}.",
         f"SLOWER {verdicts[Verdict.SLOWER]}, AMBIGUOUS {verdicts[Verdict.AMBIGUOUS]}, SAME {verdicts[Verdict.SAME]}, "
-        f"FASTER {verdicts[Verdict.FASTER]}; at least {WANTED} SLOWER and no FASTER wanted.",
+        f"FASTER {verdicts[Verdict.FASTER]}; target: at least {TARGET} SLOWER and no FASTER.",
     ]
 
 
-def lost_answers() -> Iterator[Outcome]:
-    """What a point of top-1 on 1,000 images comes to, for a hundred choices of which images are lost."""
+def lost_predictions() -> Iterator[Outcome]:
+    """The outcome of losing a point of top-1 on 1,000 images, for a hundred choices of the lost images."""
     row = Row("digits_deit", METHOD, "", "off-the-shelf", "after_attention", "", KEEP, None, "fp32", None, "")
     for seed in range(RUNS):
         random = np.random.default_rng(seed)
@@ -119,14 +120,15 @@ def lost_answers() -> Iterator[Outcome]:
 
 
 def main() -> None:
-    """Run both and say whether the targets are met."""
+    """Run both and exit with 1 unless the targets are met."""
     verdicts, lines = slowdowns()
-    outcomes = Counter(lost_answers())
-    caught = outcomes == {Outcome.REGRESSED: RUNS}
-    lines += ["", f"A loss of {LOST} of {IMAGES:,} answers: regressed {outcomes[Outcome.REGRESSED]} times of {RUNS}."]
-    keep(TRUST / "blindness.txt", lines)
-    seen = verdicts[Verdict.SLOWER] >= WANTED and not verdicts[Verdict.FASTER]
-    sys.exit(not (seen and caught))
+    outcomes = Counter(lost_predictions())
+    regressed = outcomes[Outcome.REGRESSED]
+    lines += ["", f"A loss of {LOST} of {IMAGES:,} predictions: regressed {regressed} times of {RUNS}."]
+    write_output(TRUST / "blindness.txt", lines)
+    slowdown_detected = verdicts[Verdict.SLOWER] >= TARGET and not verdicts[Verdict.FASTER]
+    loss_detected = outcomes == {Outcome.REGRESSED: RUNS}
+    sys.exit(not (slowdown_detected and loss_detected))
 
 
 if __name__ == "__main__":

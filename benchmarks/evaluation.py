@@ -1,9 +1,9 @@
-"""The plain model's accuracy: tokbench's pass against timm's own loader and loop, on the same images.
+"""The speed of evaluating the plain model: tokbench's accuracy pass against timm's loader and loop, on the same images.
 
     python benchmarks/evaluation.py DATA WEIGHTS [MODEL]
 
-Both decode, preprocess and classify a folder of images in batches of the same size, with the same number of workers,
-in one process and in turn, twelve rounds of each. Both must get the same number of images right.
+Both decode, preprocess and classify a folder of images in batches of the same size, with the same number of workers, in
+one process and in alternating order, twelve rounds each. Both must get the same number of images right.
 
 Writes results/speed/evaluation.txt.
 """
@@ -15,8 +15,8 @@ import time
 
 import numpy as np
 import torch
-from kept import SPEED, keep
-from speed import accuracy_plan, answer
+from output import SPEED, write_output
+from speed import accuracy_plan, time_accuracy_pass
 from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
 from timm.utils import accuracy
@@ -28,26 +28,26 @@ from tokbench.stats.times import compare_times
 
 ROUNDS = 12
 WORKERS = (0, 2)
-WANTED = 1.0
+TARGET = 1.0
 
 
 def main(data: str, weights: str, model: str = "deit_tiny_patch16_224") -> None:
-    """Measure and tell.
+    """Measure, and print and write the results.
 
     Args:
         data: A folder of images by synset.
-        weights: The model's.
-        model: A name that timm knows.
+        weights: The weights of the model.
+        model: The name of a timm model.
     """
     lines = []
     for workers in WORKERS:
         prepared = accuracy_plan(data, weights, model, ("none",), (1.0,), workers=workers)
-        lines += compared(prepared, data)
-    keep(SPEED / "evaluation.txt", lines, ("python", "torch", "timm", "pillow", "tokbench"))
+        lines += compare(prepared, data)
+    write_output(SPEED / "evaluation.txt", lines, ("python", "torch", "timm", "pillow", "tokbench"))
 
 
-def compared(prepared: Prepared, data: str) -> list[str]:
-    """What is to be said of one number of workers."""
+def compare(prepared: Prepared, data: str) -> list[str]:
+    """Time both with one number of workers, and return the lines of the report."""
     ((name, pretrained),) = prepared.models.items()
     rows = [row for row in prepared.rows if row.cell.variant.method == PLAIN]
     images = len(prepared.images or ())
@@ -57,27 +57,27 @@ def compared(prepared: Prepared, data: str) -> list[str]:
         for who in ("timm", "tokbench") if turn % 2 else ("tokbench", "timm"):
             if who == "timm":
                 start = time.perf_counter()
-                count = timms_loop(pretrained.vit, data, prepared)
-                took = time.perf_counter() - start
+                count = timm_loop(pretrained.vit, data, prepared)
+                elapsed = time.perf_counter() - start
             else:
-                took, answers = answer(rows, prepared)
-                count = sum(text.count("0") for text in answers.values())
+                elapsed, outcomes = time_accuracy_pass(rows, prepared)
+                count = sum(text.count("0") for text in outcomes.values())
             right[who].add(count)
-            if turn:  # the first warms up
-                seconds[who].append(took)
+            if turn:  # the first turn is the warm-up
+                seconds[who].append(elapsed)
     ratio = compare_times(seconds["timm"], seconds["tokbench"]).speedup
-    rates = {who: images / float(np.median(took)) for who, took in seconds.items()}
+    rates = {who: images / float(np.median(elapsed)) for who, elapsed in seconds.items()}
     return [
         f"{name}, {images} images, batches of {prepared.suite.accuracy_batch}, {prepared.suite.workers} workers, "
         f"{prepared.suite.dtype}, {describe(prepared.device)['device_name']}",
         *(f"  {who}: {rate:.1f} images/s, {' or '.join(map(str, right[who]))} right" for who, rate in rates.items()),
         f"  tokbench is {ratio.estimate:.3f} times as fast [{ratio.lo:.3f}, {ratio.hi:.3f}] over {ROUNDS} rounds "
-        f"(wanted: {WANTED}): " + ("met" if ratio.estimate >= WANTED else "NOT met"),
+        f"(target: {TARGET}): " + ("met" if ratio.estimate >= TARGET else "NOT met"),
     ]
 
 
-def timms_loop(vit: VisionTransformer, data: str, prepared: Prepared) -> int:
-    """How many images timm gets right, as its validation script goes about it."""
+def timm_loop(vit: VisionTransformer, data: str, prepared: Prepared) -> int:
+    """How many images timm gets right, with the calls of its validation script."""
     settings = resolve_data_config({}, model=vit)
     synsets = ImageNetInfo().label_names()
     loader = create_loader(

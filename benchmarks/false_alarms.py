@@ -1,16 +1,16 @@
-"""Does tokbench see differences where there are none, next to a busy neighbour?
+"""Does tokbench report differences where there are none, while another process causes load?
 
     GOMP_SPINCOUNT=30000 python benchmarks/false_alarms.py
 
-While another process loads a core half of the time, 200 comparisons in which both sides are the same:
+While another process loads a core half of the time, 200 comparisons of identical sides are made:
 
-- 100 rows: the plain model against itself, ten rows a session, with the session's noise floor, as `tokbench compare`
-  does;
-- 60 versions: a method against itself in one session, as `tokbench check --against` does;
-- 40 results: `tokbench compare` of ten methods at two keeps, three times, each in a process of its own, and
-  `tokbench check` of each against the one before it.
+- 100 rows: the plain model against itself, ten rows per session, with the session's noise floor, as in
+  `tokbench compare`;
+- 60 versions: a method against itself in one session, as in `tokbench check --against`;
+- 40 results: `tokbench compare` of ten methods at two keeps, three times, each in its own process, and
+  `tokbench check` of each against the one before.
 
-At most 1 % may end in FASTER, SLOWER or exit code 1.
+At most 1 % may end with FASTER, SLOWER or exit code 1.
 
 Writes results/trust/false_alarms.txt.
 """
@@ -25,10 +25,9 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-from kept import TRUST, keep
+from output import TRUST, write_output
 from rich.progress import track
-from tokbench.run.sample_images import sample
-from trial import BATCH, busy_neighbour, digits_with
+from timing import BATCH, busy_process, digits_with
 
 from tokbench import create
 from tokbench.check.against import compare_versions
@@ -41,7 +40,7 @@ from tokbench.vit.models import load_model
 ROWS, VERSIONS, RESULTS = 100, 60, 40
 ALLOWED = 0.01
 SESSION = 10  # rows
-SECONDS = 0.5  # of a comparison: short, for then chance has most room
+SECONDS = 0.5  # per comparison: short, because short comparisons are the most affected by chance
 PRECISION = 0.01
 
 METHODS = (
@@ -77,16 +76,16 @@ def versions() -> Counter[str]:
 
 
 def results() -> tuple[Counter[str], Counter[int]]:
-    """What became of the rows of results against those before them, and the exit codes."""
+    """The outcomes of the rows of each result against the one before, and the exit codes."""
     outcomes: Counter[str] = Counter()
     codes: Counter[int] = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        made = [Path(folder) / str(number) for number in range(RESULTS // (len(METHODS) * len(KEEPS)) + 1)]
-        for out in track(made, "results", transient=True):
+        directories = [Path(folder) / str(number) for number in range(RESULTS // (len(METHODS) * len(KEEPS)) + 1)]
+        for out in track(directories, "results", transient=True):
             cells = ("--methods", ",".join(METHODS), "--keep", ",".join(KEEPS), "--seeds", "0")
             timed = ("--only", "latency", "--batch-size", str(BATCH), "--seconds", str(SECONDS))
             _tokbench("compare", *cells, *timed, "--out", str(out))
-        for old, new in pairwise(made):
+        for old, new in pairwise(directories):
             checked = _tokbench("check", str(new), "--baseline", str(old), "--json")
             codes[checked.returncode] += 1
             outcomes += Counter(finding["outcome"] for finding in json.loads(checked.stdout)["findings"])
@@ -97,13 +96,13 @@ def _tokbench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "tokbench", *arguments], capture_output=True, text=True, check=False)
 
 
-def _told(counts: Counter[str] | Counter[int]) -> str:
+def _listed(counts: Counter[str] | Counter[int]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())) or "nothing"
 
 
 def main() -> None:
-    """Run all three and say whether the target is met."""
-    with busy_neighbour():
+    """Run all three and exit with 1 unless the target is met."""
+    with busy_process():
         of_rows, of_versions, (of_results, codes) = rows(), versions(), results()
     alarms = {
         "rows": sum(of_rows[alarm] for alarm in ALARMS),
@@ -112,16 +111,16 @@ def main() -> None:
     }
     most = ALLOWED * (ROWS + VERSIONS + RESULTS)
     lines = [
-        f"On the digits, batch {BATCH}, {SECONDS:g} s a comparison, next to a core loaded half of the time:",
-        f"{ROWS} rows: {_told(of_rows)}",
-        f"{VERSIONS} versions: {_told(of_versions)}",
-        f"{RESULTS} results, of two sessions each: found {_told(of_results)}; "
-        f"exit codes of {sum(codes.values())} checks: {_told(codes)}",
+        f"On the digits, batch {BATCH}, {SECONDS:g} s per comparison, while a core is loaded half of the time:",
+        f"{ROWS} rows: {_listed(of_rows)}",
+        f"{VERSIONS} versions: {_listed(of_versions)}",
+        f"{RESULTS} results, of two sessions each: {_listed(of_results)}; "
+        f"exit codes of {sum(codes.values())} checks: {_listed(codes)}",
         "",
         f"False alarms: {', '.join(f'{kind} {count}' for kind, count in alarms.items())}; "
-        f"at most {most:.0f} in all wanted, and exit code 1 never more often.",
+        f"target: at most {most:.0f} in total, and exit code 1 at most {most:.0f} times.",
     ]
-    keep(TRUST / "false_alarms.txt", lines)
+    write_output(TRUST / "false_alarms.txt", lines)
     sys.exit(max(sum(alarms.values()), codes[1]) > most)
 
 

@@ -1,4 +1,4 @@
-"""What the programs about the accuracy pass share: a plan of accuracies, and the pass timed."""
+"""Shared by the programs about the accuracy pass: planning accuracies, and timing the pass."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tokbench.run.measure import DTYPES
 from tokbench.run.plan import plan
 from tokbench.run.prepare import Prepared, Row, prepare
 
-Answers = dict[str, str]
-"""What was said of every image, by a row's key."""
+Outcomes = dict[str, str]
+"""The outcome for every image, one character each, by the key of the row."""
 
 
 def accuracy_plan(
     data: str, weights: str, model: str, methods: Sequence[str], keeps: Sequence[float], **settings: Any
 ) -> Prepared:
-    """The accuracies of methods in a model, the model on its device.
+    """Plan to measure the accuracy of methods in a model, and move the model to its device.
 
     Args:
         data: An image set.
-        weights: The model's.
-        model: A name that timm knows.
-        methods: Names.
-        keeps: Fractions.
-        settings: Of the suite, besides.
+        weights: The weights of the model.
+        model: The name of a timm model.
+        methods: Names of methods.
+        keeps: Fractions of tokens to keep.
+        settings: Other settings of the suite.
     """
     config = load_config()
     suite = config.suite(
@@ -54,8 +54,8 @@ def accuracy_plan(
     return prepared
 
 
-def answer(rows: Sequence[Row], prepared: Prepared) -> tuple[float, Answers]:
-    """Seconds of an accuracy pass over rows, and their outcomes by key."""
+def time_accuracy_pass(rows: Sequence[Row], prepared: Prepared) -> tuple[float, Outcomes]:
+    """The seconds of an accuracy pass over rows, and their outcomes by key."""
     images = prepared.images
     assert images is not None
     spans = shards(len(images), prepared.suite.accuracy_batch)
@@ -66,4 +66,4 @@ def answer(rows: Sequence[Row], prepared: Prepared) -> tuple[float, Answers]:
         seconds = time.perf_counter() - start
         keys = [row.keys["accuracy"] for row in rows]
         parts = {key: [store.get("accuracy", shard_key(key, span.start)) for span in spans] for key in keys}
-    return seconds, {key: "".join(part["outcomes"] for part in several if part) for key, several in parts.items()}
+    return seconds, {key: "".join(part["outcomes"] for part in of_row if part) for key, of_row in parts.items()}

@@ -1,11 +1,11 @@
-"""A comparison on two Ray nodes: does it survive the death of one, and are two workers twice as fast as one?
+"""A comparison on two Ray nodes: does it survive the failure of one node, and are two workers twice as fast as one?
 
     python benchmarks/wide.py DATA WEIGHTS [MODEL]
 
-Nodes of one core each are started on this machine. First one of two is killed (its workers and its raylet, SIGKILL) in
-the middle of an accuracy pass: the answers must be complete and those of a local run, and nothing may be measured again
-that was on the disk. Then the pass is timed on one node and on two, in turn (one, two, two, one), with workers that
-have loaded everything, from its start to its last record.
+Nodes of one core each are started on this machine. First, one of two is killed (its workers and its raylet, SIGKILL) in
+the middle of an accuracy pass: the outcomes must be complete and equal to those of a local run, and nothing that was
+already written may be measured again. Then the pass is timed on one node and on two, in alternating order (one, two,
+two, one), with workers that have loaded everything, from its start to its last record.
 
 Writes results/speed/wide.txt.
 """
@@ -27,10 +27,9 @@ from statistics import fmean
 from typing import Any
 
 import psutil
-from kept import SPEED, keep
+from output import SPEED, write_output
 from rich.progress import Progress
-from speed import Answers, accuracy_plan, answer
-from tokbench.run.accuracy import shard_key, shards
+from speed import Outcomes, accuracy_plan, time_accuracy_pass
 
 from tokbench.distributed.ray_cluster import SETTINGS, connected
 from tokbench.distributed.ray_run import run_wide
@@ -39,34 +38,34 @@ from tokbench.run.prepare import Prepared
 
 METHODS, KEEPS = ("evit", "tome", "random_selection"), (0.7, 0.5)
 SUITE: dict[str, Any] = {"threads": 1, "workers": 0, "seeds": (0,), "device": "cpu", "accuracy_batch": 8}
-WANTED = 0.85
+TARGET = 0.85
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
 
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[Any]:
-    """A cluster of nodes with one core each on this machine."""
-    from ray.cluster_utils import Cluster  # reads the settings when it is imported
+    """A local cluster of nodes with one core each."""
+    from ray.cluster_utils import Cluster  # imported here because the import reads the settings
 
-    made = Cluster(initialize_head=True, head_node_args=NODE)
+    local = Cluster(initialize_head=True, head_node_args=NODE)
     try:
         for _ in range(1, nodes):
-            made.add_node(**NODE)
-        yield made
+            local.add_node(**NODE)
+        yield local
     finally:
-        made.shutdown()  # type: ignore[no-untyped-call]
+        local.shutdown()  # type: ignore[no-untyped-call]
 
 
-def run(prepared: Prepared, directory: Path, done: Answers | None = None) -> int:
-    """The whole pass on the cluster that is connected, but for parts that are done; what was measured in vain."""
+def run(prepared: Prepared, directory: Path, done: Outcomes | None = None) -> int:
+    """Run the pass on the connected cluster, except parts that are done; returns the number of duplicate records."""
     store = Store(directory)
     store.add_all({("accuracy", key): {"outcomes": outcomes} for key, outcomes in (done or {}).items()})
     with Progress(disable=True) as progress:
         return run_wide(prepared, store, progress)
 
 
-def answers(prepared: Prepared, directory: Path) -> Answers:
-    """What was said of all images, by row."""
+def read_outcomes(prepared: Prepared, directory: Path) -> Outcomes:
+    """The outcomes for all images, by row."""
     store = Store(directory)
     found = {}
     for row in prepared.rows:
@@ -76,56 +75,56 @@ def answers(prepared: Prepared, directory: Path) -> Answers:
     return found
 
 
-def survive(prepared: Prepared, local: Answers) -> tuple[bool, list[str]]:
+def survive_failure(prepared: Prepared, local: Outcomes) -> tuple[bool, list[str]]:
     """Kill one of two nodes when half of the pass is done."""
-    wanted = len(prepared.rows) * len(_spans(prepared))
-    killed: list[int] = []
-    with tempfile.TemporaryDirectory() as folder, cluster(1) as made:
-        node = made.add_node(**NODE)
+    expected = len(prepared.rows) * len(_spans(prepared))
+    killed_after: list[int] = []
+    with tempfile.TemporaryDirectory() as folder, cluster(1) as head:
+        node = head.add_node(**NODE)
         records = Path(folder) / RECORDS
 
         def kill() -> None:
-            while not records.is_file() or len(records.read_bytes().splitlines()) < wanted // 2:
+            while not records.is_file() or len(records.read_bytes().splitlines()) < expected // 2:
                 time.sleep(0.05)
-            killed.append(len(records.read_bytes().splitlines()))
+            killed_after.append(len(records.read_bytes().splitlines()))
             [raylet] = node.all_processes["raylet"]
-            victim = psutil.Process(raylet.process.pid)
-            for process in [*victim.children(recursive=True), victim]:
+            parent = psutil.Process(raylet.process.pid)
+            for process in [*parent.children(recursive=True), parent]:
                 process.kill()
 
         killer = threading.Thread(target=kill)
-        with connected(made.address):
+        with connected(head.address):
             killer.start()
-            in_vain = run(prepared, Path(folder))
+            received_twice = run(prepared, Path(folder))
             killer.join()
-        places = Counter((one["kind"], one["key"]) for one in map(json.loads, records.read_bytes().splitlines()))
-        found = answers(prepared, Path(folder))
-    complete = len(places) == wanted
-    alike = found == local
-    once = max(places.values()) == 1 and in_vain == 0
-    return complete and alike and once, [
-        f"one of two nodes killed after {killed[0]} of {wanted} records:",
-        f"  the table is {'complete' if complete else 'NOT complete'}, its answers are "
-        f"{'those of a local run' if alike else 'NOT those of a local run'}",
-        f"  records that came though they were on the disk: {in_vain}; lines that repeat another: "
-        f"{sum(places.values()) - len(places)} (wanted: none): {'met' if once else 'NOT met'}",
+        lines = Counter((line["kind"], line["key"]) for line in map(json.loads, records.read_bytes().splitlines()))
+        outcomes = read_outcomes(prepared, Path(folder))
+    complete = len(lines) == expected
+    identical = outcomes == local
+    once = max(lines.values()) == 1 and received_twice == 0
+    return complete and identical and once, [
+        f"one of two nodes killed after {killed_after[0]} of {expected} records:",
+        f"  the table is {'complete' if complete else 'NOT complete'}, its outcomes are "
+        f"{'identical' if identical else 'NOT identical'} to a local run's",
+        f"  records received twice: {received_twice}; records written twice: "
+        f"{sum(lines.values()) - len(lines)} (target: none): {'met' if once else 'NOT met'}",
     ]
 
 
-def seconds(prepared: Prepared, local: Answers, nodes: int) -> float:
-    """Of the pass on so many nodes, whose workers have prepared it already."""
+def seconds(prepared: Prepared, local: Outcomes, nodes: int) -> float:
+    """The seconds of the pass on a number of nodes whose workers have already prepared it."""
     spans = _spans(prepared)
-    # One stretch at each end is left to do: two parts, for as many workers as there are.
+    # For the warm-up only the first and the last shard are left: two parts, so that every worker gets one.
     done = {shard_key(key, span.start): "" for key in local for span in spans[1:-1]}
     with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as folder:
-        with cluster(nodes) as made, connected(made.address):
+        with cluster(nodes) as head, connected(head.address):
             run(prepared, Path(warm), done)
             start = time.perf_counter()
             run(prepared, Path(folder))
-            spent = time.perf_counter() - start
-        if answers(prepared, Path(folder)) != local:
-            raise AssertionError("the answers are not those of a local run")
-    return spent
+            elapsed = time.perf_counter() - start
+        if read_outcomes(prepared, Path(folder)) != local:
+            raise AssertionError("the outcomes differ from those of a local run")
+    return elapsed
 
 
 def _spans(prepared: Prepared) -> list[range]:
@@ -133,33 +132,32 @@ def _spans(prepared: Prepared) -> list[range]:
 
 
 def main(data: str, weights: str, model: str = "deit_tiny_patch16_224") -> None:
-    """Measure and tell.
+    """Measure, and print and write the results.
 
     Args:
         data: An image set.
-        weights: The model's.
-        model: A name that timm knows.
+        weights: The weights of the model.
+        model: The name of a timm model.
     """
     os.environ.update(SETTINGS)
     prepared = accuracy_plan(data, weights, model, METHODS, KEEPS, **SUITE)
-    alone, local = answer(prepared.rows, prepared)
-    survived, lines = survive(prepared, local)
-    one: list[float] = []
-    two: list[float] = []
-    for several in (False, True, True, False):
-        (two if several else one).append(seconds(prepared, local, 2 if several else 1))
-    efficiency = fmean(one) / (2 * fmean(two))
-    keep(
+    without_ray, local = time_accuracy_pass(prepared.rows, prepared)
+    survived, lines = survive_failure(prepared, local)
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for nodes in (1, 2, 2, 1):
+        times[nodes].append(seconds(prepared, local, nodes))
+    efficiency = fmean(times[1]) / (2 * fmean(times[2]))
+    write_output(
         SPEED / "wide.txt",
         (
             f"{model}, {len(prepared.rows)} cells, {len(prepared.images or ())} images, "
-            f"batches of {prepared.suite.accuracy_batch}, one thread a worker; ray {version('ray')}",
+            f"batches of {prepared.suite.accuracy_batch}, one thread per worker; ray {version('ray')}",
             *lines,
-            f"the accuracy pass without Ray: {alone:.1f} s",
-            f"on one worker with one core:   {' and '.join(f'{spent:.1f} s' for spent in one)}",
-            f"on two workers with one each:  {' and '.join(f'{spent:.1f} s' for spent in two)}",
-            f"  {100 * efficiency:.0f} % of ideal (wanted: {100 * WANTED:.0f} %): "
-            + ("met" if efficiency >= WANTED else "NOT met"),
+            f"the accuracy pass without Ray:     {without_ray:.1f} s",
+            f"on one worker with one core:       {' and '.join(f'{elapsed:.1f} s' for elapsed in times[1])}",
+            f"on two workers with one core each: {' and '.join(f'{elapsed:.1f} s' for elapsed in times[2])}",
+            f"  {100 * efficiency:.0f} % of ideal (target: {100 * TARGET:.0f} %): "
+            + ("met" if efficiency >= TARGET else "NOT met"),
         ),
         ("python", "torch", "timm", "tokbench"),
     )

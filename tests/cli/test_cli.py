@@ -134,7 +134,7 @@ MISTAKES = {
     "compare --models deit_tiny_patch16_224": "goes with --data embedded",
     "compare imagenet": "name them with --data",
     "compare imagenet --data nowhere": "nowhere does not exist",
-    "compare imagenet --data empty": "holds no image",
+    "compare imagenet --data empty": "has no images",
     "compare imagenet --data file": "cannot be read as a tar",
     "compare latency --models deit_tiny_patch16_224 --weights nothing.pth": "no weights at nothing.pth",
     "compare latency --models deit_tiny_patch16_224 --weights file": "cannot be read as weights",

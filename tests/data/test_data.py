@@ -1,4 +1,4 @@
-"""Image sets against what their layouts are known to mean, on tiny images made here."""
+"""Opening image sets in every supported layout, with tiny generated images."""
 
 import gzip
 import os
@@ -56,7 +56,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["folder", "tar"])
-def test_every_layout_says_its_classes(layout: str, kind: str, tmp_path: Path) -> None:
+def test_every_layout_gives_its_classes(layout: str, kind: str, tmp_path: Path) -> None:
     expected = LAYOUTS[layout]
     written = list(expected)
     source = write_folder(tmp_path / "set", written) if kind == "folder" else write_tar(tmp_path / "set.tar", written)
@@ -83,11 +83,11 @@ OFFICIAL = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (3, 1, 2)]
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
-def test_the_official_validation_set_needs_its_list(kind: str, tmp_path: Path) -> None:
+def test_official_validation_set_needs_the_solution_file(kind: str, tmp_path: Path) -> None:
     deep = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
     deep.mkdir(parents=True)
     source = write_folder(deep / "val", OFFICIAL) if kind == "folder" else write_tar(deep / "val.tar", OFFICIAL)
-    with pytest.raises(DataError, match=r"put Kaggle's LOC_val_solution\.csv beside them"):
+    with pytest.raises(DataError, match=r"put Kaggle's LOC_val_solution\.csv next to them"):
         open_images(source)
     write_solution(tmp_path, {1: TABBY, 2: TENCH, 3: TISSUE})
     assert open_images(source).labels == (281, 0, 999)
@@ -97,7 +97,7 @@ def test_the_official_validation_set_needs_its_list(kind: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("name", "lists"), [("imagenet-a", "imagenet_a"), ("imagenet-r", "imagenet_r")])
-def test_imagenet_a_and_r_are_known_by_their_200_classes(name: str, lists: str, tmp_path: Path) -> None:
+def test_imagenet_a_and_r_are_recognised_by_their_200_classes(name: str, lists: str, tmp_path: Path) -> None:
     synsets = timm_list(f"{lists}_synsets.txt")
     write_folder(tmp_path, [f"{synset}/a.png" for synset in synsets])
     images = open_images(tmp_path)
@@ -108,7 +108,7 @@ def test_imagenet_a_and_r_are_known_by_their_200_classes(name: str, lists: str, 
     assert (part.name, part.classes) == ("synsets", None)
 
 
-def test_only_whole_sets_are_called_imagenet() -> None:
+def test_only_complete_sets_are_called_imagenet() -> None:
     everything = list(range(1000))
     assert recognise(Kind.SYNSETS, everything * 50) == ("imagenet", None)
     assert recognise("parquet", everything * 50) == ("imagenet", None)
@@ -157,7 +157,7 @@ def test_huggingface_through_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         open_images(f"hfds/{tmp_path / 'set'}:nowhere")
 
 
-def test_huggingface_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huggingface_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install 'tokbench\[hf\]'"):
         open_images("hfds/imagenet-1k")
@@ -168,7 +168,7 @@ def compressed(root: Path) -> Path:
     return root / "a.tar.gz"
 
 
-def cut_off(root: Path, size: int) -> Path:
+def truncated(root: Path, size: int) -> Path:
     archive = write_tar(root / "a.tar", [f"{TENCH}/{i}.png" for i in range(3)])
     archive.write_bytes(archive.read_bytes()[:size])
     return archive
@@ -179,7 +179,7 @@ def text_file(root: Path) -> Path:
     return root / "a.txt"
 
 
-def no_parquet(root: Path) -> Path:
+def not_parquet(root: Path) -> Path:
     (root / "a.parquet").write_text("not a table")
     return root / "a.parquet"
 
@@ -189,78 +189,78 @@ def other_columns(root: Path) -> Path:
     return root
 
 
-def endless(root: Path) -> Path:
+def link_to_parent(root: Path) -> Path:
     (root / TENCH).mkdir()
     (root / TENCH / "loop").symlink_to(root)
     return root
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "missing": (lambda root: root / "nowhere", "nowhere does not exist: give"),
+    "missing": (lambda root: root / "nowhere", "nowhere does not exist: expected"),
     "text file": (text_file, "cannot be read as a tar archive"),
     "compressed": (compressed, r"decompress it if it ends in \.gz"),
-    "cut off in a header": (lambda root: cut_off(root, 2100), "get it again if it is cut off"),
-    "cut off in an image": (lambda root: cut_off(root, 1600), "get it again if it is cut off"),
-    "empty": (lambda root: root, r"holds no image \(\.png, \.jpg, \.jpeg\): give"),
-    "empty tar": (lambda root: write_tar(root / "a.tar", ["readme.txt"]), "holds no image"),
-    "strangers": (
+    "truncated in a header": (lambda root: truncated(root, 2100), "download it again if it is truncated"),
+    "truncated in an image": (lambda root: truncated(root, 1600), "download it again if it is truncated"),
+    "empty": (lambda root: root, r"has no images \(\.png, \.jpg, \.jpeg\): pass"),
+    "empty tar": (lambda root: write_tar(root / "a.tar", ["readme.txt"]), "has no images"),
+    "folders that are not classes": (
         lambda root: write_folder(
             root, ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "e/1.jpg", "f/1.jpg", f"{TENCH}/1.jpg"]
         ),
-        "no class can be read from 'cat', 'dog', 'e' and 1 more: name each folder",
+        "cannot read a class from 'cat', 'dog', 'e' and 1 more: name each folder",
     ),
-    "number too large": (lambda root: write_folder(root, ["1000/a.jpg", "1/a.jpg"]), "read from '1000': name"),
+    "number too large": (lambda root: write_folder(root, ["1000/a.jpg", "1/a.jpg"]), "class from '1000': name"),
     "unknown synset": (lambda root: write_folder(root, ["n99999999/a.jpg"]), "1,000 classes.*'n99999999'"),
-    "two ways": (lambda root: write_folder(root, [f"{TENCH}/a.jpg", "0/a.jpg"]), "in different ways"),
+    "two kinds of labels": (lambda root: write_folder(root, [f"{TENCH}/a.jpg", "0/a.jpg"]), "in different ways"),
     "two splits": (
         lambda root: write_folder(root, [f"train/{TENCH}/a.jpg", f"val/{TENCH}/a.jpg"]),
-        "both of 'train' and of 'val'",
+        "both 'train' and 'val'",
     ),
-    "no parquet": (no_parquet, "cannot be read as parquet"),
-    "other columns": (other_columns, "has the columns picture, label: give"),
-    "no labels": (lambda root: write_parquet(root / "test.parquet", [-1, -1]), r"label is not 0\.\.999"),
-    "null labels": (lambda root: write_parquet(root / "a.parquet", [1, None]), r"label is not 0\.\.999"),
+    "not parquet": (not_parquet, "cannot be read as parquet"),
+    "other columns": (other_columns, "has the columns picture, label: expected"),
+    "no labels": (lambda root: write_parquet(root / "test.parquet", [-1, -1]), r"label is not in 0\.\.999"),
+    "null labels": (lambda root: write_parquet(root / "a.parquet", [1, None]), r"label is not in 0\.\.999"),
     "other classes": (lambda root: write_parquet(root / "a.parquet", [0], ["cat", "dog"]), "has 2 classes"),
     "images and parquet": (
         lambda root: write_folder(write_parquet(root / "a.parquet", [0]).parent, [f"{TENCH}/a.jpg"]),
-        "holds images and parquet",
+        "has both images and parquet",
     ),
-    "endless": (endless, "listed already: remove the link"),
+    "link to a parent": (link_to_parent, "already part of the set: remove the link"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_in_one_line(mistake: str, tmp_path: Path) -> None:
+def test_user_errors_are_one_line(mistake: str, tmp_path: Path) -> None:
     make, message = MISTAKES[mistake]
     with pytest.raises(DataError, match=message) as caught:
         open_images(make(tmp_path))
     assert "\n" not in str(caught.value)
 
 
-def test_identity_follows_the_content_and_nothing_else(tmp_path: Path) -> None:
+def test_identity_depends_only_on_the_content(tmp_path: Path) -> None:
     names = [f"{TENCH}/a.png", f"{TABBY}/b.png"]
     first = write_folder(tmp_path / "first", names)
     identity = open_images(first).identity
     assert len(bytes.fromhex(identity)) == 32
     assert open_images(first).identity == identity
-    assert open_images(shutil.copytree(first, tmp_path / "second")).identity == identity  # copytree keeps the times
+    assert open_images(shutil.copytree(first, tmp_path / "second")).identity == identity  # copytree keeps times
 
-    (first / "notes.txt").write_text("of no interest")
+    (first / "notes.txt").write_text("ignored")
     assert open_images(first).identity == identity
 
-    seen = {identity}
+    identities = {identity}
     status = (first / names[0]).stat()
     os.utime(first / names[0], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    seen.add(open_images(first).identity)
+    identities.add(open_images(first).identity)
     (first / names[1]).rename(first / TABBY / "c.png")
-    seen.add(open_images(first).identity)
+    identities.add(open_images(first).identity)
     (first / TABBY).rename(first / TISSUE)
-    seen.add(open_images(first).identity)
-    assert len(seen) == 4
+    identities.add(open_images(first).identity)
+    assert len(identities) == 4
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_identity_of_an_archive_follows_its_time(kind: str, tmp_path: Path) -> None:
+def test_identity_of_an_archive_depends_on_its_modification_time(kind: str, tmp_path: Path) -> None:
     source = (
         write_tar(tmp_path / "a.tar", [f"{TENCH}/a.png"])
         if kind == "tar"
@@ -272,14 +272,14 @@ def test_identity_of_an_archive_follows_its_time(kind: str, tmp_path: Path) -> N
     assert open_images(source).identity != identity
 
 
-def test_names_that_are_not_utf8_have_an_identity(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_supported(tmp_path: Path) -> None:
     write_folder(tmp_path, [f"{TENCH}/\udcff.png"])
     images = open_images(tmp_path)
     assert len(images.identity) == 64
     assert colours(images) == [colour_of(0)]
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # must not fail on a busy machine
 @given(count=st.integers(1, 256), limit=st.integers(1, 300))
 def test_head_is_evenly_spaced(count: int, limit: int) -> None:
     images = in_memory(count)
@@ -295,6 +295,6 @@ def test_head_is_evenly_spaced(count: int, limit: int) -> None:
     assert head.reader.read(last).getpixel((0, 0)) == colour_of(head.labels[last])
 
 
-def test_head_of_nothing_is_refused() -> None:
-    with pytest.raises(DataError, match="a limit of 0 leaves no image"):
+def test_head_of_zero_images_is_an_error() -> None:
+    with pytest.raises(DataError, match="invalid limit 0: expected 1 or more images"):
         in_memory(3).head(0)

@@ -1,4 +1,4 @@
-"""Batches: what is in them, whatever workers or damaged files there are."""
+"""The content of batches, with and without workers, and with damaged files."""
 
 import multiprocessing
 import os
@@ -35,7 +35,7 @@ def pixels(image: Image.Image) -> torch.Tensor:
     return pil_to_tensor(image).float()
 
 
-def refuse(image: Image.Image) -> torch.Tensor:
+def broken_transform(image: Image.Image) -> torch.Tensor:
     raise RuntimeError("the transform is broken")
 
 
@@ -43,7 +43,7 @@ def streamed(images: ImageSet, **options: int) -> list[tuple[Batch, tuple[Unread
     return list(batches(images, pixels, **{"batch_size": 4, "workers": 0, **options}))
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # must not fail on a busy machine
 @given(count=st.integers(1, 60), size=st.integers(1, 20), bounds=st.tuples(st.integers(0, 60), st.integers(0, 70)))
 def test_batches_cover_the_range_once_and_in_order(count: int, size: int, bounds: tuple[int, int]) -> None:
     start, stop = bounds
@@ -63,7 +63,7 @@ def ten(request: pytest.FixtureRequest, tmp_path: Path) -> ImageSet:
     return open_images(write_parquet(tmp_path / "a.parquet", [0] * 5 + [281] * 5))
 
 
-def test_workers_change_nothing(ten: ImageSet) -> None:
+def test_batches_do_not_depend_on_the_workers(ten: ImageSet) -> None:
     here, there = streamed(ten, workers=0), streamed(ten, workers=2)
     assert [len(batch.index) for batch, _ in here] == [4, 4, 2]
     for (a, lost_a), (b, lost_b) in zip(here, there, strict=True):
@@ -72,7 +72,7 @@ def test_workers_change_nothing(ten: ImageSet) -> None:
         assert torch.equal(a.labels, b.labels)
         assert lost_a == lost_b == ()
     images = torch.cat([batch.images for batch, _ in there])
-    assert images.dtype == torch.float32  # what the transform gives
+    assert images.dtype == torch.float32  # the dtype that the transform returns
     assert images[:, :, 0, 0].tolist() == [list(map(float, colour_of(i))) for i in range(10)]
     assert torch.cat([batch.labels for batch, _ in there]).tolist() == [0] * 5 + [281] * 5
 
@@ -81,14 +81,14 @@ def niceness(_: Image.Image) -> torch.Tensor:
     return torch.full((3, 1, 1), os.nice(0), dtype=torch.uint8)
 
 
-def test_workers_stand_back_and_this_process_does_not(ten: ImageSet) -> None:
+def test_niceness_applies_only_to_the_workers(ten: ImageSet) -> None:
     own = os.nice(0)
-    told = [batch.images for batch, _ in batches(ten, niceness, batch_size=5, workers=1, niceness=3)]
-    assert torch.cat(told).unique().tolist() == [own + 3]
+    found = [batch.images for batch, _ in batches(ten, niceness, batch_size=5, workers=1, niceness=3)]
+    assert torch.cat(found).unique().tolist() == [own + 3]
     assert os.nice(0) == own
 
 
-def test_a_set_read_here_still_travels_to_another_process(ten: ImageSet) -> None:
+def test_set_is_small_when_pickled_after_reading(ten: ImageSet) -> None:
     ten.reader.read(0)
     sent = pickle.dumps(ten)
     assert len(sent) < 4000
@@ -97,13 +97,13 @@ def test_a_set_read_here_still_travels_to_another_process(ten: ImageSet) -> None
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> ImageSet:
-    """Ten positions, of which 1 (cut off), 4 (empty), 5 (text), 6 and 7 (links to nowhere) cannot be read."""
+    """Ten positions, of which 1 (truncated), 4 (empty), 5 (text), 6 and 7 (broken links) cannot be read."""
     root = write_folder(tmp_path, [f"{TENCH}/{i}.png" for i in range(10)])
     noise = Image.effect_noise((64, 64), 90)
     noise.save(root / TENCH / "1.png", "JPEG")
     (root / TENCH / "1.png").write_bytes((root / TENCH / "1.png").read_bytes()[:-600])
     (root / TENCH / "4.png").write_bytes(b"")
-    (root / TENCH / "5.png").write_text("no image at all")
+    (root / TENCH / "5.png").write_text("not an image")
     for position in (6, 7):
         (root / TENCH / f"{position}.png").unlink()
         (root / TENCH / f"{position}.png").symlink_to(root / "nowhere")
@@ -111,7 +111,7 @@ def damaged(tmp_path: Path) -> ImageSet:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_images_are_named_and_move_no_other(damaged: ImageSet, workers: int) -> None:
+def test_unreadable_images_are_named_and_do_not_move_others(damaged: ImageSet, workers: int) -> None:
     found = streamed(damaged, workers=workers)
     assert [batch.index.tolist() for batch, _ in found] == [[0, 2, 3], [], [8, 9]]
     assert [batch.labels.tolist() for batch, _ in found] == [[0, 0, 0], [], [0, 0]]
@@ -122,7 +122,7 @@ def test_unreadable_images_are_named_and_move_no_other(damaged: ImageSet, worker
     assert [item.reason for item in lost[1:]] == ["not an image"] * 2 + ["No such file or directory"] * 2
 
 
-def test_a_decompression_bomb_is_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_decompression_bomb_is_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_folder(tmp_path, [f"{TENCH}/a.png", f"{TENCH}/b.png"])
     Image.new("RGB", (5, 5)).save(tmp_path / TENCH / "b.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
@@ -131,12 +131,12 @@ def test_a_decompression_bomb_is_unreadable(monkeypatch: pytest.MonkeyPatch, tmp
     assert "decompression bomb" in lost[0].reason
 
 
-def test_a_parquet_row_without_bytes_is_unreadable(tmp_path: Path) -> None:
+def test_parquet_row_without_bytes_is_unreadable(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": None, "path": "a.png"}, "label": 0}, {"image": {"bytes": png((1, 2, 3))}, "label": 1}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     ((batch, lost),) = streamed(open_images(tmp_path))
     assert batch.labels.tolist() == [1]
-    assert lost == (Unreadable("a.parquet#0000000", "the row holds no image bytes"),)
+    assert lost == (Unreadable("a.parquet#0000000", "the row has no image bytes"),)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_parquet_row_without_bytes_is_unreadable(tmp_path: Path) -> None:
         ("I;16", 200, "PNG", (200, 200, 200)),
     ],
 )
-def test_every_mode_becomes_rgb(mode: str, colour: int, suffix: str, expected: Pixel, tmp_path: Path) -> None:
+def test_every_mode_is_converted_to_rgb(mode: str, colour: int, suffix: str, expected: Pixel, tmp_path: Path) -> None:
     (tmp_path / TENCH).mkdir()
     Image.new(mode, (8, 8), colour).save(tmp_path / TENCH / f"a.{suffix}")
     image = open_images(tmp_path).reader.read(0)
@@ -158,12 +158,12 @@ def test_every_mode_becomes_rgb(mode: str, colour: int, suffix: str, expected: P
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_transform_is_no_unreadable_image(workers: int) -> None:
+def test_error_in_the_transform_is_raised(workers: int) -> None:
     with pytest.raises(RuntimeError, match="the transform is broken"):
-        next(batches(in_memory(3), refuse, batch_size=2, workers=workers))
+        next(batches(in_memory(3), broken_transform, batch_size=2, workers=workers))
 
 
-def test_stopping_early_leaves_no_process_behind() -> None:
+def test_stopping_early_ends_the_workers() -> None:
     before = set(multiprocessing.active_children())
     stream: Iterator[object] = batches(in_memory(200), pixels, batch_size=1, workers=2)
     next(stream)
@@ -173,13 +173,13 @@ def test_stopping_early_leaves_no_process_behind() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_callers_random_numbers_are_left_alone(workers: int) -> None:
+def test_random_state_of_the_caller_is_unchanged(workers: int) -> None:
     before = torch.get_rng_state()
     streamed(in_memory(3), workers=workers)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_more_than_one_percent_unreadable_is_refused() -> None:
+def test_more_than_one_percent_unreadable_is_an_error() -> None:
     lost = [Unreadable(f"{i}.png", "not an image") for i in range(5)]
     check_unreadable(lost, 500)
     check_unreadable([], 0)

@@ -141,7 +141,7 @@ def test_a_cluster_that_is_too_small_is_a_user_error(run: Run, address: str) -> 
     ("address", "told"),
     [
         ("127.0.0.1:1", "no Ray cluster at '127.0.0.1:1'"),
-        ("nowhere", "is no address: give its head's HOST:PORT"),
+        ("nowhere", "invalid --ray 'nowhere': expected HOST:PORT"),
         ("127.0.0.1:66000", "no Ray cluster at"),
         ("ray://head:10001", "run tokbench on a node of the cluster"),
     ],

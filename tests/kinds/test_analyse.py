@@ -53,7 +53,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results"
 
 
-def test_every_block_of_the_plain_model_has_a_spectrum(results: Path) -> None:
+def test_spectrum_is_stored_for_every_block(results: Path) -> None:
     found = load(results).spectra
     assert set(found["depth"]) == set(range(12))
     assert set(found["images"]) == {4}
@@ -67,7 +67,7 @@ def test_every_block_of_the_plain_model_has_a_spectrum(results: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(results / "spectra.csv"), found, check_dtype=False)
 
 
-def test_every_method_has_an_error_at_each_keep_and_depth(results: Path) -> None:
+def test_error_is_stored_for_every_method_keep_and_depth(results: Path) -> None:
     found = load(results).reconstruction
     assert not found.duplicated(["method", "params", "keep", "seed", "depth"]).any()
     assert len(found) == 2 * 2 * (2 + 1 + 1 + 2)  # depths × keeps × (seeds and methods)
@@ -83,13 +83,13 @@ def test_every_method_has_an_error_at_each_keep_and_depth(results: Path) -> None
     assert len((results / "reconstruction.csv").read_text().splitlines()) == len(found) + 1
 
 
-def test_the_table_has_no_new_columns_and_nothing_failed(results: Path) -> None:
+def test_analysis_adds_no_columns_and_no_failures(results: Path) -> None:
     table = load(results).table
     assert set(table["status"]) == {"ok"}
     assert "error" not in table
 
 
-def test_what_was_measured_is_not_measured_again(run: Run, results: Path, tmp_path: Path) -> None:
+def test_second_run_measures_nothing_again(run: Run, results: Path, tmp_path: Path) -> None:
     before = (results / "records.jsonl").read_bytes()
     (tmp_path / "shouter.py").write_text(SHOUTER)
     code, _, _ = run(*COMPARE, "--out", str(results))
@@ -97,7 +97,7 @@ def test_what_was_measured_is_not_measured_again(run: Run, results: Path, tmp_pa
     assert (results / "records.jsonl").read_bytes() == before
 
 
-def test_a_method_that_fails_costs_its_own_rows_only(run: Run, tmp_path: Path) -> None:
+def test_failing_method_affects_only_its_own_rows(run: Run, tmp_path: Path) -> None:
     (tmp_path / "shouter.py").write_text(SHOUTER.replace("return tokens", "raise RuntimeError('too loud')  #"))
     code, _, _ = run("compare", "--analyse", "--limit", "2", "--only", "macs", "--keep", "0.5", "--plugins",
                      "shouter.py", "--methods", "shouter,grid_pooling", "--out", "x")  # fmt: skip
@@ -109,7 +109,7 @@ def test_a_method_that_fails_costs_its_own_rows_only(run: Run, tmp_path: Path) -
     assert ["too loud" in record["value"]["reason"] for record in failed] == [True]
 
 
-def test_without_images_there_is_nothing_to_analyse(run: Run) -> None:
+def test_analysis_requires_images(run: Run) -> None:
     code, out, err = run("compare", "latency", "--analyse", "--only", "macs")
     assert (code, out) == (2, "")
     assert "no data to analyse" in err
@@ -120,7 +120,7 @@ def test_without_images_there_is_nothing_to_analyse(run: Run) -> None:
 # Charts
 
 
-def test_the_spectrum_is_drawn_block_by_block(results: Path) -> None:
+def test_spectrum_chart_has_a_line_per_block(results: Path) -> None:
     figure = spectrum_chart(load(results).spectra)
     assert figure is not None
     before, after, gains = figure.data
@@ -136,7 +136,7 @@ def test_the_spectrum_is_drawn_block_by_block(results: Path) -> None:
     assert figure.layout.paper_bgcolor == "rgba(0, 0, 0, 0)"
 
 
-def test_the_errors_are_drawn_for_each_block(results: Path) -> None:
+def test_error_chart_has_every_block(results: Path) -> None:
     found = load(results).reconstruction
     figure = reconstruction_chart(found, load(results).table)
     assert figure is not None
@@ -158,7 +158,7 @@ def test_the_errors_are_drawn_for_each_block(results: Path) -> None:
     assert list(switched[place]) == pytest.approx(list(100 * later))
 
 
-def test_nothing_is_drawn_of_what_was_not_analysed(run: Run, tmp_path: Path) -> None:
+def test_nothing_is_drawn_without_analysis(run: Run, tmp_path: Path) -> None:
     run("compare", "--only", "macs", "--keep", "0.5", "--methods", "evit", "--out", "x")
     found = load(tmp_path / "x")
     assert found.spectra.empty

@@ -1,4 +1,4 @@
-"""Two counters that share no arithmetic are held against figures by hand, and against each other."""
+"""Two independent MAC counters against hand-counted values and against each other."""
 
 import dataclasses
 import inspect
@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
 from tokbench.measure import dispatch, operators
-from tokbench.measure.dispatch import dispatched
-from tokbench.measure.ledger import keep_ledger
+from tokbench.measure.dispatch import count_dispatched
+from tokbench.measure.ledger import count_tokens
 from tokbench.measure.macs import count_by_routes, count_macs, disagreement, spread_of_macs, trace
 from tokbench.measure.operators import CountError
 from tokbench.registry import discover
@@ -37,7 +37,7 @@ def by_hand(attention: list[int], mlp: list[int]) -> int:
 
 
 class Works(Downsampler):
-    """Drops tokens after some work on the patches (1, N, C)."""
+    """Drops tokens after calling `work` on the patches (1, N, C)."""
 
     def __init__(self, work: Callable[[Tensor], object]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def model_that(vit: Any, work: Callable[[Tensor], object]) -> DownsampledViT:
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_the_plain_model_has_its_macs_by_hand_on_every_route(tiny_vit: Any, fused: bool):
+def test_plain_model_matches_hand_counted_macs_on_every_route(tiny_vit: Any, fused: bool):
     vit = tiny_vit()
     for block in vit.blocks:
         block.attn.fused_attn = fused
@@ -127,14 +127,14 @@ WORK: dict[str, tuple[Callable[[Tensor], object], int]] = {
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_each_operator_has_its_macs_by_hand_on_both_routes(tiny_vit: Any, work: str):
+def test_each_operator_matches_hand_counted_macs_on_both_routes(tiny_vit: Any, work: str):
     run, macs = WORK[work]
     routes = count_by_routes(model_that(tiny_vit(), run), image())
     assert routes.method == {"trace": macs, "dispatch": macs}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_shares_are_told_apart_and_a_method_pays_for_its_context(tiny_vit: Any, dtype: torch.dtype):
+def test_method_share_includes_its_context(tiny_vit: Any, dtype: torch.dtype):
     method = create("score_pruning", score="cls")
     model = DownsampledViT(tiny_vit(), method, Schedule.explicit((K,), at=(1,))).to(dtype).eval()
     macs = count_macs(model, image().to(dtype))
@@ -142,11 +142,11 @@ def test_shares_are_told_apart_and_a_method_pays_for_its_context(tiny_vit: Any, 
     assert macs.method == 17 * C + N * HEADS  # the class token's row, and its mean over heads
 
 
-def test_an_unknown_operator_is_refused_by_name_on_each_route(tiny_vit: Any):
+def test_unknown_operator_is_an_error_on_each_route(tiny_vit: Any):
     model = model_that(tiny_vit(), torch.special.bessel_j0)
     with pytest.raises(CountError, match=r"special_bessel_j0.*as traced"):
         trace(model, image())
-    with torch.inference_mode(), dispatched(model) as counter:
+    with torch.inference_mode(), count_dispatched(model) as counter:
         model(image())
     assert counter.unknown == {"special_bessel_j0"}
     with pytest.raises(CountError, match=r"special_bessel_j0.*as dispatched"):
@@ -165,54 +165,54 @@ KERNELS: dict[str, Callable[..., object]] = {
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_fused_attention_is_counted_whatever_the_kernel(tiny_vit: Any, kernel: str):
+def test_fused_attention_is_counted_with_every_kernel(tiny_vit: Any, kernel: str):
     batch, heads, n, m, width = 3, 2, 5, 7, 16
 
     def attend(patches: Tensor) -> None:
-        # Shapes alone: these kernels run on GPUs.
+        # Only shapes, on the meta device: these kernels run on GPUs.
         q, k, v = (torch.zeros(batch, heads, length, width, device="meta") for length in (n, m, m))
         KERNELS[kernel](q, k, v)
 
     model = model_that(tiny_vit(), attend)
-    with torch.inference_mode(), dispatched(model) as counter:
+    with torch.inference_mode(), count_dispatched(model) as counter:
         model(image())
     assert counter.shares.method.total() == batch * heads * n * m * 2 * width
     assert not counter.unknown
 
 
-def test_work_outside_the_model_is_nobodys(tiny_vit: Any):
+def test_work_outside_the_model_is_not_counted(tiny_vit: Any):
     model = DownsampledViT(tiny_vit()).eval()
-    with torch.inference_mode(), dispatched(model) as counter:
+    with torch.inference_mode(), count_dispatched(model) as counter:
         torch.special.bessel_j0(image() @ image().mT)
     assert not counter.unknown
     assert counter.shares == operators.Shares(Counter(), Counter())
 
 
-def test_work_that_nobody_reads_is_counted_because_it_runs(tiny_vit: Any):
-    # The tracer alone forgets it.
+def test_unused_results_are_counted(tiny_vit: Any):
+    # The tracer by itself would drop them.
     assert count_macs(model_that(tiny_vit(), lambda f: f @ f.mT), image()).method == N * N * C
 
 
-def test_a_handle_that_miscounts_fails_by_name(tiny_vit: Any, monkeypatch: pytest.MonkeyPatch):
+def test_wrong_handle_is_an_error_that_names_the_operators(tiny_vit: Any, monkeypatch: pytest.MonkeyPatch):
     right = operators.COUNTED["matmul"]
     monkeypatch.setitem(operators.COUNTED, "matmul", lambda inputs, outputs: 0.99 * right(inputs, outputs))
     model = model_that(tiny_vit(), lambda f: f @ f.mT)
-    with pytest.raises(CountError, match=r"the method's MACs disagree: 8,110 by trace \(matmul.* 8,192 by dispatch"):
+    with pytest.raises(CountError, match=r"of the method disagree: 8,110 by trace \(matmul.* 8,192 by dispatch"):
         count_macs(model, image())
 
 
-def test_a_formula_that_miscounts_fails_by_name(tiny_vit: Any, monkeypatch: pytest.MonkeyPatch):
+def test_wrong_formula_is_an_error_that_names_the_operators(tiny_vit: Any, monkeypatch: pytest.MonkeyPatch):
     right = dispatch.FORMULAS["addmm"]
     monkeypatch.setitem(dispatch.FORMULAS, "addmm", lambda *args, **kwargs: right(*args, **kwargs) + N * C)
     model = DownsampledViT(tiny_vit()).eval()
-    with pytest.raises(CountError, match=r"the backbone's MACs disagree.*by dispatch \(addmm.*by closed form"):
+    with pytest.raises(CountError, match=r"MAC counts of the backbone disagree.*by dispatch \(addmm.*by closed form"):
         count_macs(model, image())
-    with pytest.raises(CountError, match="the backbone on a batch of 2's MACs disagree"):
+    with pytest.raises(CountError, match="MAC counts of the backbone on a batch of 2 disagree"):
         spread_of_macs(model, [torch.cat([image(), image(1)])])
 
 
-def test_what_one_route_cannot_see_fails_and_is_not_halved(tiny_vit: Any):
-    # The trace sees one value, spread over all that it is added to; 16 are added.
+def test_count_missing_on_one_route_is_an_error(tiny_vit: Any):
+    # One value is broadcast to the 16 places it is added to; the trace sees only the one value.
     spread = lambda f: f.new_zeros(K).index_put((GROUP,), f[0, 0, 0], accumulate=True)  # noqa: E731
     with pytest.raises(CountError, match=r"1 by trace \(index_put 1\); 16 by dispatch \(index_put 16\)"):
         count_macs(model_that(tiny_vit(), spread), image())
@@ -221,7 +221,7 @@ def test_what_one_route_cannot_see_fails_and_is_not_halved(tiny_vit: Any):
 @pytest.mark.parametrize(
     ("figures", "apart"), [((0, 0), 0), ((0, 1), 1), ((1000, 999), 0.001), ((3, 3, 3), 0), ((2, 4, 3), 0.5)]
 )
-def test_zero_agrees_with_zero_alone(figures: tuple[int, ...], apart: float):
+def test_zero_agrees_only_with_zero(figures: tuple[int, ...], apart: float):
     assert disagreement(figures) == pytest.approx(apart)
 
 
@@ -233,7 +233,7 @@ def test_no_operator_is_on_two_lists():
 
 
 def choices() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every built-in method with its defaults, and with each other value of a parameter that has a few."""
+    """Every built-in method with its defaults, and with every other value of its boolean and literal parameters."""
     for name, cls in discover()[0].items():
         if not cls.__module__.startswith("tokbench.methods."):
             continue
@@ -247,21 +247,21 @@ def choices() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("name", "params"), list(choices()))
-def test_all_that_a_built_in_method_runs_is_on_a_list_and_agrees(tiny_vit: Any, name: str, params: dict[str, Any]):
+def test_both_routes_agree_for_every_built_in_method(tiny_vit: Any, name: str, params: dict[str, Any]):
     model = DownsampledViT(tiny_vit(), create(name, **params), Schedule.stages(0.6, (1, 2))).eval()
     routes = count_by_routes(model, image())
     assert disagreement(routes.method.values()) == 0
     assert disagreement(routes.backbone.values()) < 1e-4
 
 
-def test_an_average_pooled_model_pays_for_its_average(tiny_vit: Any):
+def test_average_pooling_is_counted(tiny_vit: Any):
     vit = tiny_vit(global_pool="avg", class_token=False, fc_norm=True)
     for model in (DownsampledViT(vit), DownsampledViT(vit, create("tome"), Schedule.stages(0.6, (1, 2)))):
         assert disagreement(count_by_routes(model.eval(), image()).backbone.values()) < 1e-4
 
 
 class ByBrightness(Downsampler):
-    """Leaves 4 tokens of an image that is dark, all K of one that is not."""
+    """Keeps 4 tokens of a dark image and all K of a bright one."""
 
     adaptive = True
 
@@ -274,37 +274,39 @@ class ByBrightness(Downsampler):
 @pytest.fixture
 def adaptive(tiny_vit: Any) -> DownsampledViT:
     vit = tiny_vit()
-    with torch.no_grad():  # an image of one brightness becomes tokens whose first channel says which
+    with torch.no_grad():  # the first channel of the tokens has the sign of the image's brightness
         vit.patch_embed.proj.weight.fill_(1.0)
         vit.pos_embed.zero_()
     return DownsampledViT(vit, ByBrightness(), Schedule.explicit((K,), at=(1,)), site="before_block").eval()
 
 
-def pictures(*bright: bool) -> Tensor:
+def uniform_images(*bright: bool) -> Tensor:
     return torch.stack([torch.full((3, 32, 32), 1.0 if one else -1.0) for one in bright])
 
 
-def test_tokens_are_counted_image_by_image_and_padding_is_left_out(adaptive: DownsampledViT):
-    ledger = keep_ledger(adaptive, pictures(False, True, False))
+def test_tokens_are_counted_per_image_without_padding(adaptive: DownsampledViT):
+    ledger = count_tokens(adaptive, uniform_images(False, True, False))
     assert ledger.images == ((16, 4, 4, 4), (16, 8, 8, 8), (16, 4, 4, 4))
     assert ledger.leaving == (16, 8, 8, 8)
     assert ledger.attention == ledger.mlp == (17, 9, 9, 9)
-    assert keep_ledger(adaptive, pictures(False)).leaving == (16, 4, 4, 4)
+    assert count_tokens(adaptive, uniform_images(False)).leaving == (16, 4, 4, 4)
 
 
-def test_macs_over_batches_hold_the_padding_that_ran(adaptive: DownsampledViT):
-    spread = spread_of_macs(adaptive, [pictures(False, True, False), pictures(False, False, False), pictures(True)])
+def test_macs_over_batches_include_padding(adaptive: DownsampledViT):
+    spread = spread_of_macs(
+        adaptive, [uniform_images(False, True, False), uniform_images(False, False, False), uniform_images(True)]
+    )
     long, short = by_hand([17, 9, 9, 9], [17, 9, 9, 9]), by_hand([17, 5, 5, 5], [17, 5, 5, 5])
     for macs, expected in zip(spread.batches, (long, short, long), strict=True):
-        assert macs.total == pytest.approx(expected, rel=1e-4)  # and the lengths themselves are counted
+        assert macs.total == pytest.approx(expected, rel=1e-4)  # the padding mask itself adds a little
         assert macs.method == 0
-    assert spread.total == pytest.approx((4 * long + 3 * short) / 7, rel=1e-4)  # images, not batches
+    assert spread.total == pytest.approx((4 * long + 3 * short) / 7, rel=1e-4)  # the mean over images, not over batches
     assert spread.total_lo == pytest.approx(short + 0.1 * (long - short), rel=1e-4)
     assert spread.total_hi == pytest.approx(long, rel=1e-4)
     assert spread.tokens == (16, 5, 5, 5)  # (5 * 4 + 2 * 8) / 7 = 5.14
 
 
-def test_a_batch_costs_what_its_longest_image_costs_alone(tiny_vit: Any):
+def test_batch_has_the_macs_of_its_longest_image(tiny_vit: Any):
     model = DownsampledViT(tiny_vit(std=0.5), create("ats"), Schedule.stages(0.8, (1, 2))).eval()
     alone = spread_of_macs(model, [image(seed) for seed in range(6)]).batches
     together = spread_of_macs(model, [torch.cat([image(seed) for seed in range(6)])])
@@ -315,6 +317,6 @@ def test_a_batch_costs_what_its_longest_image_costs_alone(tiny_vit: Any):
     assert together.total >= max(macs.total for macs in alone)
 
 
-def test_figures_can_be_written_as_json(adaptive: DownsampledViT):
-    for value in (count_macs(adaptive, pictures(True)), spread_of_macs(adaptive, [pictures(True, False)])):
+def test_spread_can_be_written_as_json(adaptive: DownsampledViT):
+    for value in (count_macs(adaptive, uniform_images(True)), spread_of_macs(adaptive, [uniform_images(True, False)])):
         assert json.loads(json.dumps(dataclasses.asdict(value), allow_nan=False))["total"] == value.total

@@ -1,4 +1,4 @@
-"""How times are taken: in pairs, in turn, until they are known well enough."""
+"""Paired timing in alternating order, memory, CPU pinning and run modes."""
 
 import gc
 import os
@@ -21,7 +21,6 @@ from tokbench.stats.times import MIN_ROUNDS
 
 CPU = torch.device("cpu")
 IMAGES = torch.zeros(1, 3, 4, 4)
-FOREVER = 1e9  # seconds: whoever waits for the clock hangs
 
 
 def counted(name: str, calls: list[tuple[str, float]]) -> Callable[[Tensor], Tensor]:
@@ -36,15 +35,15 @@ def work(images: Tensor) -> Tensor:
     return torch.ones(64, 64) @ torch.ones(64, 64)
 
 
-def test_the_order_turns_round_each_time() -> None:
+def test_order_alternates_between_rounds() -> None:
     calls: list[tuple[str, float]] = []
     taken = measure_latency(counted("A", calls), counted("B", calls), [IMAGES], seconds=0, precision=0)
     assert len(taken.base_s) == len(taken.other_s) == MIN_ROUNDS
     assert "".join(name for name, _ in calls[-2 * MIN_ROUNDS :]) == "ABBA" * (MIN_ROUNDS // 2)
-    assert len(calls) > 2 * MIN_ROUNDS  # warmed up first
+    assert len(calls) > 2 * MIN_ROUNDS  # the warm-up
 
 
-def test_both_models_see_each_batch_in_both_orders() -> None:
+def test_each_batch_is_used_in_both_orders() -> None:
     calls: list[tuple[str, float]] = []
     batches = [IMAGES, IMAGES + 1, IMAGES + 2]
     measure_latency(counted("A", calls), counted("B", calls), batches, seconds=0, precision=0)
@@ -54,10 +53,10 @@ def test_both_models_see_each_batch_in_both_orders() -> None:
     assert {(name, image) for name, image in sampled} == {(name, image) for name in "AB" for image in (0, 48, 96)}
 
 
-def test_sampling_stops_when_the_ratio_is_known_well_enough() -> None:
+def test_sampling_stops_at_the_requested_precision() -> None:
     taken = measure_latency(work, work, [IMAGES], seconds=1e-9, precision=0)
     assert len(taken.base_s) == MIN_ROUNDS
-    # The clock would never end it, and a warm-up is a quarter of the time.
+    # A very coarse precision ends the sampling long before the time limit.
     coarse = measure_latency(work, work, [IMAGES], seconds=0.4, precision=1e6)
     assert len(coarse.base_s) == MIN_ROUNDS
     fine = measure_latency(work, work, [IMAGES], seconds=0.4, precision=0)
@@ -66,13 +65,13 @@ def test_sampling_stops_when_the_ratio_is_known_well_enough() -> None:
     assert fine.half_width > 0
 
 
-def test_a_floor_has_five_blocks() -> None:
+def test_noise_floor_is_measured_in_five_blocks() -> None:
     blocks = measure_floor(work, [IMAGES], seconds=0, precision=0)
     assert len(blocks) == FLOOR_BLOCKS == 5
     assert all(len(block.base_s) == MIN_ROUNDS for block in blocks)
 
 
-def test_a_model_that_raises_leaves_the_process_as_it_was() -> None:
+def test_process_state_is_restored_when_a_model_raises() -> None:
     def broken(images: Tensor) -> Tensor:
         raise RuntimeError("no")
 
@@ -81,19 +80,19 @@ def test_a_model_that_raises_leaves_the_process_as_it_was() -> None:
     assert gc.isenabled()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no processes")
-def test_the_process_is_held_to_as_many_cpus_as_it_has_threads() -> None:
-    def held() -> set[tuple[int, ...]]:
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin processes")
+def test_process_is_pinned_to_one_cpu_per_thread() -> None:
+    def allowed_cpus() -> set[tuple[int, ...]]:
         """The CPUs that each thread may use."""
         return {tuple(os.sched_getaffinity(int(thread.name))) for thread in Path("/proc/self/task").iterdir()}
 
-    before = held()
+    before = allowed_cpus()
     with pinned(1):
-        assert {len(cpus) for cpus in held()} == {1}
-    assert held() == before
+        assert {len(cpus) for cpus in allowed_cpus()} == {1}
+    assert allowed_cpus() == before
 
 
-def test_own_work_is_not_another_processes_load() -> None:
+def test_own_work_does_not_count_as_other_load() -> None:
     load = OtherLoad()
     for _ in range(300):
         torch.ones(256, 256) @ torch.ones(256, 256)
@@ -101,7 +100,7 @@ def test_own_work_is_not_another_processes_load() -> None:
 
 
 class Hungry(nn.Module):
-    """Holds and uses so many MiB more."""
+    """Allocates `mib` MiB in its forward pass."""
 
     def __init__(self, mib: int) -> None:
         super().__init__()
@@ -111,25 +110,25 @@ class Hungry(nn.Module):
         return torch.ones(self.mib * 2**18).sum() + images
 
 
-def hungry(mib: int) -> tuple[Hungry, Tensor]:
+def build_hungry(mib: int) -> tuple[Hungry, Tensor]:
     return Hungry(mib), IMAGES
 
 
-def starving() -> tuple[Hungry, Tensor]:
-    raise ValueError("nothing to eat")
+def build_failing() -> tuple[Hungry, Tensor]:
+    raise ValueError("cannot be built")
 
 
-def test_memory_is_what_a_process_grows_by() -> None:
+def test_memory_is_the_growth_of_the_process() -> None:
     with measuring_processes(preload="tokbench.measure.memory") as processes:
-        little, much = (cpu_peak_mib(processes, partial(hungry, mib), threads=1) for mib in (8, 208))
-        again = cpu_peak_mib(processes, partial(hungry, 8), threads=1)  # nothing of the last one is left
-        with pytest.raises(ValueError, match="nothing to eat"):
-            cpu_peak_mib(processes, starving, threads=1)
+        little, much = (cpu_peak_mib(processes, partial(build_hungry, mib), threads=1) for mib in (8, 208))
+        again = cpu_peak_mib(processes, partial(build_hungry, 8), threads=1)  # not affected by the call before
+        with pytest.raises(ValueError, match="cannot be built"):
+            cpu_peak_mib(processes, build_failing, threads=1)
     assert much - little == pytest.approx(200, abs=4)
     assert again == pytest.approx(little, abs=4)
 
 
-def test_a_compiled_model_says_the_same(tiny_vit: Callable[..., VisionTransformer]) -> None:
+def test_compiled_model_has_the_same_output(tiny_vit: Callable[..., VisionTransformer]) -> None:
     model = tiny_vit(depth=1)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -139,7 +138,7 @@ def test_a_compiled_model_says_the_same(tiny_vit: Callable[..., VisionTransforme
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-def test_a_captured_model_says_the_same(tiny_vit: Callable[..., VisionTransformer]) -> None:
+def test_cuda_graph_has_the_same_output(tiny_vit: Callable[..., VisionTransformer]) -> None:
     model = tiny_vit().cuda()
     first, second = torch.randn(2, 2, 3, 32, 32, device="cuda").unbind()
     captured = in_mode(model, "cudagraph", first)
@@ -147,13 +146,13 @@ def test_a_captured_model_says_the_same(tiny_vit: Callable[..., VisionTransforme
         assert torch.allclose(captured(second), model(second), atol=1e-5)
 
 
-def test_cuda_graphs_need_cuda() -> None:
+def test_cuda_graphs_require_cuda() -> None:
     with pytest.raises(UserError, match="'cudagraph' needs a CUDA device, not cpu"):
         check_mode("cudagraph", CPU)
     check_mode("compile", CPU)
 
 
-def test_a_gpus_troubles_are_named_and_its_idling_is_none() -> None:
+def test_throttle_reasons_are_named_and_idling_is_not_one() -> None:
     assert throttle_reasons(0x01 | 0x02 | 0x10) == ()
     assert throttle_reasons(0x04 | 0x20) == ("power cap", "software thermal slowdown")
     assert condition(CPU) is None

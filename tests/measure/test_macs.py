@@ -1,4 +1,4 @@
-"""Compute is counted as it runs, and never silently."""
+"""MACs against reference values; unknown operators are errors."""
 
 import pytest
 import timm
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
-from tokbench.measure.ledger import keep_ledger
+from tokbench.measure.ledger import count_tokens
 from tokbench.measure.macs import count_macs
 from tokbench.measure.operators import CountError
 
@@ -22,7 +22,7 @@ def vit(name: str, **settings: object) -> torch.nn.Module:
     [("deit_tiny_patch16_224", 1.2537), ("deit_small_patch16_224", 4.5989), ("deit_base_patch16_224", 17.5638)],
 )
 @pytest.mark.parametrize("fused", [True, False])
-def test_plain_deits_have_the_reference_macs_whatever_the_kernel(name: str, gmacs: float, fused: bool) -> None:
+def test_plain_deits_have_the_reference_macs_with_any_kernel(name: str, gmacs: float, fused: bool) -> None:
     model = vit(name)
     for block in model.blocks:
         block.attn.fused_attn = fused
@@ -34,14 +34,14 @@ def test_plain_deits_have_the_reference_macs_whatever_the_kernel(name: str, gmac
 @pytest.mark.parametrize(
     ("site", "gmacs"), [("before_block", 2.895), ("after_attention", 2.997), ("after_block", 3.148)]
 )
-def test_pruning_by_class_token_has_the_reference_macs_at_each_site(site: str, gmacs: float) -> None:
+def test_class_token_pruning_has_the_reference_macs_at_each_site(site: str, gmacs: float) -> None:
     method = create("score_pruning", score="cls")
     macs = count_macs(DownsampledViT(vit("deit_small_patch16_224"), method, Schedule.stages(0.7), site=site), IMAGE)
     assert (macs.total - macs.method) / 1e9 == pytest.approx(gmacs, abs=5e-4)
     assert macs.ledger.leaving == (196,) * 3 + (138,) * 3 + (97,) * 3 + (68,) * 3
 
 
-def test_the_class_tokens_row_costs_one_row_and_column_sums_a_second_product() -> None:
+def test_cost_of_class_token_row_and_of_column_sums() -> None:
     model = vit("deit_small_patch16_224")
     row = count_macs(DownsampledViT(model, create("score_pruning", score="cls"), Schedule.stages(0.7)), IMAGE).method
     sums = count_macs(DownsampledViT(model, create("score_pruning"), Schedule.stages(0.7)), IMAGE).method
@@ -50,7 +50,7 @@ def test_the_class_tokens_row_costs_one_row_and_column_sums_a_second_product() -
     assert sums == sum(n * n * 384 + 6 * n * (n - 1) for n in lengths)
 
 
-def test_clustering_is_not_free() -> None:
+def test_clustering_is_counted() -> None:
     n, k, dim, iterations = 196, 98, 384, 5
     model = vit("deit_small_patch16_224")
     method = create("token_pooling", algorithm="kmeans", weighted=False, init="farthest", iterations=iterations)
@@ -76,11 +76,11 @@ def test_trace_and_closed_form_agree_on_other_vits(name: str, settings: dict[str
     model = vit(name, **settings)
     image = torch.zeros(1, 3, *model.patch_embed.img_size)
     method = create("random_selection")
-    count_macs(DownsampledViT(model, method, Schedule.stages(0.5, at=(1,))), image)  # raises where they do not
+    count_macs(DownsampledViT(model, method, Schedule.stages(0.5, at=(1,))), image)  # raises if they disagree
 
 
-class Spelled(Downsampler):
-    """Drops tokens after work that an operator counter might not know."""
+class Formulation(Downsampler):
+    """Drops tokens after one of several formulations of the same distance, or an unknown operator."""
 
     def __init__(self, work: str) -> None:
         super().__init__()
@@ -104,19 +104,19 @@ class Spelled(Downsampler):
 
 
 @pytest.mark.parametrize("work", ["cdist", "baddbmm", "einsum", "broadcast"])
-def test_a_distance_costs_the_same_however_it_is_spelled(work: str) -> None:
+def test_distance_has_the_same_macs_in_every_formulation(work: str) -> None:
     n, k, dim = 196, 98, 192
-    model = DownsampledViT(vit("deit_tiny_patch16_224"), Spelled(work), Schedule.explicit((k,), at=(3,)))
+    model = DownsampledViT(vit("deit_tiny_patch16_224"), Formulation(work), Schedule.explicit((k,), at=(3,)))
     assert count_macs(model, IMAGE).method == pytest.approx(n * k * dim, rel=0.01)
 
 
-def test_an_operator_on_no_list_is_refused_by_name() -> None:
-    model = DownsampledViT(vit("deit_tiny_patch16_224"), Spelled("bessel"), Schedule.stages(0.5))
+def test_unknown_operator_is_an_error_that_names_it() -> None:
+    model = DownsampledViT(vit("deit_tiny_patch16_224"), Formulation("bessel"), Schedule.stages(0.5))
     with pytest.raises(CountError, match="special_bessel_j0"):
         count_macs(model, IMAGE)
 
 
-def test_a_backbone_that_does_other_work_than_the_closed_form_is_refused() -> None:
+def test_backbone_that_differs_from_the_closed_form_is_an_error() -> None:
     class Doubled(torch.nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + 0 * super().forward(x)
@@ -128,17 +128,17 @@ def test_a_backbone_that_does_other_work_than_the_closed_form_is_refused() -> No
         count_macs(DownsampledViT(model), IMAGE)
 
 
-def test_the_ledger_is_kept_at_the_modules_that_read_the_tokens() -> None:
+def test_tokens_are_counted_at_the_modules_that_read_them() -> None:
     model = DownsampledViT(vit("deit_tiny_patch16_224"), create("random_selection"), Schedule.stages(0.5))
-    ledger = keep_ledger(model, IMAGE)
+    ledger = count_tokens(model, IMAGE)
     assert ledger.attention == (197,) * 4 + (99,) * 3 + (50,) * 3 + (26,) * 2
     assert ledger.mlp == (197,) * 3 + (99,) * 3 + (50,) * 3 + (26,) * 3
     assert ledger.leaving == (196,) * 3 + (98,) * 3 + (49,) * 3 + (25,) * 3
 
 
-def test_masking_instead_of_removing_shows_in_the_macs() -> None:
+def test_masking_tokens_does_not_reduce_macs() -> None:
     class Masks(Downsampler):
-        """Zeroes what it should remove."""
+        """Sets tokens to zero instead of removing them."""
 
         def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
             return n_patches

@@ -1,4 +1,4 @@
-"""What attention filters out, and how well fewer tokens stand for all: against Fourier's and the paper's own sums."""
+"""Spectra against NumPy's Fourier transform, and reconstruction errors against the sum in the paper."""
 
 import math
 from collections.abc import Callable
@@ -35,8 +35,8 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def seen(count: int, of: int = 4, seed: int = 0) -> list[Batch]:
-    """Images of noise for the tiny ViT, so many a batch."""
+def batches_of(count: int, of: int = 4, seed: int = 0) -> list[Batch]:
+    """Batches of `of` random images for the tiny ViT."""
     images = noise(count, 3, 32, 32, seed=seed)
     index = torch.arange(count)
     return [Batch(images[i : i + of], index[i : i + of], index[i : i + of]) for i in range(0, count, of)]
@@ -52,7 +52,7 @@ def radius(mode: tuple[int, int], grid: tuple[int, int]) -> float:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_every_mode_lies_in_the_ring_around_its_frequency(grid: tuple[int, int]) -> None:
+def test_every_mode_is_in_the_ring_of_its_frequency(grid: tuple[int, int]) -> None:
     ring, middle = rings(grid), ring_frequencies(grid)
     width = middle[2] - middle[1]
     for mode in np.ndindex(*grid):
@@ -62,38 +62,38 @@ def test_every_mode_lies_in_the_ring_around_its_frequency(grid: tuple[int, int])
         else:
             assert place > 0
             assert abs(radius(mode, grid) - middle[place]) <= width / 2 + 1e-9
-            # What lies above half of Nyquist is told by its ring alone.
+            # The ring alone shows whether a mode is above half of Nyquist.
             assert (middle[place] > 0.5) == (radius(mode, grid) > 0.5 + 1e-9)
     assert width >= 2 / max(grid) - 1e-9
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_no_energy_is_lost(grid: tuple[int, int]) -> None:
+def test_ring_energies_sum_to_the_total_energy(grid: tuple[int, int]) -> None:
     signal = noise(2, 3, math.prod(grid), 5)
     assert ring_energies(signal, grid).sum(-1) == pytest.approx(signal.square().sum((-2, -1)), rel=1e-5)
 
 
 @pytest.mark.parametrize("mode", [(0, 1), (1, 0), (2, 3), (7, 0), (5, 5), (7, 7)])
-def test_a_wave_falls_into_the_ring_of_its_frequency(mode: tuple[int, int]) -> None:
+def test_wave_has_all_its_energy_in_the_ring_of_its_frequency(mode: tuple[int, int]) -> None:
     grid = (14, 14)
     y, x = torch.meshgrid(torch.arange(14.0), torch.arange(14.0), indexing="ij")
     wave = torch.cos(2 * torch.pi * (mode[0] * y + mode[1] * x) / 14 + 0.3)
     energy = ring_energies(wave.flatten()[:, None], grid)
-    below = radius(mode, grid) - 1e-6  # on an edge, the ring inside of it
+    below = radius(mode, grid) - 1e-6  # a mode on an edge belongs to the ring inside it
     nearest = np.abs(np.array(ring_frequencies(grid))[1:] - below).argmin() + 1
     assert float(energy[nearest]) == pytest.approx(float(wave.square().sum()), rel=1e-5)
 
 
-def test_rows_and_columns_are_not_mixed_up() -> None:
+def test_rows_and_columns_are_not_swapped() -> None:
     grid = (4, 16)
-    stripes = torch.tensor([1.0, -1.0]).repeat(8).repeat(4, 1)  # the fastest there is along the rows
+    stripes = torch.tensor([1.0, -1.0]).repeat(8).repeat(4, 1)  # the highest frequency along the rows
     energy = ring_energies(stripes.flatten()[:, None], grid)
     assert int(energy.argmax()) == int(rings(grid)[0, 8])
     slow = torch.arange(4.0).sub(1.5).repeat_interleave(16)  # constant along the rows
     assert ring_energies(slow[:, None], grid)[int(rings(grid)[0, 1])] == pytest.approx(0, abs=1e-5)
 
 
-def test_white_noise_is_flat() -> None:
+def test_white_noise_has_a_flat_spectrum() -> None:
     grid = (14, 14)
     energy = ring_energies(noise(400, 196, 8), grid).mean(0)
     modes = np.bincount(rings(grid).flatten().numpy())
@@ -107,13 +107,13 @@ def heads(values: Tensor, matrix: Tensor) -> Heads:
     return Heads(values, values, values, 1.0, None, matrix)
 
 
-def test_attention_to_nobody_else_changes_nothing() -> None:
+def test_identity_attention_changes_nothing() -> None:
     values = noise(2, 3, 17, 8)
     before, after = mixing_energies(heads(values, torch.eye(17).expand(2, 3, 17, 17)), 1, (4, 4))
     assert after == pytest.approx(before, rel=1e-5)
 
 
-def test_uniform_attention_leaves_the_mean_only() -> None:
+def test_uniform_attention_keeps_only_the_mean() -> None:
     values = noise(2, 3, 17, 8)
     before, after = mixing_energies(heads(values, torch.full((2, 3, 17, 17), 1 / 17)), 1, (4, 4))
     assert after[:, 1:] == pytest.approx(0, abs=1e-6)
@@ -121,11 +121,11 @@ def test_uniform_attention_leaves_the_mean_only() -> None:
     assert (before[:, 1:].sum(1) > 0.5 * before.sum(1)).all()
 
 
-def test_prefix_tokens_take_part_in_the_mixing_only() -> None:
+def test_prefix_tokens_are_mixed_in_but_not_counted() -> None:
     values = noise(1, 1, 18, 8)
     values[:, :, 2:] = 0
     matrix = torch.eye(18)[None, None].clone()
-    matrix[..., 2:, :] = torch.eye(18)[1]  # every patch looks at the second prefix token
+    matrix[..., 2:, :] = torch.eye(18)[1]  # every patch attends only to the second prefix token
     before, after = mixing_energies(heads(values, matrix), 2, (4, 4))
     assert before.sum() == 0
     assert float(after[0, 0]) == pytest.approx(16 * float(values[0, 0, 1].square().sum()), rel=1e-5)
@@ -143,18 +143,18 @@ def by_ring(signal: Tensor) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_spectra_are_those_of_what_timm_computes(tiny_vit: MakeVit, fused: bool) -> None:
+def test_spectra_match_the_values_that_timm_computes(tiny_vit: MakeVit, fused: bool) -> None:
     vit = tiny_vit()
-    found = measure_spectra(vit, seen(6))
+    found = measure_spectra(vit, batches_of(6))
     values: list[Tensor] = []
     mixed: list[Tensor] = []
     for block in vit.blocks:
         block.attn.fused_attn = fused
-        # Of queries, keys and values the last third; and what the projection is given.
+        # The values are the last third of queries, keys and values; the mixed values are the projection's input.
         block.attn.qkv.register_forward_hook(lambda module, given, out: values.append(out[:, 1:, 64:]))
         block.attn.proj.register_forward_pre_hook(lambda module, given: mixed.append(given[0][:, 1:]))
     with torch.no_grad():
-        vit(torch.cat([batch.images for batch in seen(6)]))
+        vit(torch.cat([batch.images for batch in batches_of(6)]))
     assert found.images == 6
     assert found.frequency == ring_frequencies((4, 4))
     for depth in range(4):
@@ -165,23 +165,23 @@ def test_spectra_are_those_of_what_timm_computes(tiny_vit: MakeVit, fused: bool)
         assert sum(found.before[depth]) == pytest.approx(1)
 
 
-def test_the_values_scale_does_not_matter(tiny_vit: MakeVit) -> None:
+def test_spectra_do_not_depend_on_the_scale_of_the_values(tiny_vit: MakeVit) -> None:
     vit = tiny_vit(depth=1)
-    found = measure_spectra(vit, seen(3))
+    found = measure_spectra(vit, batches_of(3))
     with torch.no_grad():
         vit.blocks[0].attn.qkv.weight[64:] *= 7
         vit.blocks[0].attn.qkv.bias[64:] *= 7
-    again = measure_spectra(vit, seen(3))
+    again = measure_spectra(vit, batches_of(3))
     assert again.before[0] == pytest.approx(found.before[0], rel=1e-4)
     assert again.after[0] == pytest.approx(found.after[0], rel=1e-4)
 
 
-def test_spectra_that_are_no_numbers_are_an_error(tiny_vit: MakeVit) -> None:
+def test_non_finite_spectra_are_an_error(tiny_vit: MakeVit) -> None:
     vit = tiny_vit()
     with torch.no_grad():
         vit.blocks[2].attn.qkv.bias[64:] = torch.nan
     with pytest.raises(ValueError, match="not a finite number"):
-        measure_spectra(vit, seen(2))
+        measure_spectra(vit, batches_of(2))
 
 
 # Reconstruction errors
@@ -193,13 +193,13 @@ def error_by_loops(before: Tensor, after: Tensor) -> float:
     return loss / sum(float(((one - f.mean(0)) ** 2).sum()) for one in f)
 
 
-def test_the_error_is_the_papers_sum() -> None:
+def test_error_is_the_sum_of_the_paper() -> None:
     before, after = noise(3, 9, 5), noise(3, 4, 5, seed=1)
     expected = [error_by_loops(*pair) for pair in zip(before, after, strict=True)]
     assert reconstruction_error(before, after) == pytest.approx(expected)
 
 
-def test_padding_stands_for_nothing() -> None:
+def test_padding_represents_no_token() -> None:
     before, after = noise(2, 9, 5), noise(2, 4, 5, seed=1)
     after[1, 2:] = before[1, :2]
     valid = torch.tensor([[True] * 4, [True, True, False, False]])
@@ -207,13 +207,13 @@ def test_padding_stands_for_nothing() -> None:
     assert reconstruction_error(before, after, valid) == pytest.approx(expected)
 
 
-def test_the_scale_goes_from_all_tokens_to_one() -> None:
+def test_error_is_0_with_all_tokens_and_1_with_their_mean() -> None:
     before = noise(3, 12, 6)
     assert reconstruction_error(before, before.flip(1)) == pytest.approx(0, abs=1e-12)
     assert reconstruction_error(before, before.mean(1, keepdim=True)) == pytest.approx(1, rel=1e-6)
 
 
-def test_neither_scale_nor_place_matters() -> None:
+def test_error_is_invariant_to_scale_and_shift() -> None:
     before, after = noise(3, 12, 6), noise(3, 4, 6, seed=1)
     moved = reconstruction_error(1e3 * before + 40, 1e3 * after + 40)
     assert moved == pytest.approx(reconstruction_error(before, after), rel=1e-4)
@@ -231,9 +231,13 @@ def test_neither_scale_nor_place_matters() -> None:
         ("dpc_knn", {}),
     ],
 )
-def test_each_depth_is_as_if_reduced_there_alone(tiny_vit: MakeVit, name: str, params: dict[str, Any]) -> None:
+def test_each_depth_is_measured_independently_of_the_others(
+    tiny_vit: MakeVit, name: str, params: dict[str, Any]
+) -> None:
     vit, ids = tiny_vit(), torch.tensor([5, 3, 8, 1, 9, 2])
-    stages = measure_reconstruction(vit, create(name, **params), Schedule.stages(0.5, (1, 3)), seen(6), ids, seed=4)
+    stages = measure_reconstruction(
+        vit, create(name, **params), Schedule.stages(0.5, (1, 3)), batches_of(6), ids, seed=4
+    )
     assert [stage.depth for stage in stages] == [1, 3]
     for stage in stages:
         before: list[Tensor] = []
@@ -254,7 +258,7 @@ def test_each_depth_is_as_if_reduced_there_alone(tiny_vit: MakeVit, name: str, p
         method.register_forward_hook(note)
         model = DownsampledViT(vit, method, Schedule.explicit((8,), (stage.depth,)), seed=4).eval()
         with torch.inference_mode():
-            for batch in seen(6):
+            for batch in batches_of(6):
                 model(batch.images, ids[batch.index])
         errors = [error_by_loops(*pair) for pair in zip(before, after, strict=True)]
         assert stage.patches == 16
@@ -265,10 +269,10 @@ def test_each_depth_is_as_if_reduced_there_alone(tiny_vit: MakeVit, name: str, p
 
 def error_of(vit: VisionTransformer, name: str, **params: Any) -> float:
     ids = torch.arange(8)
-    return measure_reconstruction(vit, create(name, **params), Schedule.stages(0.5, (2,)), seen(8), ids)[0].error
+    return measure_reconstruction(vit, create(name, **params), Schedule.stages(0.5, (2,)), batches_of(8), ids)[0].error
 
 
-def test_clustering_reconstructs_better_than_chance(tiny_vit: MakeVit) -> None:
+def test_clustering_reconstructs_better_than_random_selection(tiny_vit: MakeVit) -> None:
     vit = tiny_vit()
     settings = {"weighted": False, "init": "farthest", "iterations": 20}
     means = error_of(vit, "token_pooling", algorithm="kmeans", **settings)
@@ -277,8 +281,10 @@ def test_clustering_reconstructs_better_than_chance(tiny_vit: MakeVit) -> None:
     assert 0 < means < medoids < chance < 1
 
 
-def test_who_keeps_everything_loses_nothing(tiny_vit: MakeVit) -> None:
-    stages = measure_reconstruction(tiny_vit(), create("evit"), Schedule.stages(1.0, (1, 2)), seen(1), torch.arange(1))
+def test_keeping_all_tokens_has_no_error(tiny_vit: MakeVit) -> None:
+    stages = measure_reconstruction(
+        tiny_vit(), create("evit"), Schedule.stages(1.0, (1, 2)), batches_of(1), torch.arange(1)
+    )
     assert [(stage.patches, stage.tokens, stage.error, stage.error_sd) for stage in stages] == [(16, 16, 0, 0)] * 2
 
 
@@ -298,6 +304,6 @@ class Toy(Downsampler):
     ("toy", "message"),
     [(Toy(extra=1), r"9 patch tokens came out, count\(\) says 8"), (Toy(factor=math.nan), "not finite")],
 )
-def test_a_method_that_breaks_its_contract_has_no_error(tiny_vit: MakeVit, toy: Toy, message: str) -> None:
+def test_method_that_breaks_its_contract_raises(tiny_vit: MakeVit, toy: Toy, message: str) -> None:
     with pytest.raises(DownsamplerError, match=message):
-        measure_reconstruction(tiny_vit(), toy, Schedule.stages(0.5, (1,)), seen(2), torch.arange(2))
+        measure_reconstruction(tiny_vit(), toy, Schedule.stages(0.5, (1,)), batches_of(2), torch.arange(2))

@@ -1,4 +1,4 @@
-"""Token maps: what is written down of a model's tokens, and what is painted of them, by plain loops."""
+"""Token maps: the recorded tokens, and the drawing compared with plain loops over pixels."""
 
 import itertools
 from collections import Counter
@@ -17,10 +17,10 @@ from timm.models.vision_transformer import VisionTransformer
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
-from tokbench.measure.ledger import keep_ledger
+from tokbench.measure.ledger import count_tokens
 from tokbench.registry import discover
 from tokbench.show import sheet as token_sheet
-from tokbench.show.sheet import ALARM, chosen, draw
+from tokbench.show.sheet import RED, draw, evenly_spaced
 from tokbench.show.token_map import (
     DARKENED,
     LUMA,
@@ -28,10 +28,10 @@ from tokbench.show.token_map import (
     Sheet,
     Snapshot,
     TokenMap,
-    as_seen,
     class_names,
-    follow,
+    follow_tokens,
     paint,
+    preprocess,
 )
 from tokbench.vit.models import load_model
 
@@ -44,16 +44,16 @@ PATCH = (6, 8)
 ROWS, COLUMNS = 4, 5
 
 
-def where(owner: NDArray[np.int64]) -> NDArray[np.int64]:
+def per_pixel(owner: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.kron(owner, np.ones(PATCH, dtype=np.int64))
 
 
-def around(whose: NDArray[np.int64], y: int, x: int) -> set[int]:
-    """The owners of a pixel and of the eight beside it."""
-    return set(whose[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel().tolist())
+def around(owners: NDArray[np.int64], y: int, x: int) -> set[int]:
+    """The owners of a pixel and of its eight neighbours."""
+    return set(owners[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel().tolist())
 
 
-def scene(seed: int, low: float = 0.0, high: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def random_case(seed: int, low: float = 0.0, high: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     picture = rng.uniform(low, high, (ROWS * PATCH[0], COLUMNS * PATCH[1], 3))
     return picture, rng.integers(-1, 9, (ROWS, COLUMNS))
@@ -61,22 +61,22 @@ def scene(seed: int, low: float = 0.0, high: float = 1.0) -> tuple[NDArray[np.fl
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 0.02), (0.98, 1.0)])
-def test_every_pixel_is_what_its_token_says(seed: int, low: float, high: float) -> None:
-    picture, owner = scene(seed, low, high)
-    given = picture.copy()
-    painted, whose = paint(picture, owner), where(owner)
-    assert np.array_equal(picture, given)
+def test_every_pixel_has_the_colour_of_its_token(seed: int, low: float, high: float) -> None:
+    picture, owner = random_case(seed, low, high)
+    original = picture.copy()
+    painted, owners = paint(picture, owner), per_pixel(owner)
+    assert np.array_equal(picture, original)
     sizes = Counter(owner.ravel().tolist())
-    assert {1, 2} <= {min(size, 2) for token, size in sizes.items() if token >= 0}  # otherwise nothing is shown here
-    means = {token: picture[whose == token].mean(axis=0) for token in sizes}
+    assert {1, 2} <= {min(size, 2) for token, size in sizes.items() if token >= 0}  # both sizes must occur
+    means = {token: picture[owners == token].mean(axis=0) for token in sizes}
     outlined = 0
-    for y, x in itertools.product(*map(range, whose.shape)):
-        token = int(whose[y, x])
+    for y, x in itertools.product(*map(range, owners.shape)):
+        token = int(owners[y, x])
         if token == -1:
             assert np.array_equal(painted[y, x], DARKENED * picture[y, x])
         elif sizes[token] == 1:
             assert np.array_equal(painted[y, x], picture[y, x])
-        elif around(whose, y, x) == {token}:
+        elif around(owners, y, x) == {token}:
             assert painted[y, x] == pytest.approx(means[token])
         else:
             outlined += 1
@@ -86,27 +86,27 @@ def test_every_pixel_is_what_its_token_says(seed: int, low: float, high: float) 
     assert painted.max() <= 1
 
 
-def test_an_image_in_one_token_has_no_outline() -> None:
-    picture, _ = scene(0)
+def test_image_in_a_single_token_has_no_outline() -> None:
+    picture, _ = random_case(0)
     painted = paint(picture, np.zeros((ROWS, COLUMNS), dtype=np.int64))
     assert painted == pytest.approx(np.broadcast_to(picture.mean(axis=(0, 1)), picture.shape))
 
 
-def test_an_untouched_image_stays_as_it_is() -> None:
-    picture, _ = scene(0)
+def test_image_without_reduction_is_unchanged() -> None:
+    picture, _ = random_case(0)
     assert np.array_equal(paint(picture, np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)), picture)
 
 
-def built(vit: VisionTransformer, name: str, keep: float = 0.6, site: str | None = None) -> DownsampledViT:
+def build(vit: VisionTransformer, name: str, keep: float = 0.6, site: str | None = None) -> DownsampledViT:
     torch.manual_seed(0)
     return DownsampledViT(vit, create(name), Schedule.stages(keep, at=(1, 2)), site=site).eval()
 
 
 @pytest.mark.parametrize("name", list(discover()[0]))
-def test_the_counts_are_those_that_the_modules_read(name: str, tiny_vit: MakeViT) -> None:
-    model = built(tiny_vit(), name)
-    blocks, guesses = follow(model, IMAGE, TEN)
-    ledger = keep_ledger(model, IMAGE)
+def test_counts_match_the_tokens_that_the_modules_read(name: str, tiny_vit: MakeViT) -> None:
+    model = build(tiny_vit(), name)
+    blocks, guesses = follow_tokens(model, IMAGE, TEN)
+    ledger = count_tokens(model, IMAGE)
     counts = [block.count for block in blocks]
     assert [block.depth for block in blocks] == [0, 1, 2, 3]
     assert tuple(counts) == ledger.images[0]
@@ -118,17 +118,17 @@ def test_the_counts_are_those_that_the_modules_read(name: str, tiny_vit: MakeViT
         assert block.owner.shape == (4, 4)
         assert block.owner.min() >= -1
         assert block.owner.max() < block.count
-    acted = TokenMap((), blocks, guesses).acted
-    assert set(acted) <= {1, 2}
-    assert acted == (1, 2) or create(name).adaptive  # such a one may keep everything
+    changed = TokenMap((), blocks, guesses).changed_depths
+    assert set(changed) <= {1, 2}
+    assert changed == (1, 2) or create(name).adaptive  # an adaptive method may keep all tokens
 
 
-def test_selected_merged_and_fused_patches_are_where_they_should_be(tiny_vit: MakeViT) -> None:
+def test_owners_after_selection_merging_and_fusion(tiny_vit: MakeViT) -> None:
     def last(name: str) -> tuple[int, Counter[int]]:
-        blocks, _ = follow(built(tiny_vit(), name), IMAGE, TEN)
+        blocks, _ = follow_tokens(build(tiny_vit(), name), IMAGE, TEN)
         return blocks[-1].count, Counter(blocks[-1].owner.ravel().tolist())
 
-    # 16 patches, of which 10 and then 6 are kept; EViT has one token more: 11, and then 7 + 1.
+    # 10 and then 6 of 16 patches are kept; EViT has one more token: 11, and then 7 + 1.
     count, patches = last("random_selection")
     assert count == 6
     assert patches == {-1: 10, **dict.fromkeys(range(6), 1)}
@@ -142,7 +142,7 @@ def test_selected_merged_and_fused_patches_are_where_they_should_be(tiny_vit: Ma
 
 
 class Soft(Downsampler):
-    """Mixes by a matrix that the test knows."""
+    """Mixes the tokens with a fixed matrix."""
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         return tokens.mix(mixing(keep, tokens.n_patches)[None])
@@ -152,16 +152,16 @@ def mixing(rows: int, columns: int) -> torch.Tensor:
     return torch.rand(rows, columns, generator=torch.Generator().manual_seed(3)).softmax(dim=1)
 
 
-def test_a_soft_methods_patch_is_in_the_token_that_it_went_into_most(tiny_vit: MakeViT) -> None:
+def test_soft_pooling_assigns_a_patch_to_its_largest_weight(tiny_vit: MakeViT) -> None:
     model = DownsampledViT(tiny_vit(), Soft(), Schedule.explicit((5,), at=(1,))).eval()
-    blocks, _ = follow(model, IMAGE, TEN)
+    blocks, _ = follow_tokens(model, IMAGE, TEN)
     assert blocks[1].count == 5
     assert blocks[1].owner.ravel().tolist() == mixing(5, 16).argmax(dim=0).tolist()
 
 
-def test_the_guesses_are_the_models_likeliest_classes(tiny_vit: MakeViT) -> None:
-    model = built(tiny_vit(), "tome")
-    _, guesses = follow(model, IMAGE, TEN)
+def test_guesses_are_the_most_likely_classes(tiny_vit: MakeViT) -> None:
+    model = build(tiny_vit(), "tome")
+    _, guesses = follow_tokens(model, IMAGE, TEN)
     with torch.inference_mode():
         probabilities = model(IMAGE).softmax(dim=1)[0].tolist()
     best = sorted(range(10), key=lambda index: -probabilities[index])[:3]
@@ -169,49 +169,49 @@ def test_the_guesses_are_the_models_likeliest_classes(tiny_vit: MakeViT) -> None
     assert [guess.probability for guess in guesses] == pytest.approx([probabilities[index] for index in best])
 
 
-def test_a_model_without_a_classifier_names_no_classes(tiny_vit: MakeViT) -> None:
+def test_model_without_a_classifier_has_no_classes(tiny_vit: MakeViT) -> None:
     vit = tiny_vit(num_classes=0)
     assert class_names(vit) == []
-    _, guesses = follow(DownsampledViT(vit).eval(), IMAGE, class_names(vit))
+    _, guesses = follow_tokens(DownsampledViT(vit).eval(), IMAGE, class_names(vit))
     assert guesses == ()
 
 
-def test_imagenets_classes_have_their_names(tiny_vit: MakeViT) -> None:
+def test_imagenet_classes_have_names(tiny_vit: MakeViT) -> None:
     names = class_names(tiny_vit(num_classes=1000))
     assert len(names) == 1000
     assert (names[0], names[281], names[999]) == ("tench", "tabby", "toilet tissue")
-    assert names[134] == names[517] == "crane"  # so they are told apart by their number
+    assert names[134] == names[517] == "crane"  # so the index distinguishes them
     assert class_names(tiny_vit()) == TEN
 
 
-def test_a_photograph_is_seen_as_in_a_comparison() -> None:
+def test_preprocessing_is_that_of_a_comparison() -> None:
     vit = load_model("digits_deit").vit
     canvas = image_set().reader.read(3)
-    seen, picture = as_seen(canvas.convert("RGB"), vit)
-    assert torch.equal(seen[0], create_transform(**resolve_data_config({}, model=vit))(canvas))
+    pixels, picture = preprocess(canvas.convert("RGB"), vit)
+    assert torch.equal(pixels[0], create_transform(**resolve_data_config({}, model=vit))(canvas))
     grey = np.asarray(canvas) / 255
     assert picture == pytest.approx(np.repeat(grey[..., None], 3, axis=2), abs=1e-6)
 
 
-def test_what_no_patch_covers_is_not_shown(tiny_vit: MakeViT) -> None:
+def test_area_not_covered_by_patches_is_not_shown(tiny_vit: MakeViT) -> None:
     vit = tiny_vit(img_size=36)
     vit.pretrained_cfg = {"input_size": (3, 36, 36), "crop_pct": 1.0, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
     colours = np.random.default_rng(0).integers(0, 256, (36, 36, 3), dtype=np.uint8)
-    seen, picture = as_seen(Image.fromarray(colours), vit)
-    assert seen.shape == (1, 3, 36, 36)
+    pixels, picture = preprocess(Image.fromarray(colours), vit)
+    assert pixels.shape == (1, 3, 36, 36)
     assert picture == pytest.approx(colours[:32, :32] / 255, abs=1e-6)
 
 
-def test_many_depths_are_thinned_out_evenly_to_the_last() -> None:
-    assert chosen((3, 6, 9)) == (3, 6, 9)
-    assert chosen(()) == ()
-    assert chosen(range(12)) == (2, 5, 8, 11)
+def test_depths_are_evenly_spaced_up_to_the_last() -> None:
+    assert evenly_spaced((3, 6, 9)) == (3, 6, 9)
+    assert evenly_spaced(()) == ()
+    assert evenly_spaced(range(12)) == (2, 5, 8, 11)
     for count, most in itertools.product(range(1, 30), range(1, 6)):
-        some = chosen(range(100, 100 + count), most)
-        assert len(some) == len(set(some)) == min(count, most)
-        assert list(some) == sorted(some)
-        assert some[-1] == 99 + count
-        gaps = np.diff([99, *some])
+        depths = evenly_spaced(range(100, 100 + count), most)
+        assert len(depths) == len(set(depths)) == min(count, most)
+        assert list(depths) == sorted(depths)
+        assert depths[-1] == 99 + count
+        gaps = np.diff([99, *depths])
         assert gaps.max() - gaps.min() <= 1
 
 
@@ -231,48 +231,48 @@ def sheet(caption: tuple[str, ...] = ("merged", "keep 0.5"), best: int = 1, **ch
     return Sheet(**{**settings, **changes})
 
 
-def places(panel: NDArray[np.uint8], image: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Where an image holds a panel, pixel by pixel."""
+def positions(panel: NDArray[np.uint8], image: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
+    """The positions (y, x) at which an image contains a panel, pixel by pixel."""
     for y in range(image.shape[0] - panel.shape[0] + 1):
         x, rest = divmod(image[y].tobytes().find(panel[0].tobytes()), 3)
         if x >= 0 and rest == 0 and np.array_equal(image[y : y + len(panel), x : x + panel.shape[1]], panel):
             yield y, x
 
 
-def test_the_picture_holds_the_panels_pixel_by_pixel() -> None:
+def test_image_contains_the_panels_pixel_by_pixel() -> None:
     image = np.asarray(draw([sheet()]))
     enlarged = GREY.repeat(14, axis=0).repeat(14, axis=1)  # 448 pixels wide
-    (photograph,) = places((255 * enlarged).round().astype(np.uint8), image)
-    (merged,) = places((255 * paint(enlarged, HALVED)).round().astype(np.uint8), image)
+    (photograph,) = positions((255 * enlarged).round().astype(np.uint8), image)
+    (merged,) = positions((255 * paint(enlarged, HALVED)).round().astype(np.uint8), image)
     assert photograph[0] == merged[0]
     assert photograph[1] < merged[1]
 
 
-def test_each_depth_at_which_any_method_acts_has_a_row() -> None:
+def test_each_depth_changed_by_any_method_has_a_row() -> None:
     late = TokenMap(("late",), snapshots(START, START, HALVED), sheet().plain.guesses)
     early = TokenMap(("early",), snapshots(START, HALVED, HALVED), sheet().plain.guesses)
     plain = TokenMap(("plain model",), snapshots(START, START, START), sheet().plain.guesses)
-    assert (early.acted, late.acted, plain.acted) == ((1,), (2,), ())
+    assert (early.changed_depths, late.changed_depths, plain.changed_depths) == ((1,), (2,), ())
     image = np.asarray(draw([sheet(plain=plain, maps=(early, late))]))
     enlarged = GREY.repeat(14, axis=0).repeat(14, axis=1)
-    untouched = list(places((255 * enlarged).round().astype(np.uint8), image))
-    merged = list(places((255 * paint(enlarged, HALVED)).round().astype(np.uint8), image))
-    assert len(untouched) == 1  # the first of its row: the plain model's and, further right, `late` in block 1
+    untouched = list(positions((255 * enlarged).round().astype(np.uint8), image))
+    merged = list(positions((255 * paint(enlarged, HALVED)).round().astype(np.uint8), image))
+    assert len(untouched) == 1  # only the first in its row: the plain model's; `late` in block 1 is further right
     assert len(merged) == 2
     assert merged[0][0] == untouched[0][0]
 
 
-def test_another_class_is_marked_and_one_of_the_same_name_too() -> None:
-    alarm = ImageColor.getrgb(ALARM)
+def test_different_class_is_marked_even_with_the_same_name() -> None:
+    red = ImageColor.getrgb(RED)
 
     def marked(one: Sheet) -> bool:
-        return bool((np.asarray(draw([one])) == alarm).all(axis=2).any())
+        return bool((np.asarray(draw([one])) == red).all(axis=2).any())
 
     assert not marked(sheet(best=1))
     assert marked(sheet(best=7))
 
 
-def test_names_of_any_length_and_content_keep_the_layout() -> None:
+def test_layout_does_not_depend_on_the_names() -> None:
     image = draw([sheet()])
     for text in ("<script>$x_1$\x00\x1b[31m\n\ud800" * 1000, "猫" * 10_000, ""):
         wild = draw([sheet(caption=(text, text), image=text, model=text)])
@@ -285,8 +285,8 @@ def test_methods_are_wrapped_into_rows_of_six() -> None:
     assert many.height > 1.5 * one.height
 
 
-def test_a_picture_that_no_program_opens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_sheet, "MOST_PIXELS", 2 * draw([sheet()]).width * draw([sheet()]).height)
+def test_too_large_image_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_sheet, "MAX_PIXELS", 2 * draw([sheet()]).width * draw([sheet()]).height)
     draw([sheet()] * 2)
     with pytest.raises(UserError, match="fewer images or methods"):
         draw([sheet()] * 4)

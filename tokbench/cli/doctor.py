@@ -53,15 +53,15 @@ def doctor(
 def _show(finding: Finding, console: Console) -> None:
     """Print a finding: wrapped beside its name on a terminal, on one line in a pipe, so that grep finds all of it."""
     sign, colour = SIGNS[finding.status]
-    mend = f"→ {finding.mend}" if finding.mend else ""
+    fix = f"→ {finding.fix}" if finding.fix else ""
     if not console.is_terminal:
-        line = f"{sign} {finding.name:{NAME_WIDTH}} {finding.told} {mend}".rstrip()
+        line = f"{sign} {finding.name:{NAME_WIDTH}} {finding.text} {fix}".rstrip()
         console.print(Text(line), soft_wrap=True)
         return
-    told = Text.assemble(finding.told, ("\n" + mend, colour) if mend else "")
+    text = Text.assemble(finding.text, ("\n" + fix, colour) if fix else "")
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=1)
     grid.add_column(width=NAME_WIDTH)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(sign, colour), Text(finding.name, "bold"), told)
+    grid.add_row(Text(sign, colour), Text(finding.name, "bold"), text)
     console.print(grid)

@@ -1,1 +1,1 @@
-"""Image sets: folders, archives and the embedded digits."""
+"""Labelled image sets: opening, decoding, preprocessing, batching and caching."""

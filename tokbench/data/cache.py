@@ -1,8 +1,8 @@
-"""Preprocessed images kept on the disk, so that a second sweep over a set decodes none of them.
+"""A cache of preprocessed images on disk, so that a second run over a set does not decode them again.
 
-One file holds one image, named by a hash of the encoded image and of the preprocessing: an image that changed, moved
-or has another name is found by what is in it, and several sets, models and processes may share a folder. A file begins
-with the hash of its own pixels, so that a damaged one is not believed.
+Each image is one file, named by a hash of the encoded image and of the preprocessing. Entries are therefore found by
+content: an image may be moved or renamed, a changed image is a different entry, and several sets, models and processes
+can share a folder. A file starts with the hash of its pixels, so that damage is detected.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ class PixelCache:
     """A folder of preprocessed images.
 
     Attributes:
-        folder: Where they lie.
+        folder: The folder of the cache.
         shape: (C, H, W) of every image.
-        preprocessing: The identity of the preprocessing.
+        preprocessing: `Preprocessing.identity`.
     """
 
     folder: Path
@@ -36,21 +36,21 @@ class PixelCache:
     preprocessing: str
 
     def get(self, content: bytes) -> Tensor | None:
-        """The pixels (C, H, W) uint8 of an encoded image, or None where there are none or they are damaged."""
+        """The pixels (C, H, W) uint8 of an encoded image, or None if it is not cached or the entry is damaged."""
         try:
-            kept = self._path(content).read_bytes()
+            entry = self._path(content).read_bytes()
         except FileNotFoundError:
             return None
-        digest, pixels = kept[:_DIGEST], bytearray(kept[_DIGEST:])
+        digest, pixels = entry[:_DIGEST], bytearray(entry[_DIGEST:])
         if hashlib.sha256(pixels).digest() != digest:
             return None
         return torch.frombuffer(pixels, dtype=torch.uint8).view(self.shape)
 
     def put(self, content: bytes, pixels: Tensor) -> None:
-        """Keep the pixels (C, H, W) uint8 of an encoded image.
+        """Store the pixels (C, H, W) uint8 of an encoded image.
 
         Raises:
-            DataError: They cannot be written.
+            DataError: The entry cannot be written.
         """
         raw = pixels.contiguous().numpy().tobytes()
         path = self._path(content)
@@ -58,7 +58,7 @@ class PixelCache:
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, lambda scratch: scratch.write_bytes(hashlib.sha256(raw).digest() + raw))
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise _not_writable(self.folder, error) from error
 
     def _path(self, content: bytes) -> Path:
         name = hashlib.sha256(self.preprocessing.encode() + content).hexdigest()
@@ -66,22 +66,24 @@ class PixelCache:
 
 
 def open_cache(folder: Path, preprocessing: Preprocessing) -> PixelCache:
-    """Open a folder, and make it where it is missing.
+    """Open a cache folder; create it if it does not exist.
 
     Raises:
-        DataError: It cannot be written.
+        DataError: The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "CACHEDIR.TAG", lambda scratch: scratch.write_text(_TAG, encoding="ascii"))
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _not_writable(folder, error) from error
     return PixelCache(folder, preprocessing.shape, preprocessing.identity)
 
 
-# Backup programs leave a folder out that says so (Cache Directory Tagging Specification).
+# Backup programs skip a folder with this file (Cache Directory Tagging Specification).
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Preprocessed images; may be deleted.\n"
 
 
-def _unwritable(folder: Path, error: OSError) -> DataError:
-    return DataError(f"cannot keep images in {folder} ({error.strerror}): name another folder with --cache, or none")
+def _not_writable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot write to the cache {folder} ({error.strerror}): use another folder with --cache, or drop --cache"
+    )

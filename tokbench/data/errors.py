@@ -1,7 +1,7 @@
-"""What is wrong with the data a user named."""
+"""The error for unusable image data."""
 
 from tokbench.errors import UserError
 
 
 class DataError(UserError):
-    """The user's mistake, or the data's: one line that names the cause and the mend."""
+    """The image data cannot be used; the message is one line with the cause and the fix."""

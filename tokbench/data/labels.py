@@ -1,8 +1,8 @@
-"""Which of the 1,000 ImageNet-1k classes an image belongs to, and which known image set a list of labels is.
+"""Which of the 1,000 ImageNet-1k classes an image belongs to, and which known image set a list of labels matches.
 
-ImageNet ships in several layouts, and each says the class in another way: a folder by WordNet synset id, the id in the
-file's name, a folder by class number (ImageNet-V2), or a separate list (the official validation archive). Class
-indices are the positions in timm's sorted list of synsets, the order that its models predict in.
+ImageNet is distributed in several layouts, which give the class in different ways: folders named by WordNet synset id,
+the id in the file name, folders named by class number (ImageNet-V2), or a separate list (the official validation
+archive). Class indices are positions in timm's sorted list of synsets, the order of its models' outputs.
 """
 
 import csv
@@ -17,7 +17,7 @@ from typing import Any
 from tokbench.data.errors import DataError
 
 SOLUTION = "LOC_val_solution.csv"
-"""Kaggle's list of the validation labels, `ImageId,PredictionString`."""
+"""Kaggle's list of the validation labels, with the columns `ImageId,PredictionString`."""
 
 _CLASSES = 1000
 _SYNSET = re.compile(r"n\d{8}")
@@ -28,7 +28,7 @@ _EVALUATION_SPLITS = {"val", "valid", "validation", "test"}
 
 
 class Kind(StrEnum):
-    """How a list of images says its labels."""
+    """How a list of images gives its labels."""
 
     SYNSETS = "synsets"
     NUMBERS = "numbers"
@@ -40,57 +40,56 @@ def synset_index() -> dict[str, int]:
     return {synset: index for index, synset in enumerate(_synsets("imagenet_synsets.txt"))}
 
 
-def labels_from_names(names: Sequence[str], places: Iterable[Path]) -> tuple[Kind, tuple[int, ...]]:
-    """Read each image's class from its name.
+def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) -> tuple[Kind, tuple[int, ...]]:
+    """Read each image's class from its path.
 
-    A synset id counts first, in the nearest folder that has one, then in the file's name; then the number of the
-    file's own folder; then the official validation name, whose class stands in `LOC_val_solution.csv`.
+    In order of priority: a synset id in the nearest folder that has one; a synset id in the file name; the number of
+    the file's own folder; the official validation name, whose class is listed in `LOC_val_solution.csv`.
 
     Args:
         names: Paths relative to the root, with forward slashes.
-        places: Folders to look for `LOC_val_solution.csv` in; the first that has it counts.
+        solution_folders: Folders in which to look for `LOC_val_solution.csv`; the first one found is used.
 
     Returns:
-        The way the names say their class, and the class indices in the order of `names`.
+        How the names give their class, and the class indices in the order of `names`.
 
     Raises:
-        DataError: A name says no class, or one that is not among the 1,000; the names do not all say it in the same
-            way; the list holds training and validation images; or the solution is missing.
+        DataError: A name has no class or one that is not among the 1,000; the names give their class in different ways;
+            the list has both training and validation images; or the solution is missing.
     """
     _refuse_mixed_splits(names)
     clues = [_clue(name) for name in names]
-    strangers = dict.fromkeys(
-        _shown(name) for name, clue in zip(names, clues, strict=True) if clue is None
-    )  # a dict keeps the order and drops the repetitions
-    if strangers:
+    unlabelled = dict.fromkeys(
+        _folder_or_name(name) for name, clue in zip(names, clues, strict=True) if clue is None
+    )  # a dict keeps the order and removes duplicates
+    if unlabelled:
         raise DataError(
-            f"no class can be read from {_first(strangers)}: name each folder by its synset id (n01440764) or its "
-            "class number (0..999), or begin the file's name with the synset id"
+            f"cannot read a class from {_first(unlabelled)}: name each folder by its synset id (n01440764) or its "
+            "class number (0..999), or start the file names with the synset id"
         )
     known = [clue for clue in clues if clue is not None]
     examples = {kind: name for name, (kind, _) in zip(names, known, strict=True)}
     if len(examples) > 1:
         raise DataError(
-            f"the images say their class in different ways ({_first(examples.values())}): give one of these "
-            "folders alone"
+            f"the images are labelled in different ways ({_first(examples.values())}): pass only one of these folders"
         )
     (kind,) = examples
     texts = [text for _, text in known]
     if kind is Kind.NUMBERS:
         return kind, tuple(int(text) for text in texts)
     if kind is Kind.OFFICIAL:
-        texts = _solved(texts, places)
+        texts = _look_up_solution(texts, solution_folders)
     return kind, _indices(texts)
 
 
 def labels_from_values(values: Sequence[Any], class_names: Sequence[str] | None, where: str) -> tuple[int, ...]:
-    """Turn a table's label column into class indices.
+    """Convert the label column of a table to class indices.
 
     Args:
-        values: The column, one number a row.
-        class_names: The names the table gives its numbers, where it gives any. Synset ids are looked up; otherwise
-            there must be 1,000 of them, in ImageNet-1k's order.
-        where: The table, for messages.
+        values: The column, one number per row.
+        class_names: The table's class names, if it has any. Synset ids are looked up; other names must be 1,000, in
+            ImageNet-1k's order.
+        where: The name of the table, for messages.
 
     Raises:
         DataError: The numbers are not classes of ImageNet-1k.
@@ -100,41 +99,41 @@ def labels_from_values(values: Sequence[Any], class_names: Sequence[str] | None,
         values = [index.get(value) for value in values]
     elif class_names and len(class_names) != _CLASSES:
         raise DataError(
-            f"{where} has {len(class_names)} classes ({_first(class_names)}): give a set with ImageNet-1k's 1,000 "
-            "classes, or one that names its classes by synset id"
+            f"{where} has {len(class_names)} classes ({_first(class_names)}): use a set with ImageNet-1k's 1,000 "
+            "classes, or one whose classes are named by synset id"
         )
     labels = tuple(value for value in values if isinstance(value, int) and 0 <= value < _CLASSES)
     if len(labels) < len(values):
         raise DataError(
-            f"{where} has rows whose label is not 0..999 (a test split has none): give the validation split"
+            f"{where} has rows whose label is not in 0..999 (a test split has no labels): use the validation split"
         )
     return labels
 
 
 def recognise(kind: str, labels: Sequence[int]) -> tuple[str, tuple[int, ...] | None]:
-    """Name the image set that has these labels, and the classes its accuracy is defined over.
+    """The name of the image set with these labels, and the classes over which its accuracy is defined.
 
-    ImageNet-A and -R are recognised by their 200 classes, all of them and no other: a few of their folders are not
-    the set, and restrict no logits. ImageNet's validation set and ImageNet-V2 are recognised only when whole (50 and
-    10 images in each of the 1,000 classes): a figure from a part of them is not a figure on the set.
+    ImageNet-A and -R are recognised by their 200 classes, exactly these: a few of their folders are not the set, and do
+    not restrict the logits. ImageNet's validation set and ImageNet-V2 are recognised only when complete (50 and 10
+    images in each of the 1,000 classes), because the accuracy on a part is not the accuracy on the set.
 
     Returns:
         The name ('imagenet', 'imagenet-v2', 'imagenet-a', 'imagenet-r', else `kind`), and the sorted class indices
-        that logits are restricted to, None for all.
+        that logits are restricted to (None for all).
     """
     counts = Counter(labels)
     if kind == Kind.NUMBERS:
-        return ("imagenet-v2" if _whole(counts, 10) else str(kind)), None
+        return ("imagenet-v2" if _is_complete(counts, 10) else str(kind)), None
     index = synset_index()
     for name in ("imagenet-a", "imagenet-r"):
         classes = {index[synset] for synset in _synsets(f"{name.replace('-', '_')}_synsets.txt")}
         if counts.keys() == classes:
             return name, tuple(sorted(classes))
-    return ("imagenet" if _whole(counts, 50) else str(kind)), None
+    return ("imagenet" if _is_complete(counts, 50) else str(kind)), None
 
 
-def _whole(counts: Counter[int], images: int) -> bool:
-    return len(counts) == _CLASSES and set(counts.values()) == {images}
+def _is_complete(counts: Counter[int], images_per_class: int) -> bool:
+    return len(counts) == _CLASSES and set(counts.values()) == {images_per_class}
 
 
 def _synsets(file: str) -> list[str]:
@@ -160,24 +159,24 @@ def _indices(synsets: Sequence[str]) -> tuple[int, ...]:
     unknown = dict.fromkeys(synset for synset in synsets if synset not in index)
     if unknown:
         raise DataError(
-            f"not among the 1,000 classes of ImageNet-1k: {_first(unknown)}; leave these images out or mend the id"
+            f"not among the 1,000 classes of ImageNet-1k: {_first(unknown)}; remove these images or correct the id"
         )
     return tuple(index[synset] for synset in synsets)
 
 
-def _solved(image_ids: Sequence[str], places: Iterable[Path]) -> list[str]:
-    solution = next((file for place in places if (file := place / SOLUTION).is_file()), None)
+def _look_up_solution(image_ids: Sequence[str], folders: Iterable[Path]) -> list[str]:
+    solution = next((file for folder in folders if (file := folder / SOLUTION).is_file()), None)
     if solution is None:
         raise DataError(
-            f"the official validation images do not say their class in their names: put Kaggle's {SOLUTION} beside "
+            f"the names of the official validation images do not contain the class: put Kaggle's {SOLUTION} next to "
             "them, or sort them into folders by synset id"
         )
-    # PredictionString is "n01751748 111 109 330 334 ...": the class, then one box after another
+    # PredictionString is "n01751748 111 109 330 334 ...": the class, followed by the bounding boxes
     with solution.open(newline="", encoding="utf-8", errors="replace") as lines:
         answers = {row.get("ImageId"): (row.get("PredictionString") or "").split() for row in csv.DictReader(lines)}
     missing = [image_id for image_id in image_ids if not answers.get(image_id)]
     if missing:
-        raise DataError(f"{solution} has no line for {_first(missing)}: get the whole list from Kaggle")
+        raise DataError(f"{solution} has no line for {_first(missing)}: download the complete list from Kaggle")
     return [answers[image_id][0] for image_id in image_ids]
 
 
@@ -185,10 +184,10 @@ def _refuse_mixed_splits(names: Sequence[str]) -> None:
     folders = {part for parent in {PurePosixPath(name).parent for name in names} for part in parent.parts}
     evaluation = sorted(folders & _EVALUATION_SPLITS)
     if "train" in folders and evaluation:
-        raise DataError(f"the images are both of 'train' and of '{evaluation[0]}': give the folder of one split")
+        raise DataError(f"the images are from both 'train' and '{evaluation[0]}': pass the folder of one split")
 
 
-def _shown(name: str) -> str:
+def _folder_or_name(name: str) -> str:
     return PurePosixPath(name).parent.name or name
 
 

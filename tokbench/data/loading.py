@@ -1,7 +1,7 @@
 """Streaming an image set in preprocessed batches.
 
-Which images share a batch follows from their positions alone, not from which of them could be read: results are
-compared image by image between runs, and a logit's last bits may depend on the batch around it.
+Which images share a batch depends only on their positions, not on which of them could be read: results are compared
+image by image between runs, and the last bits of a logit may depend on the other images of the batch.
 """
 
 import os
@@ -22,16 +22,16 @@ __all__ = ["Batch", "Transform", "Unreadable", "batches", "check_unreadable"]
 
 Transform = Callable[[Image.Image], Tensor]
 
-_UNREADABLE_ALLOWED = 0.01
-_AHEAD = 2  # batches that a worker decodes ahead, as PyTorch has it
+_MAX_UNREADABLE = 0.01
+_PREFETCH = 2  # batches that a worker decodes ahead, PyTorch's default
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images as they are decoded.
+    """A batch of decoded images.
 
     Attributes:
-        images: (B, C, H, W) pixels, uint8; (0, 3, 0, 0) where none of the batch's images could be read.
+        images: (B, C, H, W) pixels, uint8; (0, 3, 0, 0) if none of the batch's images could be read.
         index: (B,) int64, positions in the ImageSet.
         labels: (B,) int64, ImageNet-1k classes.
     """
@@ -41,13 +41,13 @@ class Batch:
     labels: Tensor
 
     def pin_memory(self) -> "Batch":
-        """The same with images that a GPU can fetch by itself; the loader asks for it."""
+        """The same batch with its images in pinned memory; called by torch's loader."""
         return replace(self, images=self.images.pin_memory())
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that could not be decoded, and why."""
+    """An image that could not be decoded, and the reason."""
 
     name: str
     reason: str
@@ -66,66 +66,66 @@ def batches(
     pin_memory: bool = False,
     niceness: int = 0,
 ) -> Iterator[tuple[Batch, tuple[Unreadable, ...]]]:
-    """Decode, preprocess and batch the images of positions start to stop, in order.
+    """Decode, preprocess and batch the images at positions start to stop, in order.
 
-    Batch i covers the positions [start + i·batch_size, start + (i+1)·batch_size). An image that cannot be read makes
-    its own batch smaller and moves no other image.
+    Batch i covers the positions [start + i·batch_size, start + (i+1)·batch_size). An unreadable image makes its own
+    batch smaller and does not move other images.
 
     Args:
         images: The set.
         transform: From a PIL image to its pixels (C, H, W); picklable if `workers` > 0.
-        batch_size: Positions a batch.
-        workers: Processes that decode; 0 decodes in this one. Closing the iterator early ends them.
+        batch_size: Positions per batch.
+        workers: Number of decoding processes; 0 decodes in this process. Closing the iterator early ends them.
         start: First position.
         stop: One past the last position; None for the end.
-        waiting: How many decoded batches may wait at most: fewer workers decode where it is less; None for no bound.
-        cache: Where preprocessed images are kept, and looked for first.
-        pin_memory: Whether batches go where a GPU can fetch them by itself.
-        niceness: How far the workers stand back for other processes (`os.nice`, where the system has it). Where a model
-            runs on the same cores, they decode when it waits, and no thread of it waits for one of theirs.
+        waiting: Upper limit of decoded batches that wait to be used; limits the workers too. None for no limit.
+        cache: Where preprocessed images are stored and looked up first.
+        pin_memory: Whether to put batches into pinned memory.
+        niceness: Niceness added to the workers (`os.nice`, where the system has it), so that they do not slow down a
+            model that runs on the same cores.
 
     Yields:
-        A batch, and what could not be read of its positions.
+        A batch, and the images at its positions that could not be read.
 
     Raises:
         DataError: The cache cannot be written.
     """
     if waiting is not None:
         workers = min(workers, waiting)
-    ahead = _AHEAD if waiting is None or not workers else min(_AHEAD, waiting // workers)
+    prefetch = _PREFETCH if waiting is None or not workers else min(_PREFETCH, waiting // workers)
     loader: DataLoader[_Sample] = DataLoader(
         _Samples(images, transform, cache),
         batch_size=batch_size,
         sampler=range(len(images))[start:stop],
         num_workers=workers,
-        prefetch_factor=ahead if workers else None,
+        prefetch_factor=prefetch if workers else None,
         pin_memory=pin_memory,
         collate_fn=_collate,
-        worker_init_fn=partial(_stand_back, niceness),
-        # its own, for the loader draws a seed, and the caller's random numbers must not depend on that
+        worker_init_fn=partial(_lower_priority, niceness),
+        # a separate generator, because the loader draws a seed and must not change the caller's random numbers
         generator=torch.Generator(),
     )
-    for batch, unread, failed in loader:
-        if failed:
-            raise failed[0]
-        yield batch, unread
+    for batch, unreadable, errors in loader:
+        if errors:
+            raise errors[0]
+        yield batch, unreadable
 
 
 def check_unreadable(unreadable: Sequence[Unreadable], total: int) -> None:
-    """Refuse a run that lost more than 1 % of its images.
+    """Check that at most 1 % of the images are unreadable.
 
     Args:
-        unreadable: What could not be read.
-        total: Images asked for, these included.
+        unreadable: The images that could not be read.
+        total: Number of images, including the unreadable ones.
 
     Raises:
-        DataError: More than 1 % could not be read; names the first of them.
+        DataError: More than 1 % could not be read; the message names the first of them.
     """
-    if len(unreadable) <= _UNREADABLE_ALLOWED * total:
+    if len(unreadable) <= _MAX_UNREADABLE * total:
         return
     first = "; ".join(f"{item.name} ({item.reason})" for item in unreadable[:3])
     raise DataError(
-        f"{len(unreadable)} of {total} images cannot be read, more than 1 %: {first}; get them again or remove them"
+        f"{len(unreadable)} of {total} images cannot be read, more than 1 %: {first}; replace or remove them"
     )
 
 
@@ -146,40 +146,40 @@ class _Samples(Dataset[_Sample]):
         reader, label = self.images.reader, self.images.labels[index]
         try:
             content = b"" if self.cache is None else reader.content(index)
-            kept = None if self.cache is None else self.cache.get(content)
-            found = reader.read(index) if kept is None else kept
-        except Exception as error:  # decoders raise nearly everything on a damaged file; each is told by name
+            cached = None if self.cache is None else self.cache.get(content)
+            image = reader.read(index) if cached is None else cached
+        except Exception as error:  # decoders raise almost any exception on a damaged file; each is reported by name
             return _Sample(index, label, Unreadable(self.images.names[index], _reason(error)))
-        if isinstance(found, Tensor):
-            return _Sample(index, label, found)
-        pixels = self.transform(found)
+        if isinstance(image, Tensor):
+            return _Sample(index, label, image)
+        pixels = self.transform(image)
         if self.cache is not None:
             try:
                 self.cache.put(content, pixels)
-            except DataError as error:  # out of another process an exception would come with its traceback as text
+            except DataError as error:  # raised in a worker process, its message would contain the traceback
                 return _Sample(index, label, error)
         return _Sample(index, label, pixels)
 
 
-def _stand_back(niceness: int, _: int) -> None:
+def _lower_priority(niceness: int, _: int) -> None:
     if hasattr(os, "nice"):
         os.nice(niceness)
 
 
 def _collate(samples: Sequence[_Sample]) -> tuple[Batch, tuple[Unreadable, ...], tuple[DataError, ...]]:
     unreadable = tuple(sample.image for sample in samples if isinstance(sample.image, Unreadable))
-    failed = tuple(sample.image for sample in samples if isinstance(sample.image, DataError))
+    errors = tuple(sample.image for sample in samples if isinstance(sample.image, DataError))
     read = [(sample, sample.image) for sample in samples if isinstance(sample.image, Tensor)]
     batch = Batch(
         images=torch.stack([image for _, image in read]) if read else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
         index=torch.tensor([sample.index for sample, _ in read], dtype=torch.int64),
         labels=torch.tensor([sample.label for sample, _ in read], dtype=torch.int64),
     )
-    return batch, unreadable, failed
+    return batch, unreadable, errors
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image"  # Pillow's own message holds a memory address, which no two runs share
+        return "not an image"  # Pillow's own message contains a memory address, which differs from run to run
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return text.splitlines()[0] if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""A model's own preprocessing, in two parts: pixels, which are small and can be kept, and what the model reads."""
+"""A model's preprocessing in two steps: to uint8 pixels, small enough to be cached, and to the model's input."""
 
 import hashlib
 import json
@@ -15,20 +15,20 @@ from torchvision.transforms.functional import normalize
 
 __all__ = ["Preprocessing", "preprocessing_of"]
 
-# Whose next version may resize an image to other pixels.
-_RESIZING = ("pillow", "timm", "torchvision")
+# Packages that resize images: another version may give other pixels.
+_RESIZING_PACKAGES = ("pillow", "timm", "torchvision")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to what a model reads.
+    """Turns an image into the model's input.
 
     Attributes:
-        resize: timm's own evaluation transform up to the pixels: size, crop and interpolation. Picklable.
+        resize: timm's evaluation transform up to the pixels: size, crop and interpolation. Picklable.
         shape: (C, H, W) of the pixels.
-        mean: Of each channel, where the brightest pixel is 1.
-        std: Likewise.
-        identity: A hash of all that the pixels depend on besides the image.
+        mean: Mean of each channel, for pixels from 0 to 1.
+        std: Standard deviation of each channel, likewise.
+        identity: A hash of everything that the pixels depend on besides the image.
     """
 
     resize: Callable[[Image.Image], Tensor]
@@ -38,15 +38,15 @@ class Preprocessing:
     identity: str
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """(C, H, W) uint8: the image resized and cut."""
-        return torch.as_tensor(self.resize(image))  # older timm hands out an array
+        """(C, H, W) uint8: the image resized and cropped."""
+        return torch.as_tensor(self.resize(image))  # older versions of timm return an array
 
     def normalise(self, pixels: Tensor, like: Tensor) -> Tensor:
-        """What the model reads, as torchvision's `ToTensor` and `Normalize` compute it, on the device.
+        """The model's input, as torchvision's `ToTensor` and `Normalize` compute it, but on the device.
 
         Args:
             pixels: (B, C, H, W) uint8.
-            like: Gives device and dtype; the arithmetic is float32.
+            like: A tensor with the device and dtype of the result; the arithmetic is in float32.
 
         Returns:
             (B, C, H, W).
@@ -58,14 +58,14 @@ class Preprocessing:
 
 
 def preprocessing_of(vit: nn.Module) -> Preprocessing:
-    """timm's own evaluation preprocessing, from the model's data config."""
+    """timm's evaluation preprocessing, from the model's data config."""
     settings = resolve_data_config({}, model=vit)
-    sizing = {name: setting for name, setting in settings.items() if name not in ("mean", "std")}
-    telling = {**sizing, **{package: version(package) for package in _RESIZING}}
+    resizing = {name: setting for name, setting in settings.items() if name not in ("mean", "std")}
+    depends_on = {**resizing, **{package: version(package) for package in _RESIZING_PACKAGES}}
     return Preprocessing(
         resize=create_transform(**settings, use_prefetcher=True),
         shape=tuple(settings["input_size"]),
         mean=tuple(settings["mean"]),
         std=tuple(settings["std"]),
-        identity=hashlib.sha256(json.dumps(telling, sort_keys=True, default=str).encode()).hexdigest(),
+        identity=hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest(),
     )

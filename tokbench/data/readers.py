@@ -1,7 +1,7 @@
-"""How one image is read out of a folder, a tar archive, parquet files or a HuggingFace dataset.
+"""Reading single images from a folder, a tar archive, parquet files or a HuggingFace dataset.
 
-Readers travel to the loader's worker processes, so they carry paths and positions and never an open file: two
-processes that share a file's offset read each other's images.
+Readers are sent to the loader's worker processes, so they hold paths and positions but no open files: processes that
+share a file offset would read each other's images.
 """
 
 import warnings
@@ -17,14 +17,14 @@ from PIL import Image
 
 
 class Reader(Protocol):
-    """Reads image by image, in any order and from any process. Picklable."""
+    """Reads single images, in any order and from any process. Picklable."""
 
     def read(self, index: int) -> Image.Image:
-        """Return one image as RGB; raises whatever its decoder raises when it cannot be read."""
+        """Decode one image to RGB; raises the decoder's exception if it cannot be read."""
         ...
 
     def content(self, index: int) -> bytes:
-        """Return what `read` decodes: two images with the same content have the same pixels."""
+        """The encoded bytes that `read` decodes: images with the same bytes have the same pixels."""
         ...
 
 
@@ -32,9 +32,9 @@ def decode(file: Path | IO[bytes]) -> Image.Image:
     """Decode a whole image to RGB, as timm does.
 
     Raises:
-        Image.DecompressionBombWarning: It has more pixels than `Image.MAX_IMAGE_PIXELS`, as no photograph of these
-            sets has; Pillow itself only warns up to twice that many.
-        Exception: Whatever Pillow raises for a file that is cut off or no image.
+        Image.DecompressionBombWarning: It has more pixels than `Image.MAX_IMAGE_PIXELS`, which is more than any image
+            of these sets has; Pillow itself only warns up to twice that number.
+        Exception: Whatever Pillow raises for a file that is truncated or not an image.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -50,11 +50,11 @@ class Files:
     names: tuple[str, ...]
 
     def read(self, index: int) -> Image.Image:
-        """Read the file of that position."""
+        """Decode the file at a position."""
         return decode(self.root / self.names[index])
 
     def content(self, index: int) -> bytes:
-        """The file's bytes."""
+        """The bytes of the file at a position."""
         return (self.root / self.names[index]).read_bytes()
 
 
@@ -66,11 +66,11 @@ class TarMembers:
     spans: tuple[tuple[int, int], ...]
 
     def read(self, index: int) -> Image.Image:
-        """Read the member of that position."""
+        """Decode the member at a position."""
         return decode(BytesIO(self.content(index)))
 
     def content(self, index: int) -> bytes:
-        """The member's bytes."""
+        """The bytes of the member at a position."""
         offset, size = self.spans[index]
         with self.archive.open("rb") as file:
             file.seek(offset)
@@ -78,76 +78,76 @@ class TarMembers:
 
 
 class ParquetRows:
-    """Rows of parquet files in HuggingFace's layout, read lazily and one row group at a time.
+    """Rows of parquet files in HuggingFace's layout, read lazily, one row group at a time.
 
     Args:
-        groups: The row groups in order, each a file and a number within it.
-        starts: The position of each group's first row among all.
+        groups: The row groups in order, each a file and the number of the group in it.
+        starts: The position of each group's first row in the whole set.
     """
 
     def __init__(self, groups: tuple[tuple[Path, int], ...], starts: tuple[int, ...]) -> None:
         self.groups = groups
         self.starts = starts
-        self._held: tuple[int, pa.ChunkedArray] | None = None
+        self._loaded: tuple[int, pa.ChunkedArray] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the row group held is megabytes, and of no use to another process
+        # without the loaded row group, which is megabytes and useless to another process
         return ParquetRows, (self.groups, self.starts)
 
     def read(self, index: int) -> Image.Image:
-        """Read the row of that position."""
+        """Decode the row at a position."""
         return decode(BytesIO(self.content(index)))
 
     def content(self, index: int) -> bytes:
-        """The row's bytes.
+        """The image bytes of the row at a position.
 
         Raises:
-            ValueError: It holds none.
+            ValueError: The row has no image bytes.
         """
         group = bisect_right(self.starts, index) - 1
-        if self._held is None or self._held[0] != group:
-            self._held = group, self._load(group)
-        content: bytes | None = self._held[1][index - self.starts[group]]["bytes"].as_py()
+        if self._loaded is None or self._loaded[0] != group:
+            self._loaded = group, self._load(group)
+        content: bytes | None = self._loaded[1][index - self.starts[group]]["bytes"].as_py()
         if content is None:
-            raise ValueError("the row holds no image bytes")
+            raise ValueError("the row has no image bytes")
         return content
 
     def _load(self, group: int) -> pa.ChunkedArray:
         file, number = self.groups[group]
-        # without arrow's threads, which a forked worker does not inherit
+        # without arrow's threads, which do not exist in a forked worker
         with pq.ParquetFile(file, pre_buffer=False) as table:
             return table.read_row_group(number, columns=["image.bytes"], use_threads=False)["image"]
 
 
 @dataclass(frozen=True)
 class HubRows:
-    """Rows of a HuggingFace dataset, behind timm's reader."""
+    """Rows of a HuggingFace dataset, through timm's reader."""
 
     reader: Any
 
     def read(self, index: int) -> Image.Image:
-        """Read the row of that position."""
+        """Decode the row at a position."""
         with self.reader[index][0] as file:
             return decode(file)
 
     def content(self, index: int) -> bytes:
-        """The row's bytes."""
+        """The image bytes of the row at a position."""
         with self.reader[index][0] as file:
             content: bytes = file.read()
             return content
 
 
 @dataclass(frozen=True)
-class Picked:
-    """Some images of another reader."""
+class Subset:
+    """Some of the images of another reader."""
 
     reader: Reader
     indices: tuple[int, ...]
 
     def read(self, index: int) -> Image.Image:
-        """Read the image of that position among those picked."""
+        """Decode the image at a position of the subset."""
         return self.reader.read(self.indices[index])
 
     def content(self, index: int) -> bytes:
-        """The content of that position among those picked."""
+        """The bytes of the image at a position of the subset."""
         return self.reader.content(self.indices[index])

@@ -1,15 +1,15 @@
-"""Opening a labelled image set: ImageNet and its relatives, in the layouts they come in.
+"""Opening a labelled image set: ImageNet and its variants, in the layouts in which they are distributed.
 
 | source | layout |
 | --- | --- |
-| folder | by synset id, `n01440764/any.JPEG`, at any depth; or the id in the file's name, `n01440764_any.JPEG` |
+| folder | by synset id, `n01440764/any.JPEG`, at any depth; or the id in the file name, `n01440764_any.JPEG` |
 | folder | by class number, `0` to `999` (ImageNet-V2): the number is the class |
-| folder | the official validation images, with Kaggle's `LOC_val_solution.csv` beside or above them |
+| folder | the official validation images, with Kaggle's `LOC_val_solution.csv` next to or above them |
 | tar | any of these, uncompressed: the official `ILSVRC2012_img_val.tar`, ImageNet-V2's, your own |
 | parquet | HuggingFace's columns `image` (struct of bytes and path) and `label`; a file, or a folder of them |
-| `hfds/NAME` | a HuggingFace dataset through timm; `hfds/NAME:SPLIT` where the split is not `validation` |
+| `hfds/NAME` | a HuggingFace dataset through timm; `hfds/NAME:SPLIT` if the split is not `validation` |
 
-Hidden files and files that are no images are ignored; an image whose class cannot be told is an error.
+Hidden files and files that are not images are ignored; an image without a known class is an error.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from timm.data.readers.img_extensions import IMG_EXTENSIONS
 
 from tokbench.data.errors import DataError
 from tokbench.data.labels import labels_from_names, labels_from_values, recognise
-from tokbench.data.readers import Files, HubRows, ParquetRows, Picked, Reader, TarMembers
+from tokbench.data.readers import Files, HubRows, ParquetRows, Reader, Subset, TarMembers
 
 __all__ = ["DataError", "ImageSet", "open_images"]
 
@@ -45,15 +45,15 @@ class ImageSet:
     """Labelled images in a fixed order, sorted by name.
 
     Attributes:
-        name: 'imagenet', 'imagenet-v2', 'imagenet-a' or 'imagenet-r' where it is that set, else how it is labelled:
-            'synsets', 'numbers', 'official', 'parquet' or 'hfds/NAME'. A part of a set is not the set, but for
-            `head`, which keeps the name.
-        names: One stable name an image: its path under the root, in the archive, or `file.parquet#row`.
-        labels: The ImageNet-1k class of each, 0..999.
-        classes: The classes that logits are restricted to (ImageNet-A and -R: their 200), None for all.
-        identity: sha256 (hexadecimal) of how it is labelled, names, labels, sizes and modification times, of
-            the whole set. It does not depend on where the set lies.
-        reader: Decodes the image of a position.
+        name: 'imagenet', 'imagenet-v2', 'imagenet-a' or 'imagenet-r' if it is that set, else how it is labelled:
+            'synsets', 'numbers', 'official', 'parquet' or 'hfds/NAME'. A part of a set does not have the set's name,
+            except a part taken by `head`.
+        names: A stable name per image: its path under the root or in the archive, or `file.parquet#row`.
+        labels: The ImageNet-1k class of each image, 0..999.
+        classes: The classes that logits are restricted to (the 200 of ImageNet-A and -R), None for all.
+        identity: sha256 (hexadecimal) of the kind of labels, names, labels, sizes and modification times of the whole
+            set. It does not depend on where the set is stored.
+        reader: Decodes the image at a position.
     """
 
     name: str
@@ -67,35 +67,35 @@ class ImageSet:
         return len(self.names)
 
     def head(self, limit: int) -> "ImageSet":
-        """Keep `limit` images, evenly spaced over the list so that all classes stay in proportion.
+        """A subset of `limit` images, evenly spaced over the list so that all classes stay in proportion.
 
-        The same images are kept each time. The whole set is kept where it has no more than `limit`.
+        It has the same images each time, and is the whole set if that has no more than `limit`.
 
         Raises:
             DataError: `limit` is not positive.
         """
         if limit < 1:
-            raise DataError(f"a limit of {limit} leaves no image: give 1 or more")
+            raise DataError(f"invalid limit {limit}: expected 1 or more images")
         if limit >= len(self):
             return self
-        kept = tuple(i * len(self) // limit for i in range(limit))
+        chosen = tuple(i * len(self) // limit for i in range(limit))
         return replace(
             self,
-            names=tuple(self.names[i] for i in kept),
-            labels=tuple(self.labels[i] for i in kept),
+            names=tuple(self.names[i] for i in chosen),
+            labels=tuple(self.labels[i] for i in chosen),
             identity=_digest(self.identity, limit),
-            reader=Picked(self.reader, kept),
+            reader=Subset(self.reader, chosen),
         )
 
 
 def open_images(source: str | Path) -> ImageSet:
-    """Open a labelled image set, without decoding an image.
+    """Open a labelled image set, without decoding any image.
 
     Args:
-        source: A folder, a tar archive, a parquet file, or `hfds/NAME`; this module's head lists the layouts.
+        source: A folder, a tar archive, a parquet file, or `hfds/NAME`; the module docstring lists the layouts.
 
     Raises:
-        DataError: There is no such source, it holds no image, or a class cannot be told.
+        DataError: The source does not exist, has no images, or has an image without a known class.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -104,41 +104,41 @@ def open_images(source: str | Path) -> ImageSet:
         return _open_parquet(path.parent, [path.name]) if path.suffix == ".parquet" else _open_tar(path)
     if str(source).startswith(_HUB):
         return _open_hub(str(source))
-    raise DataError(f"{path} does not exist: give a folder of images, a .tar, a .parquet or hfds/NAME")
+    raise DataError(f"{path} does not exist: expected a folder of images, a .tar, a .parquet or hfds/NAME")
 
 
 def _open_folder(root: Path) -> ImageSet:
-    files = _listing(root)
-    names = _ending(files, IMG_EXTENSIONS)
-    tables = _ending(files, (".parquet",))
+    files = _list_files(root)
+    names = _with_extension(files, IMG_EXTENSIONS)
+    tables = _with_extension(files, (".parquet",))
     if names and tables:
-        raise DataError(f"{root} holds images and parquet files: give the folder of one of them")
+        raise DataError(f"{root} has both images and parquet files: pass a folder with only one of them")
     if tables:
         return _open_parquet(root, tables)
-    kind, labels = labels_from_names(_some(names, root), _above(root))
+    kind, labels = labels_from_names(_not_empty(names, root), _with_parents(root))
     return _assemble(kind, names, labels, [_stamp(root / name) for name in names], Files(root, tuple(names)))
 
 
 def _open_tar(archive: Path) -> ImageSet:
     try:
-        # "r:" takes no compressed archive: reaching one image in those means to decompress all before it
+        # "r:" rejects compressed archives: there, reading one image means decompressing everything before it
         with tarfile.open(archive, "r:") as tar:
-            # a name that comes twice stands for its last member, as when unpacking
+            # if a name occurs twice, the last member counts, as when unpacking
             members = {str(PurePosixPath(member.name)): member for member in tar if member.isfile()}
-            _refuse_cut(archive, tar.offset)
+            _check_end_of_archive(archive, tar.offset)
     except (tarfile.TarError, OSError) as error:
         raise DataError(
-            f"{archive} cannot be read as a tar archive ({_line(error)}): decompress it if it ends in .gz, "
-            "unpack it if it is of another kind, or get it again if it is cut off"
+            f"{archive} cannot be read as a tar archive ({_first_line(error)}): decompress it if it ends in .gz, "
+            "unpack it if it is another type of archive, or download it again if it is truncated"
         ) from error
-    names = sorted(_ending(members, IMG_EXTENSIONS))
-    kind, labels = labels_from_names(_some(names, archive), _above(archive.parent))
+    names = sorted(_with_extension(members, IMG_EXTENSIONS))
+    kind, labels = labels_from_names(_not_empty(names, archive), _with_parents(archive.parent))
     spans = tuple((members[name].offset_data, members[name].size) for name in names)
     return _assemble(kind, names, labels, [_stamp(archive), *spans], TarMembers(archive, spans))
 
 
-def _refuse_cut(archive: Path, end: int) -> None:
-    """Raise where the archive's last block is no end mark: tarfile takes a broken header for the end."""
+def _check_end_of_archive(archive: Path, end: int) -> None:
+    """Raise if the archive does not end with an end marker: tarfile mistakes a broken header for the end."""
     with archive.open("rb") as file:
         file.seek(end)
         if any(file.read(tarfile.BLOCKSIZE)):
@@ -146,7 +146,7 @@ def _refuse_cut(archive: Path, end: int) -> None:
 
 
 def _open_parquet(root: Path, tables: Sequence[str]) -> ImageSet:
-    # HuggingFace keeps a set's splits side by side, told apart by the file's name
+    # HuggingFace puts all splits of a set into one folder and distinguishes them by file name
     tables = [table for table in tables if PurePosixPath(table).name.startswith("val")] or tables
     names: list[str] = []
     labels: list[int] = []
@@ -160,23 +160,23 @@ def _open_parquet(root: Path, tables: Sequence[str]) -> ImageSet:
         sizes += rows
     starts = tuple(accumulate(sizes, initial=0))[:-1]
     stamps = [_stamp(root / table) for table in tables]
-    return _assemble("parquet", _some(names, root), labels, stamps, ParquetRows(tuple(groups), starts))
+    return _assemble("parquet", _not_empty(names, root), labels, stamps, ParquetRows(tuple(groups), starts))
 
 
 def _parquet_labels(file: Path) -> tuple[list[Any], list[str] | None, list[int]]:
-    """Return the label column, the names of its classes where given, and the rows of each row group."""
+    """Return the label column, its class names if there are any, and the number of rows of each row group."""
     try:
         with pq.ParquetFile(file) as table:
             schema = table.schema_arrow
             if not _has_images_and_labels(schema):
                 raise DataError(
-                    f"{file} has the columns {', '.join(schema.names)}: give a table with 'label' and with 'image', a "
-                    "struct that has 'bytes'"
+                    f"{file} has the columns {', '.join(schema.names)}: expected 'label' and 'image', a struct with "
+                    "'bytes'"
                 )
             column = table.read(columns=["label"], use_threads=False)["label"].to_pylist()
             rows = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read as parquet ({_line(error)}): get it again") from error
+        raise DataError(f"{file} cannot be read as parquet ({_first_line(error)}): download it again") from error
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     label = described.get("info", {}).get("features", {}).get("label", {})
     return column, label.get("names"), rows
@@ -198,13 +198,13 @@ def _open_hub(source: str) -> ImageSet:
         column = list(reader.dataset[reader.label_key])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(
-            f"{source} cannot be opened ({_line(error)}): check its name and split, log in if it is gated, or "
-            "download its parquet files and give their folder"
+            f"{source} cannot be opened ({_first_line(error)}): check its name and split, log in if it is gated, or "
+            "download its parquet files and pass their folder"
         ) from error
     labels = labels_from_values(column, list(reader.class_to_idx), source)
     names = [f"{row:07d}" for row in range(len(labels))]
     stamps = [_stamp(Path(file["filename"])) for file in reader.dataset.cache_files]
-    return _assemble(name, _some(names, source), labels, stamps, HubRows(reader))
+    return _assemble(name, _not_empty(names, source), labels, stamps, HubRows(reader))
 
 
 def _assemble(
@@ -221,24 +221,26 @@ def _assemble(
     )
 
 
-def _listing(root: Path) -> list[str]:
-    """Return the files under a folder, in an order that does not depend on the disk."""
+def _list_files(root: Path) -> list[str]:
+    """Return the files under a folder, sorted, so that their order does not depend on the file system."""
 
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be listed ({error.strerror}): mend it or leave it out") from error
+    def fail(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename} cannot be listed ({error.strerror}): check its permissions or remove it"
+        ) from error
 
     found: list[str] = []
     seen: set[Path] = set()
-    for folder, _, files in os.walk(root, followlinks=True, onerror=refuse):
-        place = Path(folder)
-        if place.resolve() in seen:
-            raise DataError(f"{place} is a link to a folder that is listed already: remove the link")
-        seen.add(place.resolve())
-        found += ((place / file).relative_to(root).as_posix() for file in files)
+    for name, _, files in os.walk(root, followlinks=True, onerror=fail):
+        folder = Path(name)
+        if folder.resolve() in seen:
+            raise DataError(f"{folder} links to a folder that is already part of the set: remove the link")
+        seen.add(folder.resolve())
+        found += ((folder / file).relative_to(root).as_posix() for file in files)
     return sorted(found)
 
 
-def _ending(names: Iterable[str], extensions: tuple[str, ...]) -> list[str]:
+def _with_extension(names: Iterable[str], extensions: tuple[str, ...]) -> list[str]:
     return [name for name in names if name.lower().endswith(extensions) and not _hidden(name)]
 
 
@@ -246,31 +248,31 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
-def _some(names: Sequence[str], where: Path | str) -> Sequence[str]:
+def _not_empty(names: Sequence[str], where: Path | str) -> Sequence[str]:
     if not names:
         raise DataError(
-            f"{where} holds no image ({', '.join(IMG_EXTENSIONS)}): give the folder of the images, or the .tar "
-            "or .parquet itself"
+            f"{where} has no images ({', '.join(IMG_EXTENSIONS)}): pass the folder of the images, or the .tar "
+            "or .parquet file itself"
         )
     return names
 
 
-def _above(folder: Path) -> list[Path]:
-    # Kaggle's archive keeps the list four folders above the images
+def _with_parents(folder: Path) -> list[Path]:
+    # in Kaggle's archive the list is four folders above the images
     folder = folder.resolve()
     return [folder, *folder.parents]
 
 
 def _stamp(file: Path) -> Stamp:
-    # a link that leads nowhere is listed here and reported when it is read
+    # a broken link is listed here and reported as unreadable when it is read
     status = file.stat() if file.exists() else file.lstat()
     return status.st_size, status.st_mtime_ns
 
 
 def _digest(*parts: Any) -> str:
-    # JSON keeps the parts apart and takes names that are not UTF-8
+    # JSON separates the parts and accepts names that are not valid UTF-8
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster: somebody's, or one of this machine's own."""
+"""Connecting to a Ray cluster, either an existing one or a temporary one on this machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from tokbench.errors import UserError
 
 LOCAL = "local"
-REACHED = 5  # seconds that a cluster has to answer
+TIMEOUT = 5  # seconds to wait for an answer from a cluster
 
-# Ray's settings, set where the user has not: it gives an address up soon, tells of workers that died neither on
-# standard output, where JSON may be awaited, nor to anybody else, and lets workers that it starts be timed as a local
-# run is, which gives way to nobody.
+# Ray's settings, unless the user has set them: give up an unreachable address soon, do not print about dead workers
+# (standard output may be JSON), send no usage statistics, and do not lower the priority of workers, so that they are
+# timed like a local run.
 SETTINGS = {
     "RAY_NUM_REDIS_GET_RETRIES": "1",
     "RAY_py_gcs_connect_timeout_s": "5",
@@ -24,43 +24,43 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
 }
-INHERITED = ("OMP_", "GOMP_", "KMP_", "PYTHONWARNINGS")  # of the driver's environment, as local workers have it
+INHERITED = ("OMP_", "GOMP_", "KMP_", "PYTHONWARNINGS")  # environment variables that workers get from the driver
 
 
 def check_address(address: str) -> None:
-    """Refuse soon what cannot be connected to: Ray itself tries for minutes.
+    """Check that a cluster can be reached, because Ray itself would try for minutes.
 
     Args:
-        address: As `connected` takes it.
+        address: As for `connected`.
 
     Raises:
-        UserError: Ray is not installed, the address is none, or nobody listens there.
+        UserError: Ray is not installed, the address is invalid, or nothing listens there.
     """
     if find_spec("ray") is None:
         raise UserError("--ray needs Ray, which is not installed: pip install 'tokbench[ray]'")
     if address in (LOCAL, "auto"):
         return
     if address.startswith("ray://"):
-        raise UserError(f"--ray {address}: run tokbench on a node of the cluster, with --ray auto")
+        raise UserError(f"--ray {address} is not supported: run tokbench on a node of the cluster, with --ray auto")
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
-        raise UserError(f"--ray '{address}' is no address: give its head's HOST:PORT, auto or local")
+        raise UserError(f"invalid --ray '{address}': expected HOST:PORT of the head node, auto or local")
     try:
-        socket.create_connection((host, int(port)), timeout=REACHED).close()
+        socket.create_connection((host, int(port)), timeout=TIMEOUT).close()
     except (OSError, OverflowError) as error:
         raise _no_cluster(address, str(error)) from None
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """A connection to a cluster, whose tasks end with it.
+    """Connect to a cluster; the tasks started in it end with the connection.
 
     Args:
-        address: `HOST:PORT` of its head, `auto` for the one that this machine belongs to, or `local` for one on this
-            machine that lives as long as the connection.
+        address: `HOST:PORT` of the head node, `auto` for the cluster that this machine belongs to, or `local` for a
+            temporary cluster on this machine.
 
     Raises:
-        UserError: There is no cluster.
+        UserError: The cluster cannot be reached.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

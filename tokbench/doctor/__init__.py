@@ -1,1 +1,1 @@
-"""What this machine is, how noisy it is, and what is missing."""
+"""Checks of this machine: hardware, software, folders, data and timing noise."""

@@ -1,7 +1,7 @@
-"""`tokbench doctor`: whether this machine, its settings and what the user named can be measured with.
+"""`tokbench doctor`: checks whether this machine, its settings and the user's data are ready for measurements.
 
-First what the machine is (see `machine`), then the plugins, the folders and the images, at last how far times can be
-trusted here and now.
+It checks the machine first (see `machine`), then plugins, folders and images, and finally how precisely times can be
+compared here.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ from tokbench.registry import discover
 from tokbench.stats.times import MIN_MARGIN
 from tokbench.vit.models import load_model
 
-LEAST_DISK = 1 * GIB  # a suite's results with every image's answer
+MIN_DISK = 1 * GIB  # enough for a suite's results with the prediction for every image
 
-# A floor above this hides what most methods gain at keep 0.9, and a tenth of the CPUs is what raises it so.
-NOISY = 0.03
-BUSY = 0.1
+# A coarser resolution hides what most methods gain at keep 0.9; other processes that use a tenth of the CPUs make it so
+# coarse.
+COARSE_RESOLUTION = 0.03
+HIGH_LOAD = 0.1
 
-BLOCK_SECONDS = 0.5  # of each of the floor's blocks
-BATCH = 16  # images; a few milliseconds of the embedded model
+BLOCK_SECONDS = 0.5  # time limit of each block in which the model is timed against itself
+BATCH = 16  # images; the embedded model takes a few milliseconds for them
 
 
 def examine(data: str | None, results: Path, config: Path | None) -> Iterator[Finding]:
-    """Look at everything, the quick things first; takes about five seconds.
+    """Run all checks, the quick ones first; takes about five seconds.
 
     Args:
-        data: An image set as `tokbench compare --data` takes it; or None.
+        data: An image set as for `tokbench compare --data`; None skips this check.
         results: The folder that results will be written to.
-        config: A tokbench.toml; None takes the current folder's, where there is one.
+        config: A tokbench.toml; None uses the current folder's, if there is one.
     """
     device = resolve_device("auto")
     yield machine.system()
@@ -57,73 +58,84 @@ def examine(data: str | None, results: Path, config: Path | None) -> Iterator[Fi
     yield machine.precision(device)
     yield machine.clocks(device)
     yield machine.compiler(device)
-    yield machine.package("datasets", "reads --data hfds/NAME", "pip install 'tokbench[hf]'")
+    yield machine.package("datasets", "--data hfds/NAME", "pip install 'tokbench[hf]'")
     if device.type == "cuda":
-        told = "tells the GPU's clocks, temperature and throttling"
-        yield machine.package("pynvml", told, "pip install 'tokbench[nvidia]'")
+        purpose = "GPU clocks, temperature and throttling"
+        yield machine.package("pynvml", purpose, "pip install 'tokbench[nvidia]'")
     yield plugins(config)
     yield results_folder(results)
-    yield images(data) if data else Finding("data", "ok", "none named: --data PATH looks at some")
-    yield from noise(device)
+    yield images(data) if data else Finding("data", "ok", "not checked: pass --data PATH to check an image set")
+    yield from timing(device)
 
 
 def plugins(config: Path | None) -> Finding:
-    """The methods there are, and the plugins that do not import."""
+    """How many methods there are, and which plugins cannot be imported."""
     try:
         known, broken = discover(load_config(config).plugin_paths)
     except UserError as error:
         return Finding("plugins", "problem", str(error))
     if broken:
-        lost = "; ".join(f"{one.source} does not import: {one.reason}" for one in broken)
-        return Finding("plugins", "problem", lost, "mend these files; their methods are left out until then")
+        errors = "; ".join(f"{plugin.source} cannot be imported: {plugin.reason}" for plugin in broken)
+        return Finding("plugins", "problem", errors, "fix these files; their methods are unavailable until then")
     return Finding("plugins", "ok", f"{len(known)} methods, none broken")
 
 
 def results_folder(folder: Path) -> Finding:
-    """Whether results can be written, and how much room there is."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    mend = "choose another folder with tokbench compare --out DIR"
+    """Whether the results folder can be written, and how much disk space is free."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    fix = "choose another folder with tokbench compare --out DIR"
     try:
-        with tempfile.TemporaryFile(dir=place):
-            free = shutil.disk_usage(place).free
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
     except OSError as error:
-        return Finding("results", "problem", f"{folder} cannot be written ({error.strerror})", mend)
-    told = f"{folder} is writable, {free / GIB:.1f} GiB free"
-    return Finding("results", "ok", told) if free >= LEAST_DISK else Finding("results", "note", told, mend)
+        return Finding("results", "problem", f"{folder} cannot be written ({error.strerror})", fix)
+    text = f"{folder} is writable, {free / GIB:.1f} GiB free"
+    return Finding("results", "ok", text) if free >= MIN_DISK else Finding("results", "note", text, fix)
 
 
 def images(source: str) -> Finding:
-    """The image set: whether it opens, what it holds, and whether its first image decodes."""
+    """Whether the image set can be opened, what it contains, and whether its first image can be decoded."""
     try:
         found = open_images(source)
     except UserError as error:
         return Finding("data", "problem", str(error))
-    told = f"{found.name}: {len(found):,} images of {len(set(found.labels)):,} classes"
-    first, lost = next(batches(found, pil_to_tensor, batch_size=1, workers=0, stop=1))
-    if lost:
-        return Finding("data", "problem", f"{told}; {lost[0].name} cannot be read ({lost[0].reason})", "get it again")
+    text = f"{found.name}: {len(found):,} images of {len(set(found.labels)):,} classes"
+    first, unreadable = next(batches(found, pil_to_tensor, batch_size=1, workers=0, stop=1))
+    if unreadable:
+        text += f"; {unreadable[0].name} cannot be read ({unreadable[0].reason})"
+        return Finding("data", "problem", text, "replace this file")
     height, width = first.images.shape[2:]
-    return Finding("data", "ok", f"{told}; the first one decodes ({width}x{height})")
+    return Finding("data", "ok", f"{text}; the first image can be decoded ({width}x{height})")
 
 
-def noise(device: torch.device) -> Iterator[Finding]:
-    """How far a model differs from itself here and now, and what other processes use meanwhile."""
+def timing(device: torch.device) -> Iterator[Finding]:
+    """The timing resolution of this machine, and the CPU load of other processes in the meantime.
+
+    The timing resolution is the smallest difference in time that a measurement as short as this one can detect: the
+    margin of a verdict, which is the noise floor (how far a model differs from itself beyond sampling error) or 0.5 %
+    if that is larger, plus the sampling error (the half width of the interval). More sampling time reduces only the
+    sampling error. The results of a comparison state the noise floor alone.
+    """
     vit = load_model(EMBEDDED_MODEL).vit.to(device)
     weight = vit.patch_embed.proj.weight
-    pictures = torch.zeros(BATCH, weight.shape[1], *vit.patch_embed.img_size, device=device)
-    blocks = measure_floor(vit, [pictures], BLOCK_SECONDS, MIN_MARGIN)
-    floor = max(MIN_MARGIN, noise_floor(blocks))
-    # Besides what is sure, a difference must outgrow what is left to chance in so much time.
-    floor += max(block.half_width for block in blocks)
-    told = f"{100 * floor:.1f} %: a smaller difference in time cannot be told from none here and now"
-    mend = "end other programs, and let clocks and temperature settle; more --seconds narrow it"
-    yield Finding("noise floor", "note", told, mend) if floor > NOISY else Finding("noise floor", "ok", told)
+    batch = torch.zeros(BATCH, weight.shape[1], *vit.patch_embed.img_size, device=device)
+    blocks = measure_floor(vit, [batch], BLOCK_SECONDS, MIN_MARGIN)
+    margin = max(MIN_MARGIN, noise_floor(blocks))
+    sampling_error = max(block.half_width for block in blocks)
+    resolution = margin + sampling_error
+    text = (
+        f"{100 * resolution:.1f} %: smaller differences in time cannot be detected now "
+        f"(margin for noise {100 * margin:.1f} % + sampling error {100 * sampling_error:.1f} %)"
+    )
+    fix = "stop other programs and wait for stable clocks and temperature; more --seconds reduce the sampling error"
+    coarse = resolution > COARSE_RESOLUTION
+    yield Finding("resolution", "note", text, fix) if coarse else Finding("resolution", "ok", text)
     load = max(block.other_load for block in blocks)
-    told = f"other processes used up to {100 * load:.0f} % of the CPUs meanwhile"
+    text = f"other processes used up to {100 * load:.0f} % of the CPUs during the timing"
     yield (
-        Finding("other load", "note", told, "end them while times are measured")
-        if load > BUSY
-        else Finding("other load", "ok", told)
+        Finding("other load", "note", text, "stop them while times are measured")
+        if load > HIGH_LOAD
+        else Finding("other load", "ok", text)
     )

@@ -1,7 +1,7 @@
-"""What this machine is and what is installed on it: one finding a subject.
+"""Checks of the hardware and the installed software: one finding per subject.
 
-A finding is `ok`, a `note` (it works, and you may want to know) or a `problem` (something that was asked for will not
-work), with the mend. Nothing here needs a network.
+A finding is `ok`, a `note` (it works, but you may want to know) or a `problem` (something will not work), with a fix.
+Nothing here needs a network.
 """
 
 from __future__ import annotations
@@ -27,22 +27,29 @@ from tokbench.measure.environment import clock_mhz, describe, device_name
 from tokbench.measure.gpu import condition
 
 GIB = 2**30
-LEAST_MEMORY = 4 * GIB  # below it a ViT-B with its batch does not fit
+MIN_MEMORY = 4 * GIB  # with less, a ViT-B with its batch does not fit
 
 KERNELS = {"flash": "flash", "memory-efficient": "mem_efficient", "cuDNN": "cudnn", "math": "math"}
-"""CUDA's kernels of fused attention, and torch's words for them."""
+"""CUDA's kernels for fused attention, and their names in torch."""
 
 Status = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one subject, in a line, and what to do where it is not well."""
+    """The result of one check.
+
+    Attributes:
+        name: The subject of the check.
+        status: Whether it is as it should be.
+        text: What was found, one line.
+        fix: What to do about it; empty if nothing.
+    """
 
     name: str
     status: Status
-    told: str
-    mend: str = ""
+    text: str
+    fix: str = ""
 
 
 def system() -> Finding:
@@ -51,19 +58,19 @@ def system() -> Finding:
 
 
 def processor() -> Finding:
-    """The CPU, and how many of its cores this process may use."""
+    """The CPU, and how many of its cores this process can use."""
     cores = os.cpu_count() or 1
     name = device_name(torch.device("cpu"))
     return Finding("processor", "ok", f"{name}, {usable_cpus()} of {cores} cores usable")
 
 
 def memory() -> Finding:
-    """The machine's memory."""
+    """Total and free memory."""
     now = psutil.virtual_memory()
-    told = f"{now.available / GIB:.1f} of {now.total / GIB:.1f} GiB free"
-    if now.available >= LEAST_MEMORY:
-        return Finding("memory", "ok", told)
-    return Finding("memory", "note", told, "a small --batch-size and --workers 0 need the least")
+    text = f"{now.available / GIB:.1f} of {now.total / GIB:.1f} GiB free"
+    if now.available >= MIN_MEMORY:
+        return Finding("memory", "ok", text)
+    return Finding("memory", "note", text, "use a small --batch-size and --workers 0")
 
 
 def gpu() -> Finding:
@@ -76,61 +83,61 @@ def gpu() -> Finding:
             found.append(f"{torch.cuda.get_device_name(number)}, {free / GIB:.0f} of {total / GIB:.0f} GiB free")
         return Finding("gpu", "ok", f"{'; '.join(found)}; driver {driver or 'unknown'}, CUDA {torch.version.cuda}")
     if driver:
-        why = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        build = f"with CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         return Finding(
             "gpu",
             "problem",
-            f"driver {driver} is here, and torch {torch.__version__} (built with {why}) finds no GPU",
-            "install a torch built for this driver's CUDA, and look whether CUDA_VISIBLE_DEVICES hides the GPU",
+            f"driver {driver} is installed, but torch {torch.__version__} (built {build}) finds no GPU",
+            "install a torch built for this driver's CUDA, and check that CUDA_VISIBLE_DEVICES does not hide the GPU",
         )
     return Finding("gpu", "ok", "none: everything runs on the CPU")
 
 
 def versions() -> Finding:
-    """Python and the packages that tokbench stands on, against what its own metadata ask for."""
+    """Python and the packages that tokbench depends on, checked against the requirements in tokbench's metadata."""
     own = metadata("tokbench")
-    told, wanted = [f"Python {platform.python_version()}", f"tokbench {own['Version']}"], []
+    installed, required = [f"Python {platform.python_version()}", f"tokbench {own['Version']}"], []
     pythons = [line.rpartition(" ")[2] for line in own.get_all("Classifier") or [] if re.search(r":: 3\.\d+$", line)]
     untested = ".".join(platform.python_version_tuple()[:2]) not in pythons
     for text in requires("tokbench") or ():
-        needed = Requirement(text)
-        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = version(needed.name)
+            found = version(requirement.name)
         except PackageNotFoundError:
             found = "missing"
-        told.append(f"{needed.name} {found}")
-        if found == "missing" or not needed.specifier.contains(found, prereleases=True):
-            wanted.append(f"'{needed}'")
-    if wanted:
-        return Finding("versions", "problem", ", ".join(told), f"pip install {' '.join(wanted)}")
+        installed.append(f"{requirement.name} {found}")
+        if found == "missing" or not requirement.specifier.contains(found, prereleases=True):
+            required.append(f"'{requirement}'")
+    if required:
+        return Finding("versions", "problem", ", ".join(installed), f"pip install {' '.join(required)}")
     if untested:
-        return Finding("versions", "note", ", ".join(told), f"tokbench is tested with Python {', '.join(pythons)}")
-    return Finding("versions", "ok", ", ".join(told))
+        return Finding("versions", "note", ", ".join(installed), f"tokbench is tested with Python {', '.join(pythons)}")
+    return Finding("versions", "ok", ", ".join(installed))
 
 
 def device_choice(device: torch.device) -> Finding:
-    """What --device auto means here."""
-    return Finding("device", "ok", f"auto chooses {device.type}: {device_name(device)}")
+    """The device that --device auto stands for."""
+    return Finding("device", "ok", f"--device auto uses {device.type}: {device_name(device)}")
 
 
 def threads() -> Finding:
-    """The CPU threads that torch computes with, against the cores there are for them."""
+    """The number of torch's CPU threads, compared with the number of usable cores."""
     used, cores = torch.get_num_threads(), usable_cpus()
-    told = f"torch computes with {used} on {cores} cores"
+    text = f"torch uses {used} CPU threads on {cores} cores"
     if used <= cores:
-        return Finding("threads", "ok", told)
-    return Finding("threads", "note", told, f"they get in each other's way: set OMP_NUM_THREADS={cores}")
+        return Finding("threads", "ok", text)
+    return Finding("threads", "note", text, f"use at most one thread per core: set OMP_NUM_THREADS={cores}")
 
 
 def attention(device: torch.device) -> Finding:
-    """Which attention kernel the plain models run with."""
+    """Which attention kernel the plain models use."""
     if not use_fused_attn():
         return Finding(
             "attention",
             "note",
-            "timm's fused kernel is off: the plain model is slower than it need be, and speedups look larger",
+            "timm's fused kernel is disabled: the plain model is slower than necessary, and speedups look larger",
             "unset TIMM_FUSED_ATTN",
         )
     if device.type != "cuda":
@@ -142,61 +149,61 @@ def attention(device: torch.device) -> Finding:
 
 
 def precision(device: torch.device) -> Finding:
-    """What fp32 means here, and whether torch is held to deterministic algorithms."""
+    """The precision of fp32 arithmetic, and whether torch uses deterministic algorithms."""
     settings = describe(device)
-    product, convolution = settings["tf32"]["matmul"], settings["tf32"]["cudnn"]
-    told = f"fp32 products '{product}'"
+    matmul, tf32_convolution = settings["tf32"]["matmul"], settings["tf32"]["cudnn"]
+    text = f"fp32 matrix products '{matmul}'"
     if device.type == "cuda":
-        told += f", convolutions {'in TF32' if convolution else 'in full'}"
-    told += f"; deterministic algorithms {'on' if settings['deterministic'] else 'off'}"
-    if product == "highest":
-        return Finding("precision", "ok", told)
-    return Finding("precision", "note", told, "torch.set_float32_matmul_precision('highest') computes fp32 in full")
+        text += f", convolutions in {'TF32' if tf32_convolution else 'full precision'}"
+    text += f"; deterministic algorithms {'on' if settings['deterministic'] else 'off'}"
+    if matmul == "highest":
+        return Finding("precision", "ok", text)
+    return Finding("precision", "note", text, "use torch.set_float32_matmul_precision('highest') for full precision")
 
 
 def clocks(device: torch.device) -> Finding:
-    """The clock of the processor that measures, and what holds it down."""
+    """The clock of the device, and whether it is throttled."""
     now = condition(device)
     if now is None:
         mhz = clock_mhz(device)
-        return Finding("clocks", "ok", "cannot be read here" if mhz is None else f"{mhz:.0f} MHz")
-    told = f"{now.sm_mhz} MHz, memory {now.memory_mhz} MHz, {now.temperature_c} °C"
+        return Finding("clocks", "ok", "cannot be read on this machine" if mhz is None else f"{mhz:.0f} MHz")
+    text = f"{now.sm_mhz} MHz, memory {now.memory_mhz} MHz, {now.temperature_c} °C"
     if not now.throttled:
-        return Finding("clocks", "ok", told)
-    why = ", ".join(now.throttled)
-    return Finding("clocks", "note", f"{told}, held down: {why}", "times are a throttled GPU's until that ends")
+        return Finding("clocks", "ok", text)
+    reasons = ", ".join(now.throttled)
+    return Finding("clocks", "note", f"{text}, throttled: {reasons}", "measure times when the GPU is not throttled")
 
 
 def compiler(device: torch.device) -> Finding:
-    """Whether torch.compile can work: it writes C++ for a CPU and Triton for a GPU, which calls a C compiler."""
-    wanted = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++", "cl"]
-    found = next((path for name in wanted if (path := shutil.which(name))), None)
+    """Whether torch.compile can work: it generates C++ on a CPU and Triton on a GPU, and Triton needs a C compiler."""
+    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++", "cl"]
+    found = next((path for name in compilers if (path := shutil.which(name))), None)
     missing = [] if found else ["a C++ compiler (g++)"]
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         missing.append("Python's headers (Python.h)")
     if device.type == "cuda" and find_spec("triton") is None:
         missing.append("triton")
     if missing:
-        told = f"torch.compile cannot work, for want of {' and '.join(missing)}"
-        return Finding("compiler", "note", told, "install them for --mode compile; nothing else needs them")
-    return Finding("compiler", "ok", f"torch.compile has {found}")
+        text = f"torch.compile does not work: missing {' and '.join(missing)}"
+        return Finding("compiler", "note", text, "install the missing parts if you use --mode compile")
+    return Finding("compiler", "ok", f"torch.compile uses {found}")
 
 
-def package(name: str, use: str, mend: str) -> Finding:
-    """A package that tokbench can do without.
+def package(name: str, purpose: str, fix: str) -> Finding:
+    """Whether an optional package is installed.
 
     Args:
-        name: As it is imported.
-        use: What it does.
-        mend: How to get it.
+        name: The name under which it is imported.
+        purpose: What tokbench uses it for.
+        fix: How to install it.
     """
     if find_spec(name) is not None:
-        return Finding(name, "ok", f"is there, and {use}")
-    return Finding(name, "note", f"is not there; it {use}", mend)
+        return Finding(name, "ok", f"installed (used for {purpose})")
+    return Finding(name, "note", f"not installed (needed for {purpose})", fix)
 
 
 def _driver() -> str:
-    """The version of NVIDIA's kernel driver, as Linux tells it; empty where there is none."""
-    told = Path("/proc/driver/nvidia/version")
-    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", told.read_text()) if told.is_file() else None
+    """The version of NVIDIA's kernel driver on Linux; empty if there is none."""
+    file = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.read_text()) if file.is_file() else None
     return found[0] if found else ""

@@ -1,1 +1,1 @@
-"""How one thing is measured: compute, time, accuracy."""
+"""Measurements of a single model: compute, time, memory, accuracy and redundancy."""

@@ -1,4 +1,4 @@
-"""glibc's allocator, which serves PyTorch's tensors on a Linux CPU, during a run that frees and allocates a lot."""
+"""Settings of glibc's allocator, which provides the memory of PyTorch's CPU tensors on Linux."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from contextlib import contextmanager
 
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-_KEEPING = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0}
-# Where glibc's own thresholds arrive once a tensor of 32 MiB was freed; they cannot be set to adapt again.
+_NEVER_RETURN = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0}
+# The values that glibc's adaptive thresholds reach once a tensor of 32 MiB has been freed. Setting a threshold disables
+# its adaptation for good, so these are restored instead.
 _ADAPTED = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 65536}
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Keep the memory that tensors free for the next tensors, and give it back in the end.
+def keep_freed_memory() -> Iterator[None]:
+    """Keep freed memory in the process for the next tensors, and return it to the system at the end.
 
-    By itself glibc gives back what a batch's activations leave and asks for it again in the next block, and the system
-    clears every page of it anew, more or less often as the heap happens to lie. Kept, the heap grows to some times its
-    largest tensor before it is enough. Times are not measured under it, for a user's own model does not run so.
+    By default glibc returns the memory of a batch's activations to the system and requests it again in the next block,
+    and the system clears every page each time; how often depends on the layout of the heap. With freed memory kept, the
+    heap grows to a few times its largest tensor before it suffices. Times are not measured under this setting, because
+    a user's own model does not run with it.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
         return
     libc = ctypes.CDLL(None)
-    _set(libc, _KEEPING)
+    _set(libc, _NEVER_RETURN)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The CPU around a measurement: threads held to their cores, and what other processes take of it."""
+"""The CPU during a measurement: pinning threads to cores, and the load of other processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import psutil
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Hold this process, all of its threads, to as many of its CPUs as it computes with.
+    """Pin all threads of this process to as many CPUs as it has compute threads.
 
-    A thread that moves finds cold caches, and two may meet on one core while another idles. Where the system has no
-    such call (macOS), or gives it no effect because all CPUs are needed, nothing changes.
+    A thread that migrates starts with cold caches, and two threads may share one core while another core is idle.
+    Nothing changes where the system has no such call (macOS) or where all CPUs are needed.
 
     Args:
-        threads: How many threads compute.
+        threads: Number of compute threads.
     """
     if sys.platform != "linux":
         yield
@@ -30,11 +30,11 @@ def pinned(threads: int) -> Iterator[None]:
     if chosen == allowed:
         yield
         return
-    _hold(chosen)
+    _pin(chosen)
     try:
         yield
     finally:
-        _hold(allowed)
+        _pin(allowed)
 
 
 def usable_cpus() -> int:
@@ -43,17 +43,17 @@ def usable_cpus() -> int:
 
 
 class OtherLoad:
-    """What other processes use of the CPUs from now on."""
+    """Measures how much of the CPUs other processes use, from its creation on."""
 
     def __init__(self) -> None:
-        """Start to watch."""
+        """Start measuring."""
         self._process = psutil.Process()
         self._start = time.perf_counter()
         self._busy = _busy()
         self._own = self._own_seconds()
 
     def read(self) -> float:
-        """The share of all CPUs that other processes had since the start, 0 to 1."""
+        """The share of all CPUs that other processes have used since the start, 0 to 1."""
         elapsed = (time.perf_counter() - self._start) * (psutil.cpu_count() or 1)
         others = (_busy() - self._busy) - (self._own_seconds() - self._own)
         return min(1.0, max(0.0, others / elapsed))
@@ -64,15 +64,15 @@ class OtherLoad:
 
 
 def _busy() -> float:
-    """CPU seconds that the machine has been working, by all processes together."""
+    """CPU seconds used by all processes of the machine together."""
     times = psutil.cpu_times()
     return times.user + times.system + getattr(times, "nice", 0.0)
 
 
-def _hold(cpus: set[int]) -> None:
+def _pin(cpus: set[int]) -> None:
     if sys.platform == "linux":
         for thread in Path("/proc/self/task").iterdir():
             try:
                 os.sched_setaffinity(int(thread.name), cpus)
-            except ProcessLookupError:  # it ended meanwhile
+            except ProcessLookupError:  # the thread has ended in the meantime
                 continue

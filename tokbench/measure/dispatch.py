@@ -1,9 +1,9 @@
-"""A second count of compute, by another road: the operators that PyTorch really runs.
+"""A second, independent MAC count, from the operators that PyTorch actually runs.
 
-The tracer in `macs` reads the graph of what a model calls (`linear`, `cdist`). Here each operator is met as it is
-dispatched, after PyTorch has taken apart what is made of others (`addmm`, `_cdist_forward`), and is counted from the
-tensors themselves: products by PyTorch's own formulas, the rest by those below. The two share the convention and the
-names of what counts nothing (`operators`), and no arithmetic.
+The tracer in `macs` reads the graph of the functions that a model calls (`linear`, `cdist`). Here each operator is
+counted when it is dispatched, after PyTorch has decomposed composite functions (`addmm`, `_cdist_forward`), and from
+the tensors themselves: products by PyTorch's own formulas, everything else by the formulas below. The two counts share
+the convention and the names of the operators that cost nothing (`operators`), but no arithmetic.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tokbench.vit.backbone import DownsampledViT
 
 Formula = Callable[..., int]
 
-# What the free operators of `operators` are called once dispatched, where that is another name.
+# Operators that cost nothing and have another name once dispatched than in the lists of `operators`.
 DISPATCHED_FREE = frozenset(
     """
     _conj _fused_rms_norm _fused_sdp_choice _local_scalar_dense _log_softmax _reshape_alias _safe_softmax _softmax
@@ -35,14 +35,14 @@ DISPATCHED_FREE = frozenset(
 
 
 @contextmanager
-def dispatched(model: DownsampledViT) -> Iterator[DispatchCounter]:
-    """Count what the model runs inside the `with`.
+def count_dispatched(model: DownsampledViT) -> Iterator[DispatchCounter]:
+    """Count the operators that the model runs inside the `with` block.
 
     Args:
-        model: Its modules `downsampler` and `probe` are the method's share.
+        model: Its modules `downsampler` and `probe` count as the method, the rest as the backbone.
 
     Yields:
-        The counter, whose figures are those of all images of all calls together.
+        The counter; its figures are sums over all images of all calls.
     """
     counter = DispatchCounter()
     modules = dict(model.named_children())
@@ -51,8 +51,8 @@ def dispatched(model: DownsampledViT) -> Iterator[DispatchCounter]:
     hooks = []
     for module, share in shares:
         if module is not None:
-            hooks.append(module.register_forward_pre_hook(counter.entering(share)))
-            hooks.append(module.register_forward_hook(counter.leaving))
+            hooks.append(module.register_forward_pre_hook(counter.on_enter(share)))
+            hooks.append(module.register_forward_hook(counter.on_exit))
     try:
         with counter:
             yield counter
@@ -65,24 +65,24 @@ class DispatchCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operators that run while a module is being called.
 
     Attributes:
-        shares: MACs by operator, of all images together.
-        unknown: Operators that were met and are on none of the lists.
+        shares: MACs by operator, summed over images.
+        unknown: Operators that ran and are on none of the lists.
     """
 
     def __init__(self) -> None:
-        """Begin at zero."""
+        """Start with empty counts."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.shares = Shares(Counter(), Counter())
         self.unknown: set[str] = set()
-        self._charged: list[Counter[str]] = []  # the shares of the modules that are being called, the innermost last
+        self._active: list[Counter[str]] = []  # the shares of the modules being called, innermost last
 
-    def entering(self, share: Counter[str]) -> Callable[[nn.Module, Any], None]:
-        """A hook that charges a share with what follows."""
-        return lambda module, inputs: self._charged.append(share)
+    def on_enter(self, share: Counter[str]) -> Callable[[nn.Module, Any], None]:
+        """A forward pre-hook that counts the following operators in `share`."""
+        return lambda module, inputs: self._active.append(share)
 
-    def leaving(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """A hook that ends what `entering` began."""
-        self._charged.pop()
+    def on_exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """The forward hook that ends what `on_enter` began."""
+        self._active.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and count it."""
@@ -91,29 +91,29 @@ class DispatchCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         formula = FORMULAS.get(name)
         free = name in ELEMENTWISE or name in COMPARISON or name in MOVEMENT or name in DISPATCHED_FREE
         if formula is None and not free:
-            # Without gradients PyTorch hands over what is made of others whole: its parts are what counts.
+            # Without gradients PyTorch passes composite operators undecomposed: decompose them, count the parts.
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
         result = func(*args, **kwargs)
-        if not self._charged:
+        if not self._active:
             return result
         if formula is not None:
-            self._charged[-1][name] += formula(result, *args, **kwargs)
+            self._active[-1][name] += formula(result, *args, **kwargs)
         elif not free:
             self.unknown.add(name)
         return result
 
 
 def base_name(func: Any) -> str:
-    """An operator's name without its namespace where that is ATen's, its overload, and the underscore of in-place."""
+    """An operator's name without the ATen namespace, the overload and the underscore of in-place operators."""
     name = str(func._schema.name).removeprefix("aten::")
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
 def _by_pytorch(name: str) -> Formula:
-    """PyTorch's own formula, which counts a multiply-accumulate as two."""
+    """PyTorch's own formula, halved because it counts a multiply-accumulate as two operations."""
 
     def formula(result: Any, *args: Any, **kwargs: Any) -> int:
         return int(flop_registry[getattr(torch.ops.aten, name)](*args, **kwargs, out_val=result)) // 2
@@ -128,7 +128,10 @@ def _attention(result: Any, query: Tensor, key: Tensor, value: Tensor, *args: An
 
 
 def _received(result: Tensor, q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> int:
-    """(B, H, n, Dh) on itself as one product, then (B, H, n, N) summed; a kernel may make the product twice."""
+    """One product of (B, H, n, Dh) with itself, then the sum of (B, H, n, N).
+
+    The product counts once, even where a kernel computes it twice.
+    """
     queries = q.numel() // q.shape[-1]
     return queries * k.shape[2] * k.shape[3] + queries * result.shape[1]
 
@@ -137,8 +140,8 @@ def _distances(result: Tensor, a: Tensor, b: Tensor, *args: Any, **kwargs: Any) 
     return result.numel() * b.shape[-1]
 
 
-def _one_product(result: Tensor, *operands: Any, **kwargs: Any) -> int:
-    """A vector on the right: each element of the left operand is used once."""
+def _times_vector(result: Tensor, *operands: Any, **kwargs: Any) -> int:
+    """A product with a vector on the right: each element of the left operand is used once."""
     left = next(operand for operand in operands[-2:] if isinstance(operand, Tensor))
     return left.numel()
 
@@ -148,7 +151,7 @@ def _all_elements(result: Any, values: Tensor, *args: Any, **kwargs: Any) -> int
 
 
 def _both_sums(result: Any, values: Tensor, *args: Any, **kwargs: Any) -> int:
-    """The mean's, and that of the squares."""
+    """The sum for the mean and the sum of squares."""
     return 2 * values.numel()
 
 
@@ -161,8 +164,8 @@ def _scatter_add(result: Tensor, into: Tensor, dim: int, index: Tensor, *args: A
 
 
 def _scatter(result: Tensor, into: Tensor, dim: int, index: Tensor, *args: Any, reduce: str = "", **kwargs: Any) -> int:
-    how = reduce or next((value for value in args if isinstance(value, str)), "")
-    return index.numel() if how in ("sum", "mean", "add") else 0
+    reduction = reduce or next((value for value in args if isinstance(value, str)), "")
+    return index.numel() if reduction in ("sum", "mean", "add") else 0
 
 
 def _embedding_bag(result: Any, rows: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> int:
@@ -183,7 +186,7 @@ def _segment_reduce(result: Tensor, values: Tensor, reduce: str, *args: Any, **k
 
 FORMULAS: dict[str, Formula] = {
     **{name: _by_pytorch(name) for name in ("mm", "bmm", "addmm", "baddbmm", "convolution", "_convolution")},
-    **dict.fromkeys(("mv", "dot", "vdot", "addmv"), _one_product),
+    **dict.fromkeys(("mv", "dot", "vdot", "addmv"), _times_vector),
     **dict.fromkeys(
         (
             "_scaled_dot_product_attention_math_for_mps",

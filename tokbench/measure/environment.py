@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""The hardware, software and settings that the measurements were made with."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PACKAGES = ("tokbench", "torch", "torchvision", "timm", "fvcore", "numpy", "pand
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that a setting means.
+    """The device that a setting stands for.
 
     Args:
-        name: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+        name: `auto` (CUDA if available, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UserError: There is no such device here.
+        UserError: This machine has no such device.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -36,30 +36,30 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"unknown device '{name}': auto, cpu, cuda or cuda:N")
+        raise UserError(f"unknown device '{name}': expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= available:
         found = f"{available} CUDA device(s)" if available else "no CUDA device"
-        raise UserError(f"device '{name}' was asked for and there is {found} here: use --device cpu")
+        raise UserError(f"device '{name}' is not available (this machine has {found}): use --device cpu")
     return device
 
 
 def device_name(device: torch.device) -> str:
-    """The processor's own name."""
+    """The model name of the CPU or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return _cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def clock_mhz(device: torch.device) -> float | None:
-    """The processor's clock now in MHz, where it can be read: Linux tells a CPU's, the package pynvml a GPU's."""
+    """The current clock in MHz; None where it cannot be read (a CPU outside Linux, a GPU without pynvml)."""
     if device.type == "cuda":
         return float(torch.cuda.clock_rate(device)) if importlib.util.find_spec("pynvml") else None
-    told = _cpu_info("cpu MHz")
-    return float(told) if told else None
+    mhz = _cpu_info("cpu MHz")
+    return float(mhz) if mhz else None
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Versions, device and settings, for `environment.json`."""
+    """Versions, device and settings, as written to `environment.json`."""
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -79,7 +79,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def _cpu_info(field: str) -> str:
-    """The first processor's entry in Linux's table; empty where there is none."""
+    """A field of the first processor in /proc/cpuinfo; empty if there is none."""
     table = Path("/proc/cpuinfo")
     lines = table.read_text().splitlines() if table.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -1,4 +1,4 @@
-"""The state a GPU is in, as NVIDIA's management library (NVML) tells it."""
+"""A GPU's clocks, temperature and throttling, as reported by NVIDIA's management library (NVML)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-# NVML's bits for a clock that is held down by something (nvml.h, nvmlClocksEventReasons). Idling, clocks that a user
-# has set and clocks held level with another GPU's are no trouble of this measurement.
+# NVML's bits for the reasons of a reduced clock (nvml.h, nvmlClocksEventReasons). Left out because they do not disturb
+# a measurement: an idle GPU, clocks set by the user, and clocks synchronised with another GPU.
 THROTTLING = {
     0x04: "power cap",
     0x08: "hardware slowdown",
@@ -20,13 +20,13 @@ THROTTLING = {
 
 @dataclass(frozen=True)
 class Condition:
-    """What a GPU was doing at one moment.
+    """The state of a GPU at one moment.
 
     Attributes:
-        sm_mhz: The clock of its processors, MHz.
-        memory_mhz: The clock of its memory, MHz.
-        temperature_c: Degrees Celsius.
-        throttled: Why its clocks were held down; empty where nothing did.
+        sm_mhz: Clock of the streaming multiprocessors, MHz.
+        memory_mhz: Memory clock, MHz.
+        temperature_c: Temperature, degrees Celsius.
+        throttled: Reasons for reduced clocks; empty where they are not reduced.
     """
 
     sm_mhz: int
@@ -36,7 +36,7 @@ class Condition:
 
 
 def condition(device: torch.device) -> Condition | None:
-    """Clocks, temperature and throttle reasons now; None on a CPU or without the package nvidia-ml-py.
+    """Current clocks, temperature and throttling; None on a CPU or without the package nvidia-ml-py.
 
     Args:
         device: A CUDA device, or the CPU.
@@ -47,7 +47,7 @@ def condition(device: torch.device) -> Condition | None:
 
     pynvml.nvmlInit()
     try:
-        # By its identity, since CUDA_VISIBLE_DEVICES renumbers torch's devices and not NVML's.
+        # By UUID, because CUDA_VISIBLE_DEVICES renumbers torch's devices but not NVML's.
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         reasons = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
         return Condition(
@@ -61,5 +61,5 @@ def condition(device: torch.device) -> Condition | None:
 
 
 def throttle_reasons(bits: int) -> tuple[str, ...]:
-    """The names of the reasons in NVML's bit field."""
+    """The names of the throttle reasons that are set in NVML's bit field."""
     return tuple(name for bit, name in THROTTLING.items() if bits & bit)

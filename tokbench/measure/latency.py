@@ -1,8 +1,8 @@
-"""Time: a model against another, in pairs.
+"""Time: two models timed against each other, in pairs.
 
-Both run on the same batch in the same process, in turn, and the order turns round each time (A-B, B-A): what drifts,
-the clock or the neighbours, hits both alike. Sampling stops when the ratio is known well enough or the time is spent,
-never on what the ratio is. All samples are kept.
+Both run on the same batch in the same process, in alternating order (A-B, B-A), so that drift of the clock and load
+from other processes affect both equally. Sampling stops when the ratio is known precisely enough or the time is up; the
+value of the ratio plays no part in that. All samples are kept.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor
 from tokbench.measure.cpu import OtherLoad, pinned
 from tokbench.stats.times import MIN_ROUNDS, compare_times, floor_of, median_interval
 
-WARM_UP = 0.25  # of the time for sampling
-FLOOR_BLOCKS = 5  # of a model against itself in each session
-LOOK_EVERY = 10  # rounds between two looks at the interval
+WARM_UP = 0.25  # duration of the warm-up, as a fraction of the sampling time
+FLOOR_BLOCKS = 5  # blocks in which a model is timed against itself, per session
+CHECK_EVERY = 10  # rounds between two checks of the interval
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -32,10 +32,10 @@ class Latency:
     """Paired samples of one batch's time.
 
     Attributes:
-        base_s: Seconds of the model that is compared with, one a round.
+        base_s: Seconds of the reference model, one per round.
         other_s: Seconds of the other model in the same rounds.
-        half_width: Of the 95 % interval of the median log-ratio: how well the ratio is known, relatively.
-        other_load: The share of all CPUs that other processes used meanwhile, 0 to 1.
+        half_width: Half width of the 95 % interval of the median log-ratio: the relative precision of the ratio.
+        other_load: The share of all CPUs that other processes used in the meantime, 0 to 1.
     """
 
     base_s: tuple[float, ...]
@@ -50,29 +50,29 @@ def measure_latency(
     """Time two models against each other.
 
     Args:
-        base: The model to compare with.
-        other: The other one.
-        batches: Each (B, C, H, W) on the models' device; round i takes batch i modulo their number. One is enough
-            where the time does not depend on what the images show.
-        seconds: How long to sample at most, but for ten rounds, which are always taken.
+        base: The reference model.
+        other: The model to compare with it.
+        batches: Each (B, C, H, W) on the models' device; used in turn, each for one round per order. One is enough
+            where the time does not depend on the content of the images.
+        seconds: Time limit for sampling; ten rounds are always taken.
         precision: Stop earlier when the half width of the 95 % interval of the median log-ratio is this small.
     """
-    read = _timer(batches[0].device)
+    time_call = _timer(batches[0].device)
     samples: list[tuple[float, float]] = []
 
-    def take(turn: int) -> None:
+    def take_sample(turn: int) -> None:
         images = batches[turn // 2 % len(batches)]
         if turn % 2 == 0:
-            first, second = read(base, images), read(other, images)
+            base_s, other_s = time_call(base, images), time_call(other, images)
         else:
-            second, first = read(other, images), read(base, images)
-        samples.append((first, second))
+            other_s, base_s = time_call(other, images), time_call(base, images)
+        samples.append((base_s, other_s))
 
-    collecting = gc.isenabled()
+    gc_was_enabled = gc.isenabled()
     with torch.inference_mode(), pinned(torch.get_num_threads()):
-        warm = time.perf_counter() + seconds * WARM_UP
-        while len(samples) < 2 * min(len(batches), MIN_ROUNDS) or time.perf_counter() < warm:
-            take(len(samples))
+        warm_up_end = time.perf_counter() + seconds * WARM_UP
+        while len(samples) < 2 * min(len(batches), MIN_ROUNDS) or time.perf_counter() < warm_up_end:
+            take_sample(len(samples))
         samples.clear()
         gc.collect()
         gc.disable()
@@ -80,37 +80,41 @@ def measure_latency(
             load = OtherLoad()
             end = time.perf_counter() + seconds
             while not _enough(samples, precision, time_left=time.perf_counter() < end):
-                take(len(samples))
+                take_sample(len(samples))
             other_load = load.read()
         finally:
-            if collecting:
+            if gc_was_enabled:
                 gc.enable()
     base_s, other_s = zip(*samples, strict=True)
     return Latency(base_s, other_s, _half_width(samples), other_load)
 
 
 def measure_floor(forward: Forward, batches: Sequence[Tensor], seconds: float, precision: float) -> tuple[Latency, ...]:
-    """Time a model against itself in five blocks: how far identical programs differ here and now.
+    """Time a model against itself in five blocks, to find out how far identical programs differ on this machine now.
 
     Args:
         forward: The model.
-        batches: As `measure_latency` takes them.
-        seconds: For each block.
-        precision: Of each block.
+        batches: As for `measure_latency`.
+        seconds: Time limit per block.
+        precision: Precision at which a block ends earlier, as for `measure_latency`.
     """
     return tuple(measure_latency(forward, forward, batches, seconds, precision) for _ in range(FLOOR_BLOCKS))
 
 
 def noise_floor(blocks: Sequence[Latency]) -> float:
-    """How far a model surely differed from itself in blocks of `measure_floor`, as a fraction."""
+    """The noise floor: how far a model differed from itself beyond sampling error, as a fraction; see `floor_of`.
+
+    Args:
+        blocks: From `measure_floor`.
+    """
     return floor_of([compare_times(block.base_s, block.other_s) for block in blocks])
 
 
 def _enough(samples: Sequence[tuple[float, float]], precision: float, *, time_left: bool) -> bool:
     n = len(samples)
-    if n < MIN_ROUNDS or n % 2:  # both orders equally often
+    if n < MIN_ROUNDS or n % 2:  # take both orders equally often
         return False
-    return not time_left or (n % LOOK_EVERY == 0 and _half_width(samples) <= precision)
+    return not time_left or (n % CHECK_EVERY == 0 and _half_width(samples) <= precision)
 
 
 def _half_width(samples: Sequence[tuple[float, float]]) -> float:
@@ -120,7 +124,7 @@ def _half_width(samples: Sequence[tuple[float, float]]) -> float:
 
 
 def _timer(device: torch.device) -> Callable[[Forward, Tensor], float]:
-    """What times one call, in seconds. Nothing but the call happens on the host in between."""
+    """A function that times one call, in seconds. Between its two readings the host does nothing but the call."""
     if device.type != "cuda":
 
         def by_clock(forward: Forward, images: Tensor) -> float:
@@ -129,7 +133,7 @@ def _timer(device: torch.device) -> Callable[[Forward, Tensor], float]:
             return time.perf_counter() - start
 
         return by_clock
-    # torch's own annotations of events are incomplete.
+    # torch's annotations of CUDA events are incomplete.
     before: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     after: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""The tokens that were really there: counted at the modules that read them, not asked of the method."""
+"""How many tokens each block really processed, counted at the modules that read them instead of asked of the method."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tokbench.vit.backbone import DownsampledViT
 class Ledger:
     """Token counts of each block, in order.
 
-    A batch is as long as its longest image; the shorter ones are padded, and padding is computed like the rest.
+    A batch is as long as its longest image; shorter images are padded, and padding is computed like any other token.
 
     Attributes:
-        attention: n = P+N that the attention reads, padding included.
-        mlp: n = P+N that the MLP reads, padding included.
-        leaving: N, the patch tokens that leave the block, padding included.
-        images: For each image of the batch its own patch tokens that leave each block, without padding.
+        attention: n = P+N, the tokens that the attention reads, including padding.
+        mlp: n = P+N, the tokens that the MLP reads, including padding.
+        leaving: N, the patch tokens that leave the block, including padding.
+        images: For each image of the batch, the patch tokens that leave each block, without padding.
     """
 
     attention: tuple[int, ...]
@@ -31,8 +31,8 @@ class Ledger:
     images: tuple[tuple[int, ...], ...]
 
 
-def keep_ledger(model: DownsampledViT, images: Tensor) -> Ledger:
-    """Run the model once and write down the shapes.
+def count_tokens(model: DownsampledViT, images: Tensor) -> Ledger:
+    """Run the model once and record how many tokens each block processes.
 
     Args:
         model: A downsampled ViT.
@@ -43,39 +43,39 @@ def keep_ledger(model: DownsampledViT, images: Tensor) -> Ledger:
     leaving: list[int] = []
     valid: list[Tensor | None] = []
 
-    def reader(column: list[int]) -> Any:
-        def write(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            column.append(inputs[0].shape[1])
+    def record_in(counts: list[int]) -> Any:
+        def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            counts.append(inputs[0].shape[1])
 
-        return write
+        return record
 
     def observe(depth: int, tokens: Tokens) -> None:
         leaving.append(tokens.n_patches)
-        valid.append(tokens.valid)  # counted afterwards: here it would be work of the model's
+        valid.append(tokens.valid)  # summed after the run: here it would count as the model's work
 
     hooks = []
     for block in model.vit.blocks:
-        hooks.append(block.attn.qkv.register_forward_pre_hook(reader(attention)))
-        hooks.append(block.mlp.register_forward_pre_hook(reader(mlp)))
+        hooks.append(block.attn.qkv.register_forward_pre_hook(record_in(attention)))
+        hooks.append(block.mlp.register_forward_pre_hook(record_in(mlp)))
     try:
         with torch.inference_mode():
             model(images, observe=observe)
-            own = [
+            per_block = [
                 [n] * len(images) if mask is None else mask.sum(dim=1).tolist()
                 for n, mask in zip(leaving, valid, strict=True)
             ]
     finally:
         for hook in hooks:
             hook.remove()
-    return Ledger(tuple(attention), tuple(mlp), tuple(leaving), tuple(zip(*own, strict=True)))
+    return Ledger(tuple(attention), tuple(mlp), tuple(leaving), tuple(zip(*per_block, strict=True)))
 
 
 def closed_form(model: DownsampledViT, ledger: Ledger) -> int:
-    """The backbone's MACs for one image from its measured tokens, padding included.
+    """The backbone's MACs for one image, computed from its token counts, including padding.
 
-    For a plain ViT of width C: 4nC² + 2n²C with the n at attention and 8nC² with the n at the MLP for each block, plus
-    patch embedding, head and, where tokens are averaged, their sum; written with the weights' own sizes, so that other
-    MLP ratios and SwiGLU fit too.
+    For a plain ViT of width C this is, per block, 4nC² + 2n²C with the n of the attention and 8nC² with the n of the
+    MLP, plus patch embedding, head and, with average pooling, the sum over tokens. It is written in terms of the sizes
+    of the weights, so that it also holds for other MLP ratios and for SwiGLU.
     """
     vit = model.vit
     total: int = vit.patch_embed.proj.weight.numel() * vit.patch_embed.num_patches

@@ -1,8 +1,8 @@
-"""Compute: multiply-accumulates of one image, by several routes that must agree.
+"""Compute: the multiply-accumulates (MACs) of one image, counted by several routes that must agree.
 
-The backbone's share is counted three times: by a trace (fvcore, with the handles of `operators`), by the operators as
-they are dispatched (`dispatch`), and by the closed form from the measured tokens (`ledger`). The method's share is
-counted by the first two. What disagrees by more than 0.1 % is no result.
+The backbone is counted by three routes: from a trace (fvcore, with the handles of `operators`), from the operators as
+they are dispatched (`dispatch`), and by the closed form from the measured token counts (`ledger`). The method is
+counted by the first two. Counts that disagree by more than 0.1 % are an error.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tokbench.measure.dispatch import dispatched
-from tokbench.measure.ledger import Ledger, closed_form, keep_ledger
+from tokbench.measure.dispatch import count_dispatched
+from tokbench.measure.ledger import Ledger, closed_form, count_tokens
 from tokbench.measure.operators import CountError, Shares, handles, refuse_unknown
 from tokbench.vit.backbone import DownsampledViT
 
-TOLERANCE = 0.001  # between any two routes, as a fraction of the larger figure: zero agrees with zero alone
+TOLERANCE = 0.001  # between any two routes, as a fraction of the larger count, so zero agrees only with zero
 QUANTILES = (0.05, 0.95)
-SHOWN = 5  # operators in the message of a disagreement
+SHOWN = 5  # how many operators the message of a disagreement lists
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Macs:
     """Multiply-accumulates of one image.
 
     Attributes:
-        total: All of them.
-        method: The downsampler's own, with the context that it asked for.
-        ledger: The tokens that they were counted on.
+        total: Backbone and method.
+        method: The downsampler alone, including the computation of the context that it requests.
+        ledger: The token counts of the blocks.
     """
 
     total: int
@@ -48,12 +48,12 @@ class Spread:
     """Multiply-accumulates of one image where they differ from batch to batch.
 
     Attributes:
-        total: Mean over the images, padding included.
-        method: The downsampler's own, mean over the images.
+        total: Mean over the images, including padding.
+        method: The downsampler alone, mean over the images.
         total_lo: 5 % quantile over the batches.
         total_hi: 95 % quantile over the batches.
         tokens: Patch tokens that leave each block, mean over the images, without padding, rounded.
-        batches: Each batch's, for one image of it; the ledger holds the tokens of each image.
+        batches: For each batch the MACs per image; the ledger has the token counts of each image.
     """
 
     total: int
@@ -69,10 +69,10 @@ class Routes:
     """One image's MACs by every route.
 
     Attributes:
-        traced: By fvcore.
-        dispatched: By what PyTorch dispatched.
-        closed_form: The backbone's, from the tokens.
-        ledger: Those tokens.
+        traced: From fvcore's trace.
+        dispatched: From the operators that PyTorch dispatched.
+        closed_form: The backbone's MACs, computed from the token counts.
+        ledger: Those token counts.
     """
 
     traced: Shares
@@ -103,7 +103,7 @@ def count_macs(model: DownsampledViT, image: Tensor) -> Macs:
         image: (1, C, H, W) in the model's dtype and on its device.
 
     Raises:
-        CountError: An operator is on none of the lists, or two routes disagree.
+        CountError: An operator is not on any list, or two routes disagree.
     """
     routes = count_by_routes(model, image)
     _check(routes.backbone, "backbone", (routes.traced.backbone, routes.dispatched.backbone))
@@ -113,14 +113,14 @@ def count_macs(model: DownsampledViT, image: Tensor) -> Macs:
 
 
 def spread_of_macs(model: DownsampledViT, batches: Sequence[Tensor]) -> Spread:
-    """Count an adaptive method on real batches, each of which is as long as its longest image.
+    """Count an adaptive method on real batches, each padded to its longest image.
 
-    Both shares are counted as dispatched and the backbone's is held against the closed form. There is no trace of each
-    batch; that the counter and the trace agree on the method's share is what `count_macs` shows, on one image.
+    Both shares are counted as dispatched, and the backbone is checked against the closed form. Batches are not traced;
+    `count_macs` checks on one image that both counters agree about the method.
 
     Args:
         model: In evaluation mode.
-        batches: One (B, C, H, W) or more; B is that of the row, since padding grows with it.
+        batches: One or more (B, C, H, W), with the batch size B of the row, because padding grows with B.
 
     Raises:
         CountError: As for `count_macs`.
@@ -141,18 +141,18 @@ def spread_of_macs(model: DownsampledViT, batches: Sequence[Tensor]) -> Spread:
 
 
 def count_by_routes(model: DownsampledViT, image: Tensor) -> Routes:
-    """One image's MACs by every route, agreeing or not.
+    """Count one image's MACs by every route, without requiring that they agree.
 
     Args:
         model: In evaluation mode.
         image: (1, C, H, W).
 
     Raises:
-        CountError: An operator is on none of the lists.
+        CountError: An operator is not on any list.
     """
-    # First without the tracer: a method that fails must fail here, since a broken trace leaves its hooks behind.
-    with dispatched(model) as counter:
-        ledger = keep_ledger(model, image)
+    # First without the tracer: a method that raises must raise here, because an aborted trace leaves hooks behind.
+    with count_dispatched(model) as counter:
+        ledger = count_tokens(model, image)
     refuse_unknown(counter.unknown, "as dispatched")
     return Routes(trace(model, image), counter.shares, closed_form(model, ledger), ledger)
 
@@ -161,13 +161,13 @@ def trace(model: DownsampledViT, image: Tensor) -> Shares:
     """Trace one image and count with fvcore.
 
     Args:
-        model: In evaluation mode, and one that runs.
+        model: In evaluation mode; it must run without an error.
         image: (1, C, H, W).
 
     Raises:
-        CountError: An operator is on none of the lists.
+        CountError: An operator is not on any list.
     """
-    analysis = FlopCountAnalysis(_Everything(model), (image,))
+    analysis = FlopCountAnalysis(_AllOutputs(model), (image,))
     analysis.clear_op_handles().set_op_handle(**handles())
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with torch.inference_mode():
@@ -178,62 +178,65 @@ def trace(model: DownsampledViT, image: Tensor) -> Shares:
     return Shares(whole - method, method)
 
 
-class _Everything(nn.Module):
-    """A model that returns all that it computes: a trace forgets what nobody reads, and it ran all the same."""
+class _AllOutputs(nn.Module):
+    """Wraps a model so that it returns every tensor it computes.
+
+    A trace drops results that are never used, although the model spends time on them.
+    """
 
     def __init__(self, model: DownsampledViT) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        with _Results() as results:
+        with _ResultRecorder() as recorder:
             logits = self.model(image)
-        return logits, *results.kept
+        return logits, *recorder.tensors
 
 
-class _Results(TorchFunctionMode):
-    """Keeps every tensor that comes out of a function of PyTorch's."""
+class _ResultRecorder(TorchFunctionMode):
+    """Collects every tensor that a PyTorch function returns."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[Tensor] = []
+        self.tensors: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        found = result if isinstance(result, (tuple, list)) else (result,)
-        self.kept += [value for value in found if isinstance(value, Tensor)]
+        values = result if isinstance(result, (tuple, list)) else (result,)
+        self.tensors += [value for value in values if isinstance(value, Tensor)]
         return result
 
 
 def _count_batch(model: DownsampledViT, images: Tensor) -> Macs:
-    with dispatched(model) as counter:
-        ledger = keep_ledger(model, images)
+    with count_dispatched(model) as counter:
+        ledger = count_tokens(model, images)
     refuse_unknown(counter.unknown, "as dispatched")
     backbone, method = counter.shares.backbone.total(), counter.shares.method.total()
-    figures = {"dispatch": backbone, "closed form": len(images) * closed_form(model, ledger)}
-    _check(figures, f"backbone on a batch of {len(images)}", (counter.shares.backbone,))
+    counts = {"dispatch": backbone, "closed form": len(images) * closed_form(model, ledger)}
+    _check(counts, f"backbone on a batch of {len(images)}", (counter.shares.backbone,))
     return Macs(round((backbone + method) / len(images)), round(method / len(images)), ledger)
 
 
-def _check(figures: Mapping[str, int], part: str, operators: Sequence[Counter[str]]) -> None:
-    """Hold the routes' figures for one part against each other.
+def _check(counts: Mapping[str, int], part: str, operators: Sequence[Counter[str]]) -> None:
+    """Check that the routes agree on one part of the model.
 
     Raises:
-        CountError: They lie further apart than the tolerance; the message names part, figures and operators.
+        CountError: They differ by more than the tolerance; the message names the part, the counts and the operators.
     """
-    if disagreement(figures.values()) > TOLERANCE:
-        told = []
-        for n, (route, macs) in enumerate(figures.items()):
-            most = operators[n].most_common(SHOWN) if n < len(operators) else []
-            made_of = ", ".join(f"{name} {count:,}" for name, count in most if count)
-            told.append(f"{macs:,} by {route}" + (f" ({made_of})" if made_of else ""))
-        raise CountError(f"the {part}'s MACs disagree: {'; '.join(told)}")
+    if disagreement(counts.values()) > TOLERANCE:
+        by_route = []
+        for n, (route, macs) in enumerate(counts.items()):
+            largest = operators[n].most_common(SHOWN) if n < len(operators) else []
+            details = ", ".join(f"{name} {count:,}" for name, count in largest if count)
+            by_route.append(f"{macs:,} by {route}" + (f" ({details})" if details else ""))
+        raise CountError(f"the MAC counts of the {part} disagree: {'; '.join(by_route)}")
 
 
-def disagreement(figures: Iterable[int]) -> float:
-    """How far the figures lie apart, as a fraction of the largest; 0 where all are zero."""
-    figures = tuple(figures)
-    return (max(figures) - min(figures)) / max(*figures, 1)
+def disagreement(counts: Iterable[int]) -> float:
+    """The difference between the largest and the smallest count, as a fraction of the largest; 0 if all are zero."""
+    counts = tuple(counts)
+    return (max(counts) - min(counts)) / max(*counts, 1)
 
 
 def _integers(counts: Mapping[str, float]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""The most memory that a model takes for one batch, its weights included."""
+"""The peak memory of a model for one batch, including its weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from torch import Tensor
 from tokbench.measure.latency import Forward
 
 Build = Callable[[], tuple[Forward, Tensor]]
-"""Makes a model and its batch (B, C, H, W)."""
+"""Builds a model and its batch (B, C, H, W)."""
 
 MIB = 2**20
 
 
 def cuda_peak_mib(forward: Forward, images: Tensor) -> float:
-    """The most that CUDA's allocator held during one forward pass, MiB.
+    """The peak of torch's allocated CUDA memory during one forward pass, MiB.
 
     Args:
         forward: The model.
@@ -38,18 +38,19 @@ def cuda_peak_mib(forward: Forward, images: Tensor) -> float:
 
 @contextmanager
 def measuring_processes(preload: str) -> Iterator[Executor]:
-    """Processes for `cpu_peak_mib`, a fresh one for each call, all forked from one that has done nothing but import.
+    """Start processes for `cpu_peak_mib`: a fresh one per call, forked from a server that has only done imports.
 
-    What this process holds (images, other models, memory that the allocator keeps) is so no part of the figure.
+    Memory held by this process (images, other models, memory kept by the allocator) is therefore not counted.
 
     Args:
-        preload: The module that is imported once for all of them.
+        preload: The module that the server imports once for all processes.
     """
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([preload])
-        # Ctrl-C reaches every process of a terminal: what it ends is for this one to say.
+        # Ctrl-C is sent to every process of the terminal. The server and its children inherit this handler and ignore
+        # it, so that this process alone decides when they end.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             forkserver.ensure_running()
@@ -60,20 +61,20 @@ def measuring_processes(preload: str) -> Iterator[Executor]:
 
 
 def cpu_peak_mib(processes: Executor, build: Build, threads: int) -> float:
-    """The most that a process grew by while it built the model and ran one forward pass, MiB.
+    """By how much a process's peak memory grew while it built the model and ran one forward pass, MiB.
 
     Args:
         processes: From `measuring_processes`.
         build: Runs in the other process and must be picklable.
-        threads: For computing.
+        threads: Compute threads.
 
     Raises:
-        Exception: Whatever building or running raises there.
+        Exception: Whatever building or running the model raises.
     """
-    return processes.submit(_grown_mib, build, threads).result()
+    return processes.submit(_growth_mib, build, threads).result()
 
 
-def _grown_mib(build: Build, threads: int) -> float:
+def _growth_mib(build: Build, threads: int) -> float:
     torch.set_num_threads(threads)
     before = _peak_bytes()
     forward, images = build()
@@ -83,7 +84,7 @@ def _grown_mib(build: Build, threads: int) -> float:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process ever had."""
+    """The peak resident memory of this process since its start."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource

@@ -1,4 +1,4 @@
-"""The ways in which a model can be run when it is timed: as it is, compiled, or replayed as one CUDA graph."""
+"""The modes in which a model can be timed: eager, compiled, or replayed as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ WARM_UP_CALLS = 3  # before capture, so that lazy initialisation is not captured
 
 
 def check_mode(mode: Mode, device: torch.device) -> None:
-    """Refuse a mode that a device does not have.
+    """Check that a device supports a mode.
 
     Raises:
-        UserError: CUDA graphs on another device.
+        UserError: CUDA graphs were requested on a device other than CUDA.
     """
     if mode == "cudagraph" and device.type != "cuda":
         raise UserError(f"mode 'cudagraph' needs a CUDA device, not {device.type}: use --mode eager or compile")
 
 
 def forget_compiled() -> None:
-    """Forget all that was compiled: torch gives up compiling one function for the ninth model, silently."""
+    """Clear torch's compile cache: without this torch silently stops compiling a function at the ninth model."""
     torch.compiler.reset()
 
 
 def in_mode(model: nn.Module, mode: Mode, images: Tensor) -> Forward:
-    """A model as a function that runs in a mode.
+    """Return a function that runs the model in a mode.
 
     Args:
         model: In evaluation mode.
-        mode: `eager`; `compile`, by torch.compile with its defaults and fixed shapes, compiled at the first call; or
-            `cudagraph`, captured here and replayed at each call, without the host in between.
-        images: (B, C, H, W), of the shape, type and device of those to come.
+        mode: `eager`; `compile`, which is torch.compile with its defaults and static shapes, compiled at the first
+            call; or `cudagraph`, which is captured here and replayed at each call without involving the host.
+        images: (B, C, H, W), an example with the shape, dtype and device of all later batches.
 
     Raises:
-        RuntimeError: The model cannot be captured, since it asks the host for something in between.
+        RuntimeError: The model cannot be captured because it synchronises with the host.
     """
     match mode:
         case "eager":

@@ -1,11 +1,12 @@
-"""What each operator counts as: the convention, and the handles with which a traced model is counted.
+"""The counting convention: what each operator counts as, and fvcore handles that count a traced model.
 
 One MAC is one multiply-accumulate of a matrix product, a convolution, an attention product, a distance or a sum over
-tokens or channels (weighted or not, scattered or not). A norm is the sum it is, a variance the two sums. Normalisation
-layers, softmax, activations and other element-wise work count nothing, comparisons (top-k, sort, argmin) nothing, and
-moving data nothing: their price shows in the time. An operator on none of these lists is an error, never a silent zero.
+tokens or channels (weighted or not, scattered or not). A norm counts as its sum, a variance as two sums. Normalisation
+layers, softmax, activations and other element-wise work count as zero, and so do comparisons (top-k, sort, argmin) and
+data movement: their cost shows in the measured time. An operator on none of these lists is an error, not a silent zero.
 
-Everything else that counts (`macs`, `dispatch`, `ledger`) keeps to this; docs/counting.md tells how others differ.
+All counting code (`macs`, `dispatch`, `ledger`) follows this convention; docs/counting.md describes how other tools
+differ from it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Handle = Callable[[list[Any], list[Any]], float]
 
 
 class CountError(RuntimeError):
-    """The MACs of a cell cannot be told; the message names the operator or the figures that disagree."""
+    """MACs cannot be counted; the message names the unknown operator or the counts that disagree."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Shares:
     """MACs by operator.
 
     Attributes:
-        backbone: The ViT's own.
-        method: The downsampler's, with the context that it asked for.
+        backbone: Those of the ViT.
+        method: Those of the downsampler, including the computation of the context that it requests.
     """
 
     backbone: Counter[str]
@@ -39,19 +40,19 @@ class Shares:
 
 
 def refuse_unknown(names: Collection[str], route: str) -> None:
-    """Refuse operators on none of the lists.
+    """Raise an error if any operator is unknown.
 
     Args:
-        names: Operators that were met and cannot be counted.
-        route: Which of the counters met them.
+        names: Operators that ran and are not on any list.
+        route: The counter that found them, for the message.
 
     Raises:
-        CountError: There are any.
+        CountError: `names` is not empty.
     """
     if names:
         raise CountError(
             f"operator {min(names)} ({route}) is not on the lists of counted, element-wise and comparison operators, "
-            "so its MACs are unknown; spell it otherwise, or add it to tokbench/measure"
+            "so its MACs are unknown; use another operator, or add this one to tokbench/measure"
         )
 
 
@@ -64,7 +65,7 @@ def _size(value: Any) -> int:
 
 
 def _product(a: int) -> Handle:
-    """A product of matrices, of which operand `a` is the left one: each output sums over its last dimension."""
+    """A matrix product whose left operand is input `a`: each output sums over that operand's last dimension."""
     return lambda inputs, outputs: _size(outputs[0]) * _shape(inputs[a])[-1]
 
 
@@ -76,47 +77,47 @@ def _convolution(inputs: list[Any], outputs: list[Any]) -> float:
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> float:
-    """Both products of fused attention, q·k and weights·v."""
+    """The two products of fused attention, q·k and weights·v."""
     query, key, value = (_shape(tensor) for tensor in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _received(inputs: list[Any], outputs: list[Any]) -> float:
-    """q·k for each pair, and the sum over heads and queries: once, however often a kernel makes the logits anew."""
+    """q·k for each pair, and the sum over heads and queries; counted once even if a kernel recomputes logits."""
     *heads, width = _shape(inputs[0])
     return math.prod(heads) * heads[-1] * width + math.prod(heads[1:]) * _size(outputs[0])
 
 
 def _sum_of(argument: int, times: int = 1) -> Handle:
-    """One addition, or several, for each element of an argument."""
+    """One or more additions for each element of an argument."""
     return lambda inputs, outputs: times * _size(inputs[argument])
 
 
 def _cosine_similarity(inputs: list[Any], outputs: list[Any]) -> float:
-    """Two norms, and one product for each pair that broadcasting makes."""
+    """Two norms, and one product for each pair that results from broadcasting."""
     a, b = _shape(inputs[0]), _shape(inputs[1])
     width = (a if len(a) >= len(b) else b)[int(inputs[2].toIValue())]
     return _size(inputs[0]) + _size(inputs[1]) + _size(outputs[0]) * width
 
 
 def _einsum(inputs: list[Any], outputs: list[Any]) -> float:
-    """Two operands: a product over all indices, unless none is summed over. The rest as fvcore has it."""
-    read, _, written = inputs[0].toIValue().replace(" ", "").partition("->")
-    terms = read.split(",")
-    if len(terms) != 2 or "." in read or not written:
+    """Two operands: the product of all index sizes, or 0 if no index is summed over. Other cases are left to fvcore."""
+    left, _, right = inputs[0].toIValue().replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != 2 or "." in left or not right:
         return float(einsum_flop_jit(inputs, outputs))
     shapes = [get_shape(operand) for operand in inputs[1].node().inputs()]
     sizes = {
         index: size for term, shape in zip(terms, shapes, strict=True) for index, size in zip(term, shape, strict=True)
     }
-    summed = set(sizes) - set(written)
+    summed = set(sizes) - set(right)
     return float(math.prod(sizes.values()) if summed else 0)
 
 
 def _scatter(inputs: list[Any], outputs: list[Any]) -> float:
-    """`scatter` and `scatter_reduce`: an addition for each index, where they add."""
-    how = inputs[4].toIValue() if len(inputs) > 4 else None
-    return _size(inputs[2]) if how in ("sum", "mean", "add") else 0
+    """`scatter` and `scatter_reduce`: one addition per index if they add."""
+    reduction = inputs[4].toIValue() if len(inputs) > 4 else None
+    return _size(inputs[2]) if reduction in ("sum", "mean", "add") else 0
 
 
 def _segment_reduce(inputs: list[Any], outputs: list[Any]) -> float:
@@ -124,7 +125,7 @@ def _segment_reduce(inputs: list[Any], outputs: list[Any]) -> float:
 
 
 def _embedding_bag(inputs: list[Any], outputs: list[Any]) -> float:
-    """One addition of a row for each index, weighted or not."""
+    """One addition of a row per index, weighted or not."""
     return _size(inputs[1]) * _shape(inputs[0])[-1]
 
 
@@ -183,7 +184,7 @@ MOVEMENT = frozenset(
 
 
 def handles() -> dict[str, Handle | None]:
-    """Every known operator by its traced name, in place or not: how to count it, or None where it counts nothing."""
+    """How to count each known operator, by its name in a trace (in-place or not); None if it counts as zero."""
     free = dict.fromkeys(ELEMENTWISE | COMPARISON | MOVEMENT)
     known: dict[str, Handle | None] = {**free, **COUNTED}
     traced = {f"aten::{name}{suffix}": handle for name, handle in known.items() for suffix in ("", "_")}

@@ -1,25 +1,25 @@
-"""Redundancy: what attention filters out of the tokens, and how well fewer tokens stand for all of them.
+"""Redundancy: which frequencies attention removes from the tokens, and how well fewer tokens represent all of them.
 
 The premise of Token Pooling (Marin et al. 2021, arXiv 2110.03860) is that attention is a low-pass filter, so that the
-tokens behind it are redundant and a few of them can reconstruct the rest. Both halves are measured on images.
+tokens after it are redundant and can be reconstructed from a few of them. Both parts are measured on images.
 
 The spectrum. An attention head replaces its values V (P+N, Dh) by A V, where the rows of A sum to one: each token
-becomes a mean over all of them. V and A V are one signal without and with that mixing, and nothing else lies between
-them. The residual streams before and after the layer would not do: they differ by a norm, two projections and a sum as
-well. Prefix tokens take part in the mixing, as they do in the model; of the result the patch tokens are looked at, for
-only these have a place on the grid. Its two-dimensional discrete Fourier transform is summed over heads and channels,
-and over rings of modes whose distance from the mean is alike. A filter's energy after, divided by its energy before, is
-its gain where it treats every place alike. Attention does not, so energy wanders between frequencies too, and the gain
-only says what went in and came out.
+becomes a weighted mean of all tokens. V and A V are the same signal before and after this mixing, and nothing else
+happens between them. The residual streams before and after the layer would not serve, because they also differ by a
+norm, two projections and a sum. Prefix tokens take part in the mixing, as in the model; of the result only the patch
+tokens are used, because only they have a position on the grid. The energy of the two-dimensional discrete Fourier
+transform is summed over heads, channels and rings of modes of similar distance from the mean. For a
+translation-invariant filter, the energy after divided by the energy before is its gain. Attention is not
+translation-invariant, so energy also moves between frequencies, and the gain only relates input and output energy.
 
-The reconstruction error. Of a reduction from tokens f_i to tokens f̂_j, over patch tokens, it is the paper's loss in
-units of the variance, which makes models, depths and scales comparable:
+The reconstruction error. For a reduction from patch tokens f_i to patch tokens f̂_j it is the paper's loss in units of
+the variance, which makes models, depths and scales comparable:
 
     Σ_i min_j |f_i - f̂_j|² / Σ_i |f_i - mean|²
 
-It is 0 where every token has one that is the same, 1 where a single token stands in their mean, and more where the
-choice is worse than that. Every reduction is given the plain model's tokens, so that the methods which act at one site
-of a block are compared on the same input.
+It is 0 if every token has an identical reduced token, 1 if a single token at the mean represents all, and larger if the
+choice is worse than that. Every reduction gets the plain model's tokens, so that methods which act at the same site of
+a block are compared on the same input.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tokbench.vit.attention import Heads, attend
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.reduction import check_result
 
-HIGH = 0.5  # of Nyquist, which is half a cycle a patch: what lies above counts as high frequency
+
 
 Observer = Callable[[int, Tokens, Tokens], None]
 
@@ -51,10 +51,10 @@ class Spectra:
     """The energy of each block's values by frequency, mean over images.
 
     Attributes:
-        frequency: The middle of each ring, as a fraction of Nyquist; 0 for the mean of all patch tokens alone.
-        before: For each block the energy of V in each ring, as a fraction of an image's whole; it sums to 1.
+        frequency: The centre of each ring, as a fraction of Nyquist; 0 is the mean of all patch tokens.
+        before: For each block the energy of V in each ring, as a fraction of the image's total energy; it sums to 1.
         after: The energy of A V, in the same unit.
-        images: How many there were.
+        images: Number of images.
     """
 
     frequency: tuple[float, ...]
@@ -83,11 +83,11 @@ class Reconstruction:
 
 
 def measure_spectra(vit: VisionTransformer, batches: Sequence[Batch]) -> Spectra:
-    """The spectrum of each block's values, without and with the mixing by attention.
+    """The spectrum of each block's values, before and after attention mixes them.
 
     Args:
         vit: A timm ViT in evaluation mode.
-        batches: Images, at least one.
+        batches: At least one batch of images.
 
     Raises:
         ValueError: An energy is not a finite number.
@@ -121,11 +121,11 @@ def mixing_energies(heads: Heads, n_prefix: int, grid: tuple[int, int]) -> tuple
 
     Args:
         heads: The block's attention, with its matrix.
-        n_prefix: P.
+        n_prefix: P, the number of prefix tokens.
         grid: (h, w) of the patches.
 
     Returns:
-        Twice (B, rings), summed over heads and channels.
+        Two tensors (B, rings), summed over heads and channels.
     """
     assert heads.matrix is not None
     signals = (heads.v, heads.matrix @ heads.v)
@@ -134,14 +134,14 @@ def mixing_energies(heads: Heads, n_prefix: int, grid: tuple[int, int]) -> tuple
 
 
 def ring_energies(signal: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The energy of a signal on the patch grid by ring; their sum is the sum of its squares (Parseval).
+    """The energy of a signal on the patch grid by ring; the energies add up to the sum of its squares (Parseval).
 
     Args:
         signal: (..., h*w, C), in row-major order.
         grid: (h, w).
 
     Returns:
-        (..., rings), float32 at least.
+        (..., rings), in float32 or a wider type.
     """
     wide = signal.to(torch.promote_types(signal.dtype, torch.float32))
     modes = torch.fft.fft2(wide.reshape(*wide.shape[:-2], *grid, wide.shape[-1]), dim=(-3, -2), norm="ortho")
@@ -150,19 +150,19 @@ def ring_energies(signal: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def rings(grid: tuple[int, int]) -> Tensor:
-    """(h, w) int64: the ring of each mode of the discrete Fourier transform, 0 for the mean.
+    """(h, w) int64: the ring of each mode of the discrete Fourier transform; 0 is the mean.
 
-    Rings are equally wide, closed on the outside, at least as wide as the lowest frequency of the longer side, and one
-    of them ends at half of Nyquist.
+    All rings have the same width, which is at least the lowest frequency of the longer side. A ring includes its outer
+    edge, and one ring ends at half of Nyquist.
     """
     y, x = (torch.fft.fftfreq(side, dtype=torch.float64) for side in grid)
     radius = 2 * torch.hypot(y[:, None], x[None, :])
-    rounding = 1e-9  # a mode on a ring's edge stays inside of it
+    rounding = 1e-9  # so that a mode on the outer edge of a ring is inside it
     return (radius * _rings_to_nyquist(grid) - rounding).ceil().long()
 
 
 def ring_frequencies(grid: tuple[int, int]) -> tuple[float, ...]:
-    """The middle of each ring as a fraction of Nyquist; 0 for the mean."""
+    """The centre of each ring as a fraction of Nyquist; 0 for the mean."""
     count = int(rings(grid).max()) + 1
     return (0.0, *((ring - 0.5) / _rings_to_nyquist(grid) for ring in range(1, count)))
 
@@ -177,44 +177,44 @@ def measure_reconstruction(
     site: str | None = None,
     seed: int = 0,
 ) -> tuple[Reconstruction, ...]:
-    """How well a method's tokens stand for the plain model's, at each depth where its schedule acts.
+    """How well a method's tokens represent the plain model's, at each depth where its schedule reduces.
 
-    Each reduction starts from all N patch tokens; K is what the schedule leaves of them there.
+    Each reduction starts from all N patch tokens; K is what the schedule keeps of them at that depth.
 
     Args:
         vit: A timm ViT in evaluation mode.
-        method: Made anew: it is set up for these reductions.
-        schedule: When it acts.
-        batches: Images, at least one.
-        ids: (images of the whole set,) int64, each image's identity for the method's noise.
-        site: Overrides the method's own.
-        seed: Of the method's noise.
+        method: A new instance, because it is set up for these reductions.
+        schedule: At which depths to reduce, and how far.
+        batches: At least one batch of images.
+        ids: (images of the whole set,) int64, the image ids that the method's noise depends on.
+        site: Overrides the method's own site.
+        seed: Seed of the method's noise.
 
     Returns:
-        One for each depth.
+        One result per depth.
 
     Raises:
         DownsamplerError: The method broke its contract, or an error is not a finite number.
         UserError: Method, site, schedule and model do not fit together.
     """
     errors: dict[int, list[Tensor]] = {}
-    left: dict[int, list[Tensor]] = {}
+    counts: dict[int, list[Tensor]] = {}
 
     def observe(depth: int, before: Tokens, after: Tokens) -> None:
         valid = torch.ones_like(after.size, dtype=torch.bool) if after.valid is None else after.valid
         errors.setdefault(depth, []).append(reconstruction_error(before.patches, after.patches, valid).cpu())
-        left.setdefault(depth, []).append(valid.sum(dim=1).double().cpu())
+        counts.setdefault(depth, []).append(valid.sum(dim=1).double().cpu())
 
     weight = vit.patch_embed.proj.weight
-    model = DownsampledViT(vit, _Watched(method, schedule, observe), schedule, site=site, seed=seed).eval()
+    model = DownsampledViT(vit, _Observed(method, schedule, observe), schedule, site=site, seed=seed).eval()
     with torch.inference_mode():
         for batch in batches:
             model(batch.images.to(weight), ids[batch.index].to(weight.device))
     n = vit.patch_embed.num_patches
     return tuple(
-        _mean(depth, n, torch.cat(errors[depth]), torch.cat(left[depth]))
+        _mean(depth, n, torch.cat(errors[depth]), torch.cat(counts[depth]))
         if depth in errors
-        else Reconstruction(depth, n, tokens=n, error=0.0, error_sd=0.0)  # K >= N: nothing was reduced
+        else Reconstruction(depth, n, tokens=n, error=0.0, error_sd=0.0)  # K >= N: no reduction
         for depth in model.depths
     )
 
@@ -224,10 +224,10 @@ def reconstruction_error(before: Tensor, after: Tensor, valid: Tensor | None = N
 
     Args:
         before: (B, N, D) patch tokens.
-        after: (B, K, D) those that stand for them.
-        valid: (B, K) bool, False for padding; None where there is none.
+        after: (B, K, D) the reduced patch tokens.
+        valid: (B, K) bool, False for padding; None if there is no padding.
     """
-    # In double precision, where the distances that a matrix product gives are good to many digits.
+    # In double precision, because distances computed by a matrix product lose digits.
     f, reduced = before.double(), after.double()
     centre = f.mean(dim=1, keepdim=True)
     f, reduced = f - centre, reduced - centre
@@ -237,13 +237,13 @@ def reconstruction_error(before: Tensor, after: Tensor, valid: Tensor | None = N
     return distance.amin(dim=2).sum(dim=1) / f.square().sum(dim=(1, 2))
 
 
-class _Watched(Downsampler):
-    """Shows an observer what a method makes of the tokens, and hands them on as they were."""
+class _Observed(Downsampler):
+    """Passes a method's result to an observer, and returns the tokens unchanged."""
 
-    def __init__(self, method: Downsampler, planned: Schedule, observe: Observer) -> None:
+    def __init__(self, method: Downsampler, schedule: Schedule, observe: Observer) -> None:
         super().__init__()
         self.method = method
-        self.planned = planned
+        self.planned_schedule = schedule
         self.observe = observe
         self.name, self.site, self.sites, self.needs = method.name, method.site, method.sites, method.needs
 
@@ -251,7 +251,7 @@ class _Watched(Downsampler):
         n = math.prod(geometry.grid)
         counts = []
         for stage, depth in enumerate(geometry.depths):
-            keep = self.planned.target(stage, n)
+            keep = self.planned_schedule.target(stage, n)
             counts.append(self.method.count(keep, n, depth, geometry.grid) if keep < n else n)
         self.method.setup(replace(geometry, counts=tuple(counts)))
 
@@ -273,8 +273,8 @@ def _rings_to_nyquist(grid: tuple[int, int]) -> int:
     return 2 * max(1, max(grid) // 4)
 
 
-def _mean(depth: int, n: int, errors: Tensor, left: Tensor) -> Reconstruction:
+def _mean(depth: int, n: int, errors: Tensor, counts: Tensor) -> Reconstruction:
     if not torch.isfinite(errors).all():
         raise DownsamplerError(f"the reconstruction error at depth {depth} is not finite (NaN or infinity)")
     spread = float(errors.std()) if len(errors) > 1 else 0.0
-    return Reconstruction(depth, n, float(left.mean()), float(errors.mean()), spread)
+    return Reconstruction(depth, n, float(counts.mean()), float(errors.mean()), spread)

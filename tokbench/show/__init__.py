@@ -1,1 +1,1 @@
-"""Pictures of which image patches became which token."""
+"""Token maps: which image patches became which token, followed through a model and drawn."""

@@ -1,4 +1,4 @@
-"""What the programs keep of a run: the output, below the command, the machine and the date."""
+"""Writes the output of a benchmark program to a file, headed by the command, the date, the machine and versions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ TRUST = Path(__file__).parents[1] / "results" / "trust"
 SPEED = TRUST.with_name("speed")
 
 
-def keep(path: Path, lines: Iterable[str], packages: Sequence[str] = ("python", "torch", "tokbench")) -> None:
-    """Print lines and keep them.
+def write_output(path: Path, lines: Iterable[str], packages: Sequence[str] = ("python", "torch", "tokbench")) -> None:
+    """Print lines and write them to a file.
 
     Args:
         path: The file, named like the program.
-        lines: What it says.
-        packages: Whose versions matter.
+        lines: The output.
+        packages: The packages whose versions are stated.
     """
     machine = describe(torch.device("cpu"))
     versions = ", ".join(f"{package} {machine['versions'][package]}" for package in packages)
-    spin = os.environ.get("GOMP_SPINCOUNT")  # as the command line sets it, where nothing else is said
-    spinning = f"GOMP_SPINCOUNT={spin} " if spin else ""
+    spin = os.environ.get("GOMP_SPINCOUNT")  # tokbench's command sets it by default
+    environment = f"GOMP_SPINCOUNT={spin} " if spin else ""
     head = (
-        f"{spinning}python benchmarks/{path.stem}.py, {machine['measured']}",
+        f"{environment}python benchmarks/{path.stem}.py, {machine['measured']}",
         f"{machine['device_name']}, {machine['cpus']} CPUs, {machine['threads']} threads; {versions}",
         "",
     )

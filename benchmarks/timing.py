@@ -1,4 +1,4 @@
-"""What the programs about timing share: a model with a method in it, and a busy neighbour."""
+"""Shared by the programs about timing: a model with a method, and a process that causes load."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tokbench.schedule import Stages
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import load_model
 
-BATCH = 8  # of digits: small, so that a minute holds many rounds
+BATCH = 8  # digits; small, so that a minute is enough for many rounds
 KEEP = 0.7
 
 
 def digits_with(method: Downsampler) -> tuple[DownsampledViT, Tensor]:
-    """The embedded model with a method in it, and a batch (B, C, H, W) of noise."""
+    """The embedded model with a method, and a batch (B, C, H, W) of noise."""
     pretrained = load_model(EMBEDDED_MODEL)
     return DownsampledViT(pretrained.vit, method, Stages(KEEP)).eval(), sample(pretrained, None, BATCH)
 
 
 @contextmanager
-def busy_neighbour(period: float = 0.2) -> Iterator[None]:
-    """Another process that loads a core half of the time.
+def busy_process(period: float = 0.2) -> Iterator[None]:
+    """Run another process that loads a core half of the time.
 
     Args:
-        period: Seconds of one turn of working and sleeping.
+        period: Seconds of one cycle of working and sleeping.
     """
-    neighbour = multiprocessing.get_context("spawn").Process(target=_work_half, args=(period,), daemon=True)
-    neighbour.start()
+    process = multiprocessing.get_context("spawn").Process(target=_work_half_the_time, args=(period,), daemon=True)
+    process.start()
     try:
         yield
     finally:
-        neighbour.terminate()
-        neighbour.join()
+        process.terminate()
+        process.join()
 
 
-def _work_half(period: float) -> None:
+def _work_half_the_time(period: float) -> None:
     while True:
         end = time.perf_counter() + period / 2
         while time.perf_counter() < end:
