@@ -26,12 +26,13 @@ from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Tokens, create
 from tokbench.check.against import compare_versions
-from tokbench.check.finding import Outcome, Row
+from tokbench.check.finding import Outcome
 from tokbench.check.rules import judge_answers_exactly
 from tokbench.config import Check
 from tokbench.downsampler import Downsampler
 from tokbench.measure.latency import measure_latency
 from tokbench.registry import method_class
+from tokbench.rows import RowId
 from tokbench.stats.times import Verdict, median_interval
 
 RUNS, TARGET = 100, 95
@@ -110,7 +111,7 @@ def slowdowns() -> tuple[Counter[Verdict], list[str]]:
 
 def lost_predictions() -> Iterator[Outcome]:
     """The outcome of losing a point of top-1 on 1,000 images, for a hundred choices of the lost images."""
-    row = Row("digits_deit", METHOD, "", "off-the-shelf", "after_attention", "", KEEP, None, "fp32", None, "")
+    row = RowId("digits_deit", METHOD, "", "off-the-shelf", "after_attention", "", KEEP, None, "fp32", None, "")
     for seed in range(RUNS):
         random = np.random.default_rng(seed)
         old = random.random(IMAGES) < 0.95

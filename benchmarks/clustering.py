@@ -35,13 +35,13 @@ from flash_kmeans.torch_fallback import batch_kmeans_Euclid_torch_native
 from output import SPEED, write_output
 from rich.progress import track
 from sklearn.cluster import KMeans
-from tokbench.run.sample_images import sample
 from torch import Tensor
 from torch_kmeans import KMeans as TorchKMeans
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, gather_rows, kmeans, kmedoids
 from tokbench.data.sets import open_images
 from tokbench.measure.environment import device_name
+from tokbench.measure.sample_images import sample_images
 from tokbench.stats.times import median_interval
 from tokbench.vit.models import load_model
 
@@ -211,7 +211,7 @@ class Recorder(Downsampler):
 def real_tokens(data: str, weights: str, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
     """The tokens (B, N, D) that leave a block, and the attention (B, N) that they receive, by block."""
     pretrained = load_model(MODEL, Path(weights))
-    images = sample(pretrained, open_images(data), BATCH).to(device)
+    images = sample_images(pretrained.vit, open_images(data), BATCH).to(device)
     tokens = {}
     for depth in DEPTHS:
         recorder = Recorder()

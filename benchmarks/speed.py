@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-from tokbench.run.accuracy import classify, shard_key, shards
-
+from tokbench.comparison import plan_comparison
 from tokbench.config import load_config
-from tokbench.registry import discover
-from tokbench.results.store import Store
-from tokbench.run.measure import DTYPES
-from tokbench.run.plan import plan
-from tokbench.run.prepare import Prepared, Row, prepare
+from tokbench.kinds.accuracy import ACCURACY
+from tokbench.measure.environment import DTYPES
+from tokbench.outcomes import shard_key
+from tokbench.results.store import Records, Store
+from tokbench.run.bench import Silent, open_bench
+from tokbench.run.prepare import Prepared, Row
 
 Outcomes = dict[str, str]
 """The outcome for every image, one character each, by the key of the row."""
@@ -48,7 +47,7 @@ def accuracy_plan(
             **settings,
         },
     )
-    prepared = prepare(plan(suite, config, list(discover([])[0])), suite)
+    prepared = plan_comparison(suite, config).prepared
     for pretrained in prepared.models.values():
         pretrained.vit.to(prepared.device, DTYPES[suite.dtype])
     return prepared
@@ -56,14 +55,17 @@ def accuracy_plan(
 
 def time_accuracy_pass(rows: Sequence[Row], prepared: Prepared) -> tuple[float, Outcomes]:
     """The seconds of an accuracy pass over rows, and their outcomes by key."""
-    images = prepared.images
-    assert images is not None
-    spans = shards(len(images), prepared.suite.accuracy_batch)
-    with tempfile.TemporaryDirectory() as folder, Progress(disable=True) as progress:
-        store = Store(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        records = Store(Path(folder))
+        bench = open_bench(prepared, records, Silent())
+        wanted = {row.keys[ACCURACY.name]: row for row in rows}
         start = time.perf_counter()
-        classify(rows, prepared, store, progress)
+        ACCURACY.measure(wanted, bench)
         seconds = time.perf_counter() - start
-        keys = [row.keys["accuracy"] for row in rows]
-        parts = {key: [store.get("accuracy", shard_key(key, span.start)) for span in spans] for key in keys}
-    return seconds, {key: "".join(part["outcomes"] for part in of_row if part) for key, of_row in parts.items()}
+        return seconds, {key: outcomes_of(key, bench.shards, records) for key in wanted}
+
+
+def outcomes_of(key: str, shards: Sequence[range], records: Records) -> str:
+    """The outcome for every image of one row, `(missing)` for shards without a record."""
+    found = [records.get(ACCURACY.name, shard_key(key, shard)) for shard in shards]
+    return "".join(record["outcomes"] if record else "(missing)" for record in found)

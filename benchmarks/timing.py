@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tokbench.run.sample_images import sample
 from torch import Tensor
 
 from tokbench.downsampler import Downsampler
+from tokbench.measure.sample_images import sample_images
 from tokbench.names import EMBEDDED_MODEL
 from tokbench.schedule import Stages
 from tokbench.vit.backbone import DownsampledViT
@@ -22,8 +22,8 @@ KEEP = 0.7
 
 def digits_with(method: Downsampler) -> tuple[DownsampledViT, Tensor]:
     """The embedded model with a method, and a batch (B, C, H, W) of noise."""
-    pretrained = load_model(EMBEDDED_MODEL)
-    return DownsampledViT(pretrained.vit, method, Stages(KEEP)).eval(), sample(pretrained, None, BATCH)
+    vit = load_model(EMBEDDED_MODEL).vit
+    return DownsampledViT(vit, method, Stages(KEEP)).eval(), sample_images(vit, None, BATCH)
 
 
 @contextmanager

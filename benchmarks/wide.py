@@ -28,12 +28,13 @@ from typing import Any
 
 import psutil
 from output import SPEED, write_output
-from rich.progress import Progress
-from speed import Outcomes, accuracy_plan, time_accuracy_pass
+from speed import Outcomes, accuracy_plan, outcomes_of, time_accuracy_pass
 
 from tokbench.distributed.ray_cluster import SETTINGS, connected
-from tokbench.distributed.ray_run import run_wide
-from tokbench.results.store import RECORDS, Store
+from tokbench.distributed.ray_run import run_on_ray
+from tokbench.outcomes import shard_key, shards
+from tokbench.results.store import RECORDS, Records, Store
+from tokbench.run.bench import Silent
 from tokbench.run.prepare import Prepared
 
 METHODS, KEEPS = ("evit", "tome", "random_selection"), (0.7, 0.5)
@@ -60,24 +61,19 @@ def run(prepared: Prepared, directory: Path, done: Outcomes | None = None) -> in
     """Run the pass on the connected cluster, except parts that are done; returns the number of duplicate records."""
     store = Store(directory)
     store.add_all({("accuracy", key): {"outcomes": outcomes} for key, outcomes in (done or {}).items()})
-    with Progress(disable=True) as progress:
-        return run_wide(prepared, store, progress)
+    return run_on_ray(prepared, store, Silent())
 
 
 def read_outcomes(prepared: Prepared, directory: Path) -> Outcomes:
     """The outcomes for all images, by row."""
-    store = Store(directory)
-    found = {}
-    for row in prepared.rows:
-        keys = [shard_key(row.keys["accuracy"], span.start) for span in _spans(prepared)]
-        parts = [store.get("accuracy", key) for key in keys]
-        found[row.keys["accuracy"]] = "".join(part["outcomes"] if part else "(missing)" for part in parts)
-    return found
+    records = Records(directory)
+    keys = [row.keys["accuracy"] for row in prepared.rows]
+    return {key: outcomes_of(key, _shards(prepared), records) for key in keys}
 
 
 def survive_failure(prepared: Prepared, local: Outcomes) -> tuple[bool, list[str]]:
     """Kill one of two nodes when half of the pass is done."""
-    expected = len(prepared.rows) * len(_spans(prepared))
+    expected = len(prepared.rows) * len(_shards(prepared))
     killed_after: list[int] = []
     with tempfile.TemporaryDirectory() as folder, cluster(1) as head:
         node = head.add_node(**NODE)
@@ -113,9 +109,9 @@ def survive_failure(prepared: Prepared, local: Outcomes) -> tuple[bool, list[str
 
 def seconds(prepared: Prepared, local: Outcomes, nodes: int) -> float:
     """The seconds of the pass on a number of nodes whose workers have already prepared it."""
-    spans = _spans(prepared)
+    every = _shards(prepared)
     # For the warm-up only the first and the last shard are left: two parts, so that every worker gets one.
-    done = {shard_key(key, span.start): "" for key in local for span in spans[1:-1]}
+    done = {shard_key(key, shard): "" for key in local for shard in every[1:-1]}
     with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as folder:
         with cluster(nodes) as head, connected(head.address):
             run(prepared, Path(warm), done)
@@ -127,7 +123,7 @@ def seconds(prepared: Prepared, local: Outcomes, nodes: int) -> float:
     return elapsed
 
 
-def _spans(prepared: Prepared) -> list[range]:
+def _shards(prepared: Prepared) -> list[range]:
     return shards(len(prepared.images or ()), prepared.suite.accuracy_batch)
 
 

@@ -26,7 +26,7 @@ from tokbench.data.preprocessing import Preprocessing, preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import DownsamplerError
 from tokbench.errors import UserError
-from tokbench.measure.allocator import freed_memory_kept
+from tokbench.measure.allocator import keep_freed_memory
 from tokbench.outcomes import SHARD, TOP, UNREADABLE, WRONG
 from tokbench.tokens import Tokens
 from tokbench.vit.backbone import DownsampledViT
@@ -131,7 +131,7 @@ def classify(
     Raises:
         UserError: As a model raises it, or the cache cannot be written.
     """
-    with freed_memory_kept():
+    with keep_freed_memory():
         for group in _same_preprocessing(models):
             own = {shard: [key for key in keys if key in group] for shard, keys in todo.items()}
             yield from _classify_group(group, images, own, loading, starts)

@@ -41,8 +41,6 @@ from tokbench.vit.attention import Heads, attend
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.reduction import check_result
 
-
-
 Observer = Callable[[int, Tokens, Tokens], None]
 
 
