@@ -122,7 +122,7 @@ def things(tmp_path: Path) -> Path:
 MISTAKES = {
     "compare embeded": "did you mean 'embedded'",
     "compare --methods random_selektion": "did you mean 'random_selection'",
-    "compare --methods random_selection(": "not of the form",
+    "compare --methods random_selection(": "expected name or name(parameter=value",
     "compare --methods random_selection(3)": "name its parameters",
     "compare --methods score_pruning(scores=cls)": "its parameters are score",
     "compare --methods score_pruning(score=clss)": "'received' or 'cls'",
@@ -153,7 +153,7 @@ MISTAKES = {
     "compare --limit many": "--limit",
     "compare --only macs,weight": "'macs', 'latency' or 'accuracy'",
     "compare --at 3,99": "depth 99 is outside",
-    "compare --at 9,3": "rising",
+    "compare --at 9,3": "ascending",
     "compare --at 3 --schedule every_block": "one of the two",
     "compare --schedule stage": "did you mean 'stages'",
     "compare --schedule every_block(r=3) --keep 0.5": "leave --keep out",

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,19 +14,6 @@ from tokbench.names import SITES
 
 FAMILIES = ("select", "merge", "pool")
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def clean_registry() -> Iterator[None]:
-    """Whatever a test registers or imports is gone after it; the built-in methods stay."""
-    registry.discover()
-    classes, modules = dict(registry._classes), set(sys.modules)
-    yield
-    registry._classes.clear()
-    registry._classes.update(classes)
-    for name in set(sys.modules) - modules:
-        if name.startswith("tokbench_plugin_"):
-            del sys.modules[name]
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from tokbench.stats.times import (
     compare_times,
     floor_of,
     median_interval,
+    pareto_front,
     percentile,
-    undominated,
 )
 
 
@@ -268,18 +268,18 @@ def test_undominated_against_brute_force(cost, seed):
     expected = [
         not math.isnan(cost[b]) and not any(cost[a] <= cost[b] and better[a, b] for a in points) for b in points
     ]
-    kept = undominated(cost, better)
+    kept = pareto_front(cost, better)
     assert kept.dtype == bool
     assert kept.tolist() == expected
 
 
 def test_one_that_costs_no_more_and_is_better_wins():
     better = [[False, True], [False, False]]
-    assert undominated([1, 1], better).tolist() == [True, False]
-    assert undominated([1, 2], better).tolist() == [True, False]
-    assert undominated([2, 1], better).tolist() == [True, True]
+    assert pareto_front([1, 1], better).tolist() == [True, False]
+    assert pareto_front([1, 2], better).tolist() == [True, False]
+    assert pareto_front([2, 1], better).tolist() == [True, True]
 
 
 def test_each_pair_of_points_is_compared():
     with pytest.raises(ValueError, match="n x n"):
-        undominated([1, 2], [[False]])
+        pareto_front([1, 2], [[False]])

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tokbench.conformance import checks_conduct as conduct
-from tokbench.conformance import checks_form as form
+from tokbench.conformance import checks_behaviour as behaviour
+from tokbench.conformance import checks_interface as interface
 from tokbench.conformance import checks_machine as machine
-from tokbench.conformance.checks_form import Check
+from tokbench.conformance.checks_interface import Check
 from tokbench.conformance.result import (
     Outcome,
     ReportError,
@@ -23,29 +23,29 @@ from tokbench.conformance.subject import Subject, find
 from tokbench.downsampler import UndeclaredFieldError
 
 # Where one of these fails, the others would only say the same.
-GATES: tuple[Check, ...] = (form.imports, form.declares, form.runs)
+GATES: tuple[Check, ...] = (interface.imports, interface.declares, interface.runs)
 
 CHECKS: tuple[Check, ...] = (
     *GATES,
-    form.documents,
-    form.shapes,
-    form.counts,
-    form.prefix,
-    form.accounts,
-    form.removes,
-    form.smallest,
-    form.full_range,
-    form.second_stage,
-    form.choices,
-    conduct.mutation,
-    conduct.determinism,
-    conduct.memory,
-    conduct.seeding,
-    conduct.noise,
-    conduct.batch_independence,
-    conduct.undeclared,
-    conduct.state_dict,
-    conduct.adaptive,
+    interface.documents,
+    interface.shapes,
+    interface.counts,
+    interface.prefix,
+    interface.accounts,
+    interface.removes,
+    interface.smallest,
+    interface.full_range,
+    interface.second_stage,
+    interface.choices,
+    behaviour.mutation,
+    behaviour.determinism,
+    behaviour.memory,
+    behaviour.seeding,
+    behaviour.noise,
+    behaviour.batch_independence,
+    behaviour.undeclared,
+    behaviour.state_dict,
+    behaviour.adaptive,
     machine.dtypes,
     machine.devices,
     machine.gradients,

@@ -1,6 +1,6 @@
 """Checks of how a method runs: precisions, devices, gradients, waiting and compiling.
 
-The first lines of `tokbench.conformance.checks_form` say what a check is.
+The first lines of `tokbench.conformance.checks_interface` say what a check is.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import replace
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tokbench.conformance.checks_conduct import steady
-from tokbench.conformance.checks_form import USUAL, accounts_hold, sound_usually
+from tokbench.conformance.cases import Case, context_of, described, images, model_of, reduced
+from tokbench.conformance.checks_behaviour import steady
+from tokbench.conformance.checks_interface import USUAL, accounts_hold, sound_usually
 from tokbench.conformance.host import CallWatch, HostSyncError, OperatorWatch
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
-from tokbench.conformance.scenes import Case, context_of, images, model_of, reduced, told
 from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Context
 
@@ -32,7 +32,7 @@ def dtypes(subject: Subject) -> None:
         for scale in (1.0, LARGE):
             case = Case(dtype=dtype, scale=scale)
             before, after = reduced(subject, case)
-            with told(f"{case}, tokens of about {scale:g}"):
+            with described(f"{case}, tokens of about {scale:g}"):
                 require(after.x.dtype == dtype, f"x of {dtype}", after.x.dtype)
                 require(after.size.dtype == before.size.dtype, f"size of {before.size.dtype}", after.size.dtype)
                 require(bool(after.x.isfinite().all()), "finite tokens (compute in float32)", "nan or inf")
@@ -90,7 +90,7 @@ def host_sync(subject: Subject) -> None:
             with torch.no_grad(), _sync_is_error():
                 method(before, case.keep, context)
     except HostSyncError as error:
-        waiting = ViolationError(f"expected nothing that a GPU must wait for, came {error}")
+        waiting = ViolationError(f"expected nothing that a GPU must wait for, got {error}")
         raise waiting.with_traceback(error.__traceback__) from None
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tokbench.conformance.checks_form import Check
+    from tokbench.conformance.checks_interface import Check
     from tokbench.conformance.subject import Subject
 
 OPTION = "--tokbench-method"

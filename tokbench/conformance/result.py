@@ -46,7 +46,7 @@ def require(holds: bool, expected: str, came: object) -> None:
         ViolationError: It does not.
     """
     if not holds:
-        raise ViolationError(f"expected {expected}, came {came}")
+        raise ViolationError(f"expected {expected}, got {came}")
 
 
 def one_line(error: BaseException) -> str:

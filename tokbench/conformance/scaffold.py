@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokbench import registry
-from tokbench.conformance.checks_form import RESERVED
+from tokbench.conformance.checks_interface import RESERVED
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
 from tokbench.files import write_atomically

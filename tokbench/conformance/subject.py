@@ -97,5 +97,5 @@ def _of_file(path: Path) -> list[Subject]:
     except (Exception, SystemExit) as error:
         return [Subject(str(path), problem=f"{place(real, line_in(real, error) or 1)}: {one_line(error)}")]
     mine = [Subject(name, cls) for name, cls in known.items() if str(Path(registry.source_file(cls)).resolve()) == real]
-    nothing = f'{place(real, 1)}: expected a class under @register("{path.stem}"), came none'
+    nothing = f'{place(real, 1)}: expected a class under @register("{path.stem}"), got none'
     return mine or [Subject(str(path), problem=nothing)]

@@ -16,7 +16,7 @@ from tokbench.published.claims import SAME_WEIGHTS
 from tokbench.published.timm_accuracy import COMPLETE, published_top1
 from tokbench.results.store import Records
 from tokbench.stats.proportions import mcnemar, surely_better, tango, wilson
-from tokbench.stats.times import undominated
+from tokbench.stats.times import pareto_front
 
 RIGHT = "0"
 
@@ -101,7 +101,7 @@ def front(table: pd.DataFrame, said: Sequence[str | None]) -> pd.Series:
         # A setting is better where it counts no pair of seeds that is not.
         belongs = (np.arange(settings.ngroups)[:, None] == member).astype(float)
         surely = belongs @ ~better @ belongs.T == 0
-        best[block.index] = undominated(settings["gmacs"].mean(), surely)[member]
+        best[block.index] = pareto_front(settings["gmacs"].mean(), surely)[member]
     return best
 
 

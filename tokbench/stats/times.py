@@ -186,7 +186,7 @@ def floor_of(comparisons: Sequence[Comparison]) -> float:
     return math.expm1(max((max(end, 0.0) for end in nearest), default=0.0))
 
 
-def undominated(cost: ArrayLike, better: ArrayLike) -> NDArray[np.bool_]:
+def pareto_front(cost: ArrayLike, better: ArrayLike) -> NDArray[np.bool_]:
     """Which points no other point beats: none costs no more and is surely better.
 
     A point that costs NaN is neither kept nor beats another.

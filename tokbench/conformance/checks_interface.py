@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
+from tokbench.conformance.cases import Case, described, images, logits_of, model_of, reduced, steps_of
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
-from tokbench.conformance.scenes import Case, images, logits_of, model_of, reduced, steps_of, told
 from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Claim, Paper
 from tokbench.errors import UserError
@@ -77,7 +77,7 @@ def shapes(subject: Subject) -> None:
     """What comes out has the shapes and types of Tokens, and a layout where layout_after promises one."""
     for case in (USUAL, Case((3, 5), 7, prefix=2, batch=1)):
         before, after = reduced(subject, case)
-        with told(case):
+        with described(case):
             _shapes_hold(subject, case, before, after)
 
 
@@ -87,7 +87,7 @@ def counts(subject: Subject) -> None:
         before, after = reduced(subject, case)
         method = case.method(subject)
         promised = method.count(case.keep, case.n, 1, case.grid)
-        with told(case):
+        with described(case):
             require(isinstance(promised, int) and 1 <= promised <= case.n, "count() from 1 to N", promised)
             if method.adaptive:
                 require(after.n_patches <= before.n_patches, "no more than N tokens", after.n_patches)
@@ -102,7 +102,7 @@ def prefix(subject: Subject) -> None:
             continue  # there is no class token to read
         case = Case(prefix=number, dtype=dtype)
         before, after = reduced(subject, case)
-        with told(case):
+        with described(case):
             require(after.n_prefix == number, f"{number} prefix tokens", after.n_prefix)
             same = torch.equal(after.prefix, before.prefix)
             require(same, "the prefix tokens unchanged", "others" if same else _difference(after.prefix, before.prefix))
@@ -112,7 +112,7 @@ def accounts(subject: Subject) -> None:
     """Sizes and owners are possible and agree with one another."""
     for case in (USUAL, Case((3, 4), 5), Case((6, 6), 1)):
         before, after = reduced(subject, case)
-        with told(case):
+        with described(case):
             accounts_hold(before, after)
 
 
@@ -149,11 +149,11 @@ def second_stage(subject: Subject) -> None:
     """A method works again on what it left, at each of its sites."""
     for site in subject.create().sites:
         model = model_of(subject, site=site)
-        with torch.inference_mode(), told(f"site {site}"):
+        with torch.inference_mode(), described(f"site {site}"):
             logits, steps = steps_of(model, images())
             require(bool(logits.isfinite().all()), "finite logits", "nan or inf")
             for step in steps:
-                with told(f"site {site}, depth {step.depth}, N={step.before.n_patches}, K={step.keep}"):
+                with described(f"site {site}, depth {step.depth}, N={step.before.n_patches}, K={step.keep}"):
                     accounts_hold(step.before, step.after)
 
 
@@ -169,7 +169,7 @@ def choices(subject: Subject) -> None:
             other.create()
         except UserError:
             continue  # not together with the other parameters' values, as the method itself says
-        with told(f"{name}={value}"):
+        with described(f"{name}={value}"):
             for case in (USUAL, Case((1, 2), 1)):
                 _sound(other, case)
 
@@ -225,7 +225,7 @@ def sound_usually(subject: Subject) -> None:
 def _sound(subject: Subject, case: Case) -> None:
     """Shapes, count, prefix, finite numbers and accounts at once."""
     before, after = reduced(subject, case)
-    with told(case):
+    with described(case):
         _shapes_hold(subject, case, before, after)
         method = case.method(subject)
         promised = method.count(case.keep, case.n, 1, case.grid)

@@ -1,6 +1,6 @@
 """Checks of how a method comes to its result: from its arguments alone, and each image by itself.
 
-The first lines of `tokbench.conformance.checks_form` say what a check is.
+The first lines of `tokbench.conformance.checks_interface` say what a check is.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokbench.conformance.checks_form import USUAL, accounts_hold
+from tokbench.conformance.cases import Case, context_of, images, logits_of, model_of, reduced
+from tokbench.conformance.checks_interface import USUAL, accounts_hold
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
-from tokbench.conformance.scenes import Case, context_of, images, logits_of, model_of, reduced
 from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Context, Field, UndeclaredFieldError
 from tokbench.tokens import Tokens
@@ -129,7 +129,7 @@ def undeclared(subject: Subject) -> None:
         with torch.no_grad():
             method(before, USUAL.keep, context)
     except UndeclaredFieldError as error:
-        asked = ViolationError(f"expected needs to declare what is read, came {error}")
+        asked = ViolationError(f"expected needs to declare what is read, got {error}")
         raise asked.with_traceback(error.__traceback__) from None
     idle = sorted(method.needs - read)
     if idle:

@@ -124,7 +124,7 @@ def context_of(
 
 def reduced(subject: Subject, case: Case, method: Downsampler | None = None) -> tuple[Tokens, Tokens]:
     """The tokens before and after one reduction."""
-    with told(case), torch.no_grad():
+    with described(case), torch.no_grad():
         method = method or case.method(subject)
         before = case.tokens()
         return before, method(before, case.keep, context_of(method, before))
@@ -199,7 +199,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def told(what: object) -> Iterator[None]:
+def described(what: object) -> Iterator[None]:
     """An exception says what it happened with."""
     try:
         yield
