@@ -1,4 +1,4 @@
-"""Pretrained models by name: timm's, with weights from its hub or from a file, and the embedded one."""
+"""Pretrained models by name: timm models, with weights from the hub or from a file, and the embedded model."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tokbench.vit.backbone import check_supported
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A model ready to be measured.
+    """A model with weights, ready to be measured.
 
     Attributes:
-        vit: In evaluation mode, float32, on the CPU.
+        vit: The model, in evaluation mode, float32, on the CPU.
         identity: A hash of its weights.
     """
 
@@ -38,16 +38,16 @@ def load_model(name: str, weights: Literal["random"] | Path | None = None) -> Pr
     """Load a model with pretrained weights.
 
     Args:
-        name: `digits_deit`, or a name that timm knows.
-        weights: A `.safetensors` or `.pth` file in timm's key names; `random` draws them from a fixed seed; None takes
-            timm's hub.
+        name: `digits_deit`, or the name of a timm model.
+        weights: A `.safetensors` or `.pth` file with timm's key names; `random` draws weights from a fixed seed; None
+            downloads timm's pretrained weights.
 
     Raises:
-        UserError: The model is unknown or of another kind, or its weights cannot be had or do not fit.
+        UserError: The model is unknown or not supported, or its weights cannot be loaded or do not fit.
     """
     if name == EMBEDDED_MODEL:
         if weights is not None:
-            raise UserError(f"{EMBEDDED_MODEL} brings its own weights: leave --weights out")
+            raise UserError(f"{EMBEDDED_MODEL} has its own weights: drop --weights")
         vit = digits.load()
         vit.pretrained_cfg = DATA_CONFIG
     else:
@@ -58,17 +58,17 @@ def load_model(name: str, weights: Literal["random"] | Path | None = None) -> Pr
 
 
 def check_name(name: str) -> None:
-    """Refuse a model that neither tokbench nor timm knows.
+    """Raise an error if neither tokbench nor timm has a model of this name.
 
     Raises:
-        UserError: With the nearest name.
+        UserError: The model is unknown; the message suggests a similar name.
     """
     if name != EMBEDDED_MODEL and not timm.is_model(name):
         raise UserError(f"unknown model '{name}': {did_you_mean(name, list(model_names()))}")
 
 
 def model_names() -> tuple[str, ...]:
-    """The embedded model and timm's plain ViTs; of the latter `load_model` still refuses those built otherwise."""
+    """The embedded model and timm's plain ViTs; `load_model` still rejects those with an unsupported structure."""
     return (
         EMBEDDED_MODEL,
         *timm.list_models(module="deit"),
@@ -87,15 +87,15 @@ def _load_timm(name: str, weights: Literal["random"] | Path | None) -> VisionTra
     if isinstance(weights, Path):
         _fill(vit, read_weights(weights), weights)
         return vit
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's business
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # hides its messages about retries
     try:
         return timm.create_model(name, pretrained=True)
-    # The hub's libraries raise whatever their network stack does; without weights there is nothing to measure.
+    # The hub's libraries raise many types of network errors; without weights there is nothing to measure.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"no pretrained weights for {name} from timm's hub ({reason}): "
-            "go online, or name a local .safetensors or .pth with --weights FILE"
+            f"cannot download the pretrained weights of {name} ({reason}): "
+            "check the network connection, or give a local .safetensors or .pth file with --weights FILE"
         ) from error
 
 
@@ -103,50 +103,53 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running code from the file; half precision becomes float32.
 
     Args:
-        path: A `.safetensors` or `.pth` file; a training checkpoint's `model` or `state_dict` is taken out of it.
+        path: A `.safetensors` or `.pth` file; of a training checkpoint, its entry `model` or `state_dict` is used.
+
+    Returns:
+        The weights by name.
 
     Raises:
-        UserError: There is no such file, or it holds no weights.
+        UserError: The file does not exist or does not contain weights.
     """
     if not path.is_file():
-        raise UserError(f"no weights at {path}: --weights names a .safetensors or .pth file")
+        raise UserError(f"no file at {path}: --weights must name a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    # An unpickler that is given something else raises whatever its bytes lead it to.
+    # Given an arbitrary file, the unpickler may raise any exception.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path} cannot be read as weights ({reason}): give a .safetensors, or a .pth of tensors"
+            f"{path} cannot be read as weights ({reason}): give a .safetensors file, or a .pth file of tensors"
         ) from None
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict: give a file of named tensors in timm's key names")
+        raise UserError(f"{path} does not contain a state dict: give a file of tensors with timm's key names")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: Path) -> None:
-    wanted = vit.state_dict()
-    reshaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    expected = vit.state_dict()
+    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     problems = [
         f"{kind} {_few(keys)}"
         for kind, keys in (
-            ("missing", sorted(set(wanted) - set(state))),
-            ("unexpected", sorted(set(state) - set(wanted))),
+            ("missing", sorted(set(expected) - set(state))),
+            ("unexpected", sorted(set(state) - set(expected))),
             (
-                "of another shape",
-                [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in reshaped],
+                "with wrong shape",
+                [f"{key} {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}" for key in reshaped],
             ),
         )
         if keys
     ]
     if problems:
-        raise UserError(f"{path} does not fit the model: {'; '.join(problems)}; name the model these weights are of")
+        raise UserError(f"{path} does not fit the model: {'; '.join(problems)}; give the model that these weights belong to")
     vit.load_state_dict(state)
 
 
