@@ -252,7 +252,7 @@ def test_a_broken_method_costs_its_own_rows_only(run: Run, tmp_path: Path) -> No
     assert "out of ideas [/] <script> (mine.py:11)" in table.loc["raises", "reason"]
     assert "not finite" in table.loc["nan", "reason"]
     assert "not Tokens" in table.loc["shape", "reason"]
-    assert "33 patch tokens came out, count() says 32" in table.loc["count", "reason"]
+    assert "returned 33 patch tokens, count() says 32" in table.loc["count", "reason"]
     assert "layer 7" in table.loc["setup", "reason"]
     assert table.loc[["none", "grid_pooling"], ["gmacs", "top1"]].notna().all().all()
     assert "out of ideas [/] <script>" in out

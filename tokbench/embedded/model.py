@@ -41,7 +41,7 @@ def build(drop_path: float = 0.0) -> VisionTransformer:
         num_heads=3,
         drop_path_rate=drop_path,
         fc_norm=False,
-        weight_init="jax",  # with timm's default, meant for widths of hundreds, attention starts out uniform at width 48
+        weight_init="jax",  # timm's default, meant for widths of hundreds, gives uniform attention at width 48
     )
     with torch.no_grad():
         vit.pos_embed[0, 1:] = build_sincos2d_pos_embed([GRID, GRID], vit.embed_dim, temperature=100.0)

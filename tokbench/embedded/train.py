@@ -51,8 +51,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command(epilog="Example: python -m tokbench.embedded.train --out /tmp/weights.safetensors --seed 1")
 def main(
     out: Annotated[Path, typer.Option(help="Where to write the weights.")] = Path(WEIGHTS.name),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the order of the digits and the clutter.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; fewer steps are faster and less accurate.")] = STEPS,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the order and the clutter.")] = 0,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Optimiser steps; fewer steps are faster and less accurate.")
+    ] = STEPS,
 ) -> None:
     """Train the embedded suite's model and report its accuracy on the held-out canvases."""
     if not out.parent.is_dir():

@@ -231,7 +231,7 @@ class DownsampledViT(nn.Module):
         name = method.name or type(method).__name__
         unknown = method.needs - set(FIELDS)
         if unknown:
-            raise DownsamplerError(f"{name}: unknown field '{min(unknown)}' in needs; the fields are {', '.join(FIELDS)}")
+            raise DownsamplerError(f"{name}: unknown field '{min(unknown)}' in needs; known: {', '.join(FIELDS)}")
         if self.site not in method.sites:
             raise UserError(f"method '{name}' cannot act {self.site}; its sites are {', '.join(method.sites)}")
         if self.site == "before_block" and method.needs and 0 in self.depths:

@@ -41,7 +41,7 @@ def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, sc
     sums = torch.empty(batch, heads, n - prefix, device=q.device)
     blocks: dict[str, Any] = {"BLOCK": BLOCK, "WIDTH": max(16, triton.next_power_of_2(width))}
     common = (heads, n, width, scale, prefix, *q.stride()[:3], *k.stride()[:3])
-    programs = (batch * heads * triton.cdiv(n, BLOCK),)  # programs of one head are adjacent, since they read the same data
+    programs = (batch * heads * triton.cdiv(n, BLOCK),)  # programs of a head are adjacent: they share data
     _log_sum_exps[programs](q, k, bias, valid, lse, *common, **blocks)
     _column_sums[programs](q, k, bias, lse, sums, *common, **blocks)
     return sums.sum(dim=1)

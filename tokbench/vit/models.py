@@ -112,7 +112,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         UserError: The file does not exist or does not contain weights.
     """
     if not path.is_file():
-        raise UserError(f"no file at {path}: --weights must name a .safetensors or .pth file")
+        raise UserError(f"no weights at {path}: --weights must name a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
@@ -149,7 +149,7 @@ def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: Path) -> None:
         if keys
     ]
     if problems:
-        raise UserError(f"{path} does not fit the model: {'; '.join(problems)}; give the model that these weights belong to")
+        raise UserError(f"{path} does not fit the model: {'; '.join(problems)}; give the model of these weights")
     vit.load_state_dict(state)
 
 

@@ -48,7 +48,7 @@ def check_result(method: Downsampler, before: Tokens, after: Tokens, count: int,
     if after.x.dtype != before.x.dtype:
         fail(f"x is {after.x.dtype}; expected {before.x.dtype}")
     if not method.adaptive and n != count:
-        fail(f"returned {n} patch tokens, but count() promises {count}")
+        fail(f"returned {n} patch tokens, count() says {count}")
     if method.adaptive and n > before.n_patches:
         fail(f"returned {n} patch tokens for {before.n_patches}")
 
