@@ -25,7 +25,7 @@ class UndeclaredFieldError(AttributeError):
 
 
 class DownsamplerError(RuntimeError):
-    """A method violates the interface: a bug in the method, which fails only its own rows."""
+    """A method violates the contract: a bug in the method, which fails only its own rows."""
 
 
 class Context:

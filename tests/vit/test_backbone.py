@@ -216,8 +216,8 @@ def test_the_model_is_shared_and_not_changed(tiny_vit: MakeViT):
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
-        ("vit_base_patch16_rpn_224", {}, "block 0 is a ResPostBlock"),
-        ("vit_base_patch16_xp_224", {}, "block 0 is a ParallelScalingBlock"),
+        ("vit_base_patch16_rpn_224", {}, "block 0 is ResPostBlock"),
+        ("vit_base_patch16_xp_224", {}, "block 0 is ParallelScalingBlock"),
         ("eva02_tiny_patch14_224", {}, "not a timm VisionTransformer"),
         ("resnet18", {}, "not a timm VisionTransformer"),
         ("vit_base_patch16_siglip_224", {}, "neither class token nor average"),

@@ -114,7 +114,7 @@ class DownsampledViT(nn.Module):
             (B, classes) logits.
 
         Raises:
-            DownsamplerError: The method violates the interface.
+            DownsamplerError: The method violates the contract.
         """
         if image_ids is None:
             image_ids = torch.arange(images.shape[0], device=images.device)
@@ -150,7 +150,7 @@ class DownsampledViT(nn.Module):
             The output of the last of these blocks.
 
         Raises:
-            DownsamplerError: The method violates the interface.
+            DownsamplerError: The method violates the contract.
         """
         heads: Heads | None = None
         for depth in blocks:

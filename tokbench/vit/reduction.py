@@ -22,7 +22,7 @@ def check_result(method: Downsampler, before: Tokens, after: Tokens, count: int,
         depth: The block's index, for the message.
 
     Raises:
-        DownsamplerError: The result violates the interface; the message says how.
+        DownsamplerError: The result violates the contract; the message says how.
     """
 
     def fail(what: str) -> NoReturn:
