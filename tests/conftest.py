@@ -21,12 +21,10 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_methods() -> Iterator[None]:
-    """What a test's plugins register is gone after it; what comes with tokbench stays, for it is imported once."""
-    yield
-    for name, cls in list(registry._classes.items()):
-        if cls.__module__.startswith("tokbench_plugin_"):
-            del registry._classes[name]
+def isolated_registry() -> Iterator[None]:
+    """Forget the methods that a test registers."""
+    with registry.isolated():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -235,7 +235,15 @@ def test_the_table_shows_parameters_sorted():
     assert parameters_text({}) == ""
 
 
-def test_a_near_name_is_proposed_and_a_far_one_answered_with_all():
+def test_did_you_mean_suggests_a_similar_name_or_lists_all():
     assert did_you_mean("tomee", ["tome", "evit"]) == "did you mean 'tome'?"
     assert did_you_mean("zzz", ["tome", "evit"]) == "known: evit, tome"
     assert did_you_mean("zzz", []) == "known: none"
+
+
+def test_did_you_mean_suggests_names_that_contain_the_word():
+    assert did_you_mean("random", ["tome", "random_selection"]) == "did you mean 'random_selection'?"
+    names = ["grid_pooling", "pool_of_tokens", "token_pooling", "pooling_mean_max", "deep_token_pooling"]
+    assert did_you_mean("pool", names) == "did you mean 'pool_of_tokens' or 'pooling_mean_max' or 'grid_pooling'?"
+    assert did_you_mean("oo", ["token_pooling"]) == "known: token_pooling"
+    assert did_you_mean("", ["token_pooling"]) == "known: token_pooling"

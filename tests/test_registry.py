@@ -1,7 +1,7 @@
 """Where methods come from: names, plugin files, and what is told of those that fail."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,19 +24,6 @@ class {cls}(Downsampler):
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         return tokens
 """
-
-
-@pytest.fixture(autouse=True)
-def clean_registry() -> Iterator[None]:
-    """Whatever a test registers or imports is gone after it; the built-in methods stay."""
-    registry.discover()
-    classes, modules = dict(registry._classes), set(sys.modules)
-    yield
-    registry._classes.clear()
-    registry._classes.update(classes)
-    for name in set(sys.modules) - modules:
-        if name.startswith("tokbench_plugin_"):
-            del sys.modules[name]
 
 
 Write = Callable[..., Path]
@@ -94,6 +81,7 @@ def test_all_parameters_are_bound_for_the_record():
     ("name", "params", "told"),
     [
         ("token_poolin", {}, "did you mean 'token_pooling'?"),
+        ("random", {}, "did you mean 'random_selection'?"),
         ("qqq", {}, "token_pooling"),
         ("token_pooling", {"algorithm": "ward"}, "algorithm"),
         ("token_pooling", {"iterations": "many"}, "iterations"),
@@ -116,7 +104,7 @@ def test_only_downsamplers_can_be_registered():
         register("thing")(int)
     with pytest.raises(TypeError, match="is for subclasses of"):
         register("thing")(lambda tokens: tokens)
-    assert "thing" not in registry._classes
+    assert "thing" not in registry.discover()[0]
 
 
 def test_the_same_class_may_be_registered_again_and_another_not():
@@ -137,6 +125,26 @@ def test_the_same_class_may_be_registered_again_and_another_not():
 
     complaint(register("mine"), Other)
     assert registry.method_class("mine") is latest
+
+
+def test_an_isolated_block_restores_the_registered_methods(write: Write):
+    file = write("temporary.py", "temporary")
+    before, _ = registry.discover()
+    with registry.isolated():
+        registry.discover([file])
+        assert "temporary" in registry.discover()[0]
+    assert registry.discover()[0] == before
+    with registry.isolated():  # the file is imported again
+        assert registry.discover([file])[0].keys() - before.keys() == {"temporary"}
+
+    def fail():
+        with registry.isolated():
+            registry.discover([file])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert registry.discover()[0] == before
 
 
 # Plugin files
@@ -220,7 +228,6 @@ def test_a_broken_file_costs_only_its_own_methods(write: Write, tmp_path: Path, 
         assert Path(only.source) == bad
         assert only.reason.startswith(reason)
         assert len(only.reason.splitlines()) == 1
-        assert "half_done" not in registry._classes
     assert not [name for name in sys.modules if "b_bad" in name]
 
 
@@ -259,7 +266,7 @@ def test_an_unknown_method_may_be_one_that_was_lost(write: Write, tmp_path: Path
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-of-a-test\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[tokbench.methods]\nbad = bad_plugin_of_a_test\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    assert "bad_plugin_of_a_test did not import: RuntimeError: no" in complaint(create, "lost")
+    assert "bad_plugin_of_a_test could not be imported: RuntimeError: no" in complaint(create, "lost")
 
 
 # Names taken twice
@@ -274,7 +281,7 @@ def test_a_name_taken_twice_names_both_files(write: Write):
     assert str(first.resolve()) in message
     assert str(second.resolve()) in message
     assert len(message.splitlines()) == 1
-    assert registry.source_file(registry._classes["shared"]) == str(first.resolve())
+    assert registry.source_file(registry.method_class("shared")) == str(first.resolve())
 
 
 def test_a_built_in_name_is_taken_too(write: Write):

@@ -1,7 +1,7 @@
-"""The contract of a method: what it declares, what it is told, and what it gives back.
+"""The interface of a method: what it declares, what it receives, and what it returns.
 
 A method is a `Downsampler`: an `nn.Module` whose forward turns `Tokens` with N patch tokens into `Tokens` with fewer.
-What it may know of the surrounding block comes in a `Context`, filled only with the fields it declared in `needs`.
+Information about the surrounding block comes in a `Context`, filled only with the fields declared in `needs`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ FIELDS: tuple[Field, ...] = get_args(Field)
 
 
 class UndeclaredFieldError(AttributeError):
-    """A method asked its context for a field that is not in its `needs`."""
+    """A method read a field of its context that it did not declare in `needs`."""
 
 
 class DownsamplerError(RuntimeError):
-    """A method broke its contract: a bug in the method, which costs its own rows only."""
+    """A method violates the contract: a bug in the method, which fails only its own rows."""
 
 
 class Context:
-    """What the block around a reduction knows.
+    """What a method can read about the block in which it acts.
 
-    At the sites `after_attention` and `after_block` the attention is this block's, at `before_block` the block's
-    before. It is the attention as it ran: masked, and with log(size) in its logits where the method is proportional.
+    B images, H heads, P prefix tokens (the class token is the first), N patch tokens, Dh channels per head. At the
+    sites `after_attention` and `after_block` the fields come from this block's attention, at `before_block` from the
+    previous block's. It is the attention that really ran: padding is masked, and the logits include log(size) if the
+    method is proportional.
+
+    The model fills in only the fields that the method declares in `needs`. To call a method without a model, as in a
+    test, create a Context yourself and pass the fields that the method reads.
     """
 
     def __init__(
@@ -48,18 +53,25 @@ class Context:
         cls_attention: Tensor | None = None,
         received: Tensor | None = None,
     ) -> None:
-        """Describe one reduction.
+        """Create the context of one reduction.
 
         Args:
             depth: The block's index, from 0.
-            depths: The depths of all reductions, this one's included.
-            stage: This reduction's position in `depths`.
-            noise: (B, N), or a function that computes it when it is first wanted.
-            keys: See the properties for these and the following.
-            values: -
-            attention: -
-            cls_attention: -
-            received: -
+            depths: The depths of all reductions, including this one.
+            stage: This reduction's position in `depths`, from 0.
+            noise: (B, N), uniform in [0, 1), or a function that returns it when `noise` is read.
+            keys: (B, N, Dh), the patch tokens' keys, mean over heads, after the model's key normalisation if it has
+                one; without the prefix tokens.
+            values: (B, H, N, Dh), the patch tokens' values, per head, as attention mixes them: before the output
+                projection; without the prefix tokens.
+            attention: (B, H, P+N, P+N), the attention matrix after the softmax, per head, for all tokens including
+                the prefix; row i is query i and sums to 1. Needing it rules out the fused attention kernel.
+            cls_attention: (B, N), the class token's row of the attention matrix, mean over heads, restricted to the
+                patch tokens: the softmax runs over all P+N tokens, and the share that goes to the prefix tokens,
+                the class token itself included, is left out and not renormalised, so a row sums to less than 1.
+            received: (B, N), the attention that each patch token receives: the column sum of the attention matrix
+                over all P+N queries (prefix tokens and the token itself included, padding excluded), summed over
+                heads, not averaged.
         """
         self.depth = depth
         self.depths = tuple(depths)
@@ -75,7 +87,7 @@ class Context:
 
     @property
     def noise(self) -> Tensor:
-        """(B, N), uniform in [0, 1), keyed by (seed, image, depth): the only randomness a method may use."""
+        """(B, N), uniform in [0, 1), a function of (seed, image, depth): the only randomness a method may use."""
         return self._noise() if callable(self._noise) else self._noise
 
     @property
@@ -85,39 +97,40 @@ class Context:
 
     @property
     def values(self) -> Tensor:
-        """(B, H, N, Dh), the patch tokens' values."""
+        """(B, H, N, Dh), the patch tokens' values, per head, before the output projection."""
         return self._field("values")
 
     @property
     def attention(self) -> Tensor:
-        """(B, H, P+N, P+N), the attention matrix after softmax; its rows (queries) sum to one."""
+        """(B, H, P+N, P+N), the attention matrix after the softmax, per head; each row (a query) sums to 1."""
         return self._field("attention")
 
     @property
     def cls_attention(self) -> Tensor:
-        """(B, N), the class token's attention to each patch token, mean over heads."""
+        """(B, N), the class token's attention to each patch token, mean over heads; a row sums to less than 1."""
         return self._field("cls_attention")
 
     @property
     def received(self) -> Tensor:
-        """(B, N), the attention that each patch token receives, summed over heads and all P+N queries."""
+        """(B, N), the attention that each patch token receives, summed over heads and over all P+N queries."""
         return self._field("received")
 
     def _field(self, name: Field) -> Tensor:
         value = self._asked[name]
         if value is None:
             raise UndeclaredFieldError(
-                f"context.{name} was not declared: write needs = frozenset({{{name!r}}}) in the method's class"
+                f"context.{name} is not available: declare needs = frozenset({{{name!r}}}) in the method's class, "
+                f"or, if you create the Context yourself, pass {name}=..."
             )
         return value
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a method with weights, or with one schedule more, must know before it is built.
+    """The model and the schedule, for methods that create weights or otherwise depend on them.
 
     Attributes:
-        dim: D, the width of a token.
+        dim: D, the number of channels of a token.
         heads: H.
         depths: The depths of all reductions.
         grid: (h, w) of the image's patches.
@@ -148,12 +161,12 @@ class Claim:
     Attributes:
         model: The model as the source names it.
         regime: `off-the-shelf` or `fine-tuned`.
-        gmacs: Billions of multiply-accumulates for an image.
+        gmacs: Billions of multiply-accumulates per image.
         top1: ImageNet-1k top-1 in percent.
         source: Paper and table, figure or file.
-        schedule: As `--schedule` takes it, where the source says enough to stand beside a measured row.
-        keep: The fraction that a reduction leaves, where the schedule takes one.
-        params: The method's parameters, as the table shows them; those left out have their defaults.
+        schedule: In the notation of `--schedule`, if the source says enough to compare it with a measured row.
+        keep: The fraction that each reduction keeps, if the schedule takes one.
+        params: The method's parameters, as shown in the table; the others have their defaults.
     """
 
     model: str
@@ -169,22 +182,22 @@ class Claim:
 class Downsampler(nn.Module, ABC):
     """A method that turns N patch tokens into fewer.
 
-    Constructor arguments are the method's parameters: typed, defaulted and documented; a ValueError raised there is
-    shown to the user as their mistake. `needs`, `proportional`, `stochastic` and `trained` may be set by an instance
-    from its parameters.
+    Constructor arguments are the method's parameters. Each has a type, a default and a description; a ValueError raised
+    in the constructor is shown to the user as an input error. An instance may set `needs`, `proportional`, `stochastic`
+    and `trained` from its parameters.
 
     Attributes:
-        name: What users call the method; set by `register`.
-        site: Where in a block the method acts unless the user says otherwise.
-        sites: Where in a block it may act.
-        needs: The names of the Context's fields that it reads.
+        name: The method's name, set by `register`.
+        site: Where in a block the method acts by default.
+        sites: Where in a block it can act.
+        needs: The names of the Context fields that it reads.
         proportional: Whether later attention adds log(size) to its logits (ToMe's proportional attention).
-        stochastic: Whether it reads `context.noise`, and so is measured over several seeds.
-        trained: Whether it means nothing without fine-tuning.
-        adaptive: Whether the count differs from image to image.
-        schedule: The published schedule, as `--schedule` takes it; None: `stages(at=3-6-9)`.
+        stochastic: Whether it reads `context.noise`, and is therefore measured with several seeds.
+        trained: Whether it needs fine-tuned weights.
+        adaptive: Whether the number of tokens left differs between images.
+        schedule: The published schedule, in the notation of `--schedule`; None means `stages(at=3-6-9)`.
         paper: Where it was published.
-        claims: Published numbers, to be set beside what is measured.
+        claims: Published numbers, to be shown next to the measured ones.
     """
 
     name: str = ""
@@ -200,7 +213,7 @@ class Downsampler(nn.Module, ABC):
     claims: tuple[Claim, ...] = ()
 
     def __init__(self) -> None:
-        """A method without parameters; others write their own and call this."""
+        """Create a method without parameters. A method with parameters has its own `__init__`, which calls this one."""
         super().__init__()
 
     @abstractmethod
@@ -209,11 +222,11 @@ class Downsampler(nn.Module, ABC):
 
         Args:
             tokens: N patch tokens.
-            keep: K < N, how many to leave.
-            context: What the block knows, as far as `needs` declares it.
+            keep: K < N, how many patch tokens to keep.
+            context: Information about the block: the fields declared in `needs`, and noise.
 
         Returns:
-            Tokens with `count(keep, N, ...)` patch tokens, the prefix tokens untouched.
+            Tokens with `count(keep, N, ...)` patch tokens and unchanged prefix tokens.
         """
 
     def count(
@@ -223,13 +236,13 @@ class Downsampler(nn.Module, ABC):
         depth: int,
         layout: tuple[int, int] | None,
     ) -> int:
-        """How many patch tokens come out when `keep` of `n_patches` are asked for; `keep` unless overridden.
+        """How many patch tokens are returned if `keep` of `n_patches` are requested; `keep` unless overridden.
 
         Args:
             keep: K.
             n_patches: N.
             depth: The block's index.
-            layout: (h, w) of the present patch tokens while they lie on a grid.
+            layout: (h, w) of the present patch tokens if they form a grid, else None.
         """
         return keep
 
@@ -238,11 +251,11 @@ class Downsampler(nn.Module, ABC):
         keep: int,
         layout: tuple[int, int] | None,
     ) -> tuple[int, int] | None:
-        """The grid (h, w) that the tokens lie on afterwards; None unless the method keeps one."""
+        """The grid (h, w) of the returned patch tokens; None unless the method keeps them on a grid."""
         return None
 
     def setup(self, geometry: Geometry) -> None:
-        """Create weights, or whatever else depends on the model; called once, before the first image."""
+        """Create weights and anything else that depends on the model; called once, before the first image."""
 
     def __call__(self, tokens: Tokens, keep: int, context: Context) -> Tokens:  # narrows nn.Module's
         """Run `forward` with the module's hooks."""

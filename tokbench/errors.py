@@ -1,15 +1,28 @@
-"""The user's mistakes, told apart from ours."""
+"""Errors that the user can fix, as opposed to bugs in tokbench."""
 
 import difflib
 
+SUBSTRING = 3  # characters; shorter words are part of too many names
+
 
 class UserError(Exception):
-    """Something the user can mend: the message is one line that names the cause and the mend, with no traceback."""
+    """A mistake that the user can fix: the message is one line with cause and fix, shown without a traceback."""
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """The end of a message about an unknown name: the nearest known one, or all of them."""
+    """The end of a message about an unknown name: similar known names, or else all of them.
+
+    Args:
+        word: The unknown name.
+        known: The names to choose from.
+
+    Returns:
+        The most similar name; else up to three names that contain the word, those that start with it first.
+    """
     near = difflib.get_close_matches(word, known, n=1)
+    if not near and len(word) >= SUBSTRING:
+        containing = [name for name in known if word in name]
+        near = sorted(containing, key=lambda name: (not name.startswith(word), len(name), name))[:3]
     if near:
-        return f"did you mean '{near[0]}'?"
+        return f"did you mean {' or '.join(repr(name) for name in near)}?"
     return f"known: {', '.join(sorted(known)) or 'none'}"

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Atomic file writes: a reader sees the old file or the new one, never a partial one."""
 
 import os
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file next to its final place and move it there.
+    """Write a temporary file next to `path`, then move it to `path`.
 
     Args:
-        path: The file's place.
-        write: Writes the content to the path it is given.
+        path: The final path.
+        write: Writes the content to the path that it receives.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:

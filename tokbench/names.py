@@ -1,17 +1,17 @@
-"""Names that several parts of tokbench share: of methods, regimes, sites and settings. This module imports no torch."""
+"""Names shared by several parts of tokbench: methods, regimes, sites and settings. It does not import torch."""
 
 from typing import Literal, get_args
 
-PLAIN = "none"  # the method column of the plain model
-OFF_THE_SHELF = "off-the-shelf"  # the regime of a method in a pretrained model without any training
-PUBLISHED = "published"  # the schedule that stands for each method's own
+PLAIN = "none"  # the plain model in the column `method`
+OFF_THE_SHELF = "off-the-shelf"  # regime: a method in a pretrained model, without any training
+PUBLISHED = "published"  # the schedule value that selects each method's own published schedule
 
-EMBEDDED = "embedded"  # the data that come with tokbench
+EMBEDDED = "embedded"  # the data set that is shipped with tokbench
 EMBEDDED_MODEL = "digits_deit"
-RANDOM = "random"  # weights from a fixed seed, enough to measure compute and time
+RANDOM = "random"  # weights drawn from a fixed seed: enough to measure compute and time
 
-# The plain model's attention: timm's fused kernel, or matrix by matrix. Some methods need the matrix; the plain model
-# without fusion shows how much of their slowdown comes from that alone.
+# The plain model's attention: timm's fused kernel, or separate matrix products. Some methods need the attention matrix;
+# timing the plain model without fusion shows how much of their slowdown comes from that alone.
 FUSED, UNFUSED = "fused", "eager"
 
 Site = Literal["before_block", "after_attention", "after_block"]

@@ -1,4 +1,4 @@
-"""How a method or a schedule with its parameters is written: `token_pooling(algorithm=kmeans,weighted=false)`."""
+"""The text notation of methods and schedules with parameters: `token_pooling(algorithm=kmeans,weighted=false)`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokbench.errors import UserError
 
 @dataclass(frozen=True)
 class Call:
-    """A name with arguments, the values still as they were written."""
+    """A name with arguments; the values are still text."""
 
     name: str
     positional: tuple[str, ...]
@@ -24,7 +24,7 @@ class Call:
 
 
 def split_list(text: str) -> list[str]:
-    """Split at commas, but not at those inside parentheses; empty items are left out."""
+    """Split at commas outside parentheses; empty items are dropped."""
     items, depth = [""], 0
     for character in text:
         depth += {"(": 1, ")": -1}.get(character, 0)
@@ -39,9 +39,9 @@ def parse_call(text: str) -> Call:
     """Read `name` or `name(value, parameter=value)`.
 
     Raises:
-        UserError: The text has another form.
+        UserError: The text has a different form.
     """
-    wrong = UserError(f"{text!r} is not of the form name or name(parameter=value,...)")
+    wrong = UserError(f"invalid {text!r}: expected name or name(parameter=value,...)")
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
@@ -61,7 +61,7 @@ def parse_call(text: str) -> Call:
 
 
 def parameters_text(params: Mapping[str, Any]) -> str:
-    """A method's parameters as the table shows them: sorted, `algorithm=kmeans,weighted=true`."""
+    """A method's parameters as shown in the table, sorted by name: `algorithm=kmeans,weighted=true`."""
 
     def text(value: Any) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
@@ -81,10 +81,13 @@ def bind(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> d
     Args:
         function: A class or function whose parameters are all annotated.
         given: Values by name, as text or as Python values.
-        what: What is being called, for the message: `method 'tome'`.
+        what: What is being called, for the error message: `method 'tome'`.
+
+    Returns:
+        All parameters by name, in the order of the signature.
 
     Raises:
-        UserError: A parameter is unknown, missing, or of a wrong type.
+        UserError: A parameter is unknown, missing, or has the wrong type.
     """
     parameters = inspect.signature(function).parameters
     target = function.__init__ if inspect.isclass(function) else function
@@ -108,12 +111,12 @@ def bind(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> d
 
 
 def _none(value: Any) -> Any:
-    """`none` as it is written where a parameter may be None."""
+    """None for the text `none`, in any case; any other value unchanged."""
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
 def first_problem(error: pydantic.ValidationError) -> str:
-    """The first complaint of a validation, in one line: where, what is wrong, what was given."""
+    """The first validation error in one line: the parameter, what is wrong, and the given value."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"][0].lower() + problem["msg"][1:]
@@ -122,5 +125,5 @@ def first_problem(error: pydantic.ValidationError) -> str:
 
 
 def printable(text: str) -> str:
-    """A text on one line: an error's may bring line breaks and a terminal's control sequences."""
+    """The text on one line, without control characters: error messages may hold line breaks and terminal codes."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,8 +1,8 @@
-"""Where methods come from, and how one is made by name.
+"""Find methods and create them by name.
 
 A method is registered when its file is imported. Files come from three places: the package `tokbench.methods`, the
-installed packages' entry points in the group `tokbench.methods`, and the paths that the user names. A file that does
-not import costs its own methods only, and is told of as broken.
+installed packages' entry points in the group `tokbench.methods`, and the paths that the user names. If a file cannot
+be imported, only its own methods are missing; the file is reported as broken.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from tokbench.errors import UserError, did_you_mean
 from tokbench.notation import bind, parse_call
 
 METHODS = "tokbench.methods"
+PLUGIN_MODULE = "tokbench_plugin_"  # the start of the module names of files that are loaded by path
 
 _classes: dict[str, type[Downsampler]] = {}
 
@@ -40,25 +42,25 @@ class Broken:
 
 
 class NameTakenError(UserError):
-    """Two files register the same name."""
+    """Two files register the same method name."""
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Make a downsampler known under a name: `@register("my_method")`.
+    """Register a downsampler under a name: `@register("my_method")`.
 
     Raises:
         NameTakenError: Another file has registered the name.
-        TypeError: The class is no Downsampler.
-        ValueError: The name is no identifier.
+        TypeError: The class is not a Downsampler.
+        ValueError: The name is not a Python identifier.
     """
 
     def decorate(cls: T) -> T:
         if not (inspect.isclass(cls) and issubclass(cls, Downsampler)):
             raise TypeError(f"@register({name!r}) is for subclasses of tokbench.Downsampler, not {cls!r}")
         if not name.isidentifier():
-            raise ValueError(f"a method is called like a Python name, and {name!r} is none")
+            raise ValueError(f"invalid method name {name!r}: use a Python identifier such as my_method")
         taken = _classes.get(name)
-        # The same class again is a module that was imported anew, as notebooks do.
+        # The same class may come again: notebooks reload modules.
         if taken is not None and (source_file(taken), taken.__qualname__) != (
             source_file(cls),
             cls.__qualname__,
@@ -74,10 +76,10 @@ def register(name: str) -> Callable[[T], T]:
 
 
 def discover(paths: Iterable[Path] = ()) -> tuple[dict[str, type[Downsampler]], tuple[Broken, ...]]:
-    """Import every plugin there is.
+    """Import all plugins: tokbench's own methods, those of installed packages, and the given files.
 
     Args:
-        paths: Files and folders of the user's own; in a folder, `*.py` but for `_*` and `test_*`.
+        paths: Further files and folders; in a folder, every `*.py` except `_*` and `test_*`.
 
     Returns:
         The methods by name, sorted, and the plugins that could not be imported.
@@ -94,7 +96,7 @@ def discover(paths: Iterable[Path] = ()) -> tuple[dict[str, type[Downsampler]], 
             load()
         except NameTakenError:
             raise
-        # A plugin is somebody else's code and may fail in any way; the others must not fail with it.
+        # A plugin is third-party code and may raise anything; the other plugins must still load.
         except (Exception, SystemExit) as error:
             _classes.clear()
             _classes.update(before)
@@ -112,7 +114,7 @@ def discover(paths: Iterable[Path] = ()) -> tuple[dict[str, type[Downsampler]], 
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import one plugin file by its path, once, however the path is written.
+    """Import a plugin file. A file that is imported already is not imported again, even under another path.
 
     Raises:
         Exception: Whatever the file raises.
@@ -122,10 +124,10 @@ def load_file(path: Path) -> ModuleType:
         origin = getattr(module, "__file__", None)
         if origin and Path(origin).name == real.name and Path(origin).resolve() == real:
             return module
-    name = f"tokbench_plugin_{real.stem}_{hashlib.sha256(str(real).encode()).hexdigest()[:8]}"
+    name = f"{PLUGIN_MODULE}{real.stem}_{hashlib.sha256(str(real).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, real)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -137,7 +139,7 @@ def load_file(path: Path) -> ModuleType:
 
 
 def load_apart(path: Path) -> dict[str, type[Downsampler]]:
-    """Import a plugin file without making its methods known: another version of a file that is loaded already.
+    """Import a plugin file without registering its methods, to load a second version of a plugin.
 
     Returns:
         The file's methods by name.
@@ -155,34 +157,54 @@ def load_apart(path: Path) -> dict[str, type[Downsampler]]:
         _classes.update(known)
 
 
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Restore the registered methods on exit: whatever is registered inside the `with` block is forgotten.
+
+    For tests and other code that loads plugins for a while. tokbench's own methods and those of installed packages
+    are registered before the block starts, because Python imports their modules only once. Plugin files that are
+    loaded inside the block are imported again the next time they are loaded.
+    """
+    discover()
+    classes, modules = dict(_classes), set(sys.modules)
+    try:
+        yield
+    finally:
+        _classes.clear()
+        _classes.update(classes)
+        for name in set(sys.modules) - modules:
+            if name.startswith(PLUGIN_MODULE):
+                del sys.modules[name]
+
+
 def method_class(name: str) -> type[Downsampler]:
     """The class registered under a name.
 
     Raises:
-        UserError: There is none.
+        UserError: No method has this name.
     """
     if name not in _classes:
         _, broken = discover()
         if name not in _classes:
-            lost = "".join(f"; {one.source} did not import: {one.reason}" for one in broken)
-            raise UserError(f"unknown method '{name}': {did_you_mean(name, list(_classes))}{lost}")
+            failed = "".join(f"; {one.source} could not be imported: {one.reason}" for one in broken)
+            raise UserError(f"unknown method '{name}': {did_you_mean(name, list(_classes))}{failed}")
     return _classes[name]
 
 
 def bind_parameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """All of a method's parameters: those given, checked and converted, and the defaults of the rest.
+    """All parameters of a method: the given ones, checked and converted, and the defaults of the others.
 
     Raises:
-        UserError: The method or a parameter is unknown, or a value of the wrong type.
+        UserError: The method or a parameter is unknown, or a value has the wrong type.
     """
     return bind(method_class(name), given, f"method '{name}'")
 
 
 def create(name: str, **params: Any) -> Downsampler:
-    """Make a downsampler by name: `create("token_pooling", algorithm="kmeans")`.
+    """Create a downsampler by name: `create("token_pooling", algorithm="kmeans")`.
 
     Raises:
-        UserError: The method is unknown, or a parameter unknown or wrong.
+        UserError: The method or a parameter is unknown, or a value is invalid.
     """
     bound = bind_parameters(name, params)
     try:
@@ -224,7 +246,7 @@ def source_file(cls: type) -> str:
 
 
 def source_digest(cls: type) -> str:
-    """A hash of that file: when it changes, the method is measured again."""
+    """A hash of the file that defines a class: when it changes, the method is measured again."""
     path = Path(source_file(cls))
     content = path.read_bytes() if path.is_file() else cls.__qualname__.encode()
     return hashlib.sha256(content).hexdigest()
@@ -235,4 +257,4 @@ def _files(path: Path) -> list[Path]:
         return sorted(file for file in path.glob("*.py") if not file.name.startswith(("_", "test_")))
     if path.is_file():
         return [path]
-    raise UserError(f"no plugin at {path}: [plugins] paths and --plugins name files and folders that exist")
+    raise UserError(f"no plugin at {path}: [plugins] paths and --plugins must name existing files or folders")

@@ -1,4 +1,4 @@
-"""At which depths a method acts, and how many patch tokens it leaves there."""
+"""Schedules: at which depths a method acts, and how many patch tokens it leaves there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_DEPTHS = (3, 6, 9)
 
 
 def _numbers(written: object) -> object:
-    """`3-6-9` as (3, 6, 9); what is no text is left to pydantic."""
+    """Split the text `3-6-9` into numbers; any other value is left to pydantic."""
     return written.split("-") if isinstance(written, str) else written
 
 
@@ -29,11 +29,11 @@ Numbers = Annotated[tuple[int, ...], pydantic.BeforeValidator(_numbers)]
 
 
 class Schedule(ABC):
-    """When to act and how much to leave.
+    """At which depths to reduce, and how many patch tokens to leave.
 
     Attributes:
-        keep: The fraction of the present patch tokens that each reduction leaves; None where counts say it.
-        positional: The arguments that are written without their names.
+        keep: The fraction of the present patch tokens that each reduction keeps; None if the schedule gives counts.
+        positional: The arguments that are written without a name.
     """
 
     keep: float | None
@@ -41,29 +41,29 @@ class Schedule(ABC):
 
     @abstractmethod
     def depths(self, blocks: int) -> tuple[int, ...]:
-        """The depths to act at, in rising order.
+        """The depths of the reductions, in ascending order.
 
         Args:
-            blocks: The model's number of blocks.
+            blocks: The number of blocks of the model.
 
         Raises:
-            UserError: The schedule does not fit a model of this depth.
+            UserError: The schedule does not fit a model with this many blocks.
         """
 
     @abstractmethod
     def target(self, stage: int, n_patches: int) -> int:
-        """K, the patch tokens to leave at the given reduction (from 0) when `n_patches` are present."""
+        """K, the number of patch tokens to leave at reduction `stage` (from 0) if `n_patches` are present."""
 
     @staticmethod
     def parse(text: str, keep: float | None = None) -> Schedule:
         """Read a schedule: `stages(at=3-6-9)`, `every_block(r=13)`, `explicit(counts=...)`, `budget(0.7)`.
 
         Args:
-            text: The schedule without its keep, as the table's column shows it.
-            keep: The fraction to keep, where the schedule takes one.
+            text: The schedule without its keep, as in the table's column `schedule`.
+            keep: The fraction to keep, if the schedule takes one.
 
         Raises:
-            UserError: The text, an argument or the keep is wrong.
+            UserError: The text, an argument or the keep is invalid.
         """
         call = parse_call(text)
         if call.name not in KINDS:
@@ -123,13 +123,13 @@ class EveryBlock(Schedule):
     r: int | None = None
 
     def __post_init__(self) -> None:
-        """Check that one of the two is given."""
+        """Check that either keep or r is given."""
         if self.r is None:
             _check_keep(self.keep, "every_block without r")
         elif self.keep is not None:
-            raise UserError("every_block(r=...) removes a count, so it takes no keep: leave one of the two out")
+            raise UserError("every_block(r=...) already fixes the token counts: drop either r or --keep")
         elif self.r < 1:
-            raise UserError(f"every_block(r={self.r}): r is how many tokens to remove, at least 1")
+            raise UserError(f"every_block(r={self.r}): r, the number of tokens to remove, must be at least 1")
 
     def depths(self, blocks: int) -> tuple[int, ...]:
         """See `Schedule`."""
@@ -154,13 +154,15 @@ class Explicit(Schedule):
     def __post_init__(self) -> None:
         """Check the counts against the depths."""
         if self.keep is not None:
-            raise UserError("explicit(counts=...) names its counts, so it takes no keep: leave one of the two out")
+            raise UserError("explicit(counts=...) already fixes the token counts: drop --keep")
         if not self.counts or min(self.counts) < 1:
-            raise UserError("explicit(counts=...) wants at least one count, each at least 1")
+            raise UserError("explicit(counts=...) needs at least one count, each at least 1")
         if self.at is not None:
             _check_rising(self.at)
             if len(self.at) != len(self.counts):
-                raise UserError(f"explicit: {len(self.counts)} counts for {len(self.at)} depths; give as many of each")
+                raise UserError(
+                    f"explicit: {len(self.counts)} counts for {len(self.at)} depths; give one count per depth"
+                )
 
     def depths(self, blocks: int) -> tuple[int, ...]:
         """See `Schedule`."""
@@ -169,7 +171,7 @@ class Explicit(Schedule):
             return self.at
         if len(self.counts) != blocks:
             raise UserError(
-                f"explicit: {len(self.counts)} counts for a model of {blocks} blocks; give one a block, or name at="
+                f"explicit: {len(self.counts)} counts for a model of {blocks} blocks; give one per block, or set at="
             )
         return tuple(range(blocks))
 
@@ -184,7 +186,7 @@ class Explicit(Schedule):
 
 @dataclass(frozen=True)
 class Budget(Schedule):
-    """`budget(0.7)` or `budget(0.7,at=3-6-9)`: the keep that leaves this fraction of the plain model's gmacs."""
+    """`budget(0.7)` or `budget(0.7,at=3-6-9)`: the keep at which gmacs are this fraction of the plain model's."""
 
     positional = ("fraction",)
 
@@ -193,9 +195,9 @@ class Budget(Schedule):
     at: Numbers = DEFAULT_DEPTHS
 
     def __post_init__(self) -> None:
-        """Check the fraction and the depths; the keep is none until it is solved for."""
+        """Check the fraction and the depths; the keep is None until it has been solved for."""
         if not 0 < self.fraction < 1:
-            raise UserError(f"budget({self.fraction:g}) is no fraction of the plain model's gmacs, above 0 and below 1")
+            raise UserError(f"budget({self.fraction:g}): the fraction of the plain gmacs must be between 0 and 1")
         if self.keep is not None:
             _check_keep(self.keep, "budget")
         _check_rising(self.at)
@@ -208,7 +210,7 @@ class Budget(Schedule):
     def target(self, stage: int, n_patches: int) -> int:
         """See `Schedule`."""
         if self.keep is None:
-            raise UserError(f"schedule '{self}' has no keep yet: tokbench compare solves it for each model and method")
+            raise UserError(f"schedule '{self}' has no keep yet: tokbench compare solves for it, per model and method")
         return kept(self.keep, n_patches)
 
     def __str__(self) -> str:
@@ -217,12 +219,12 @@ class Budget(Schedule):
 
 
 def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, grid: tuple[int, int]) -> tuple[int, ...]:
-    """The patch tokens left after each reduction, as the schedule and the method's `count` say.
+    """The number of patch tokens after each reduction, from the schedule and the method's `count`.
 
     Args:
-        schedule: When to act.
+        schedule: At which depths to reduce, and how far.
         downsampler: The method.
-        blocks: The model's number of blocks.
+        blocks: The number of blocks of the model.
         grid: (h, w) of the image's patches.
     """
     counts = []
@@ -237,13 +239,13 @@ def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, gr
 
 
 def takes_keep(text: str) -> bool:
-    """Whether a schedule, as it is written, leaves the fraction that it is given."""
+    """Whether a schedule, given as text, needs a keep."""
     call = parse_call(text)
     return not (call.name in ("explicit", "budget") or "r" in call.named)
 
 
 def kept(keep: float | None, n_patches: int) -> int:
-    """ceil(keep * N), in exact arithmetic: 0.1 * 30 is 3, not 4."""
+    """ceil(keep * N) in exact arithmetic: keep 0.1 of 30 tokens is 3, not 4."""
     if keep is None:
         raise ValueError("this schedule has no keep")
     return math.ceil(Fraction(str(keep)) * n_patches)
@@ -251,16 +253,16 @@ def kept(keep: float | None, n_patches: int) -> int:
 
 def _check_keep(keep: float | None, kind: str) -> None:
     if keep is None:
-        raise UserError(f"schedule '{kind}' wants a keep, as in --keep 0.7")
+        raise UserError(f"schedule '{kind}' needs a keep, as in --keep 0.7")
     if not 0 < keep <= 1:
         raise UserError(
-            f"keep {keep} is outside (0, 1]: it is the fraction of the patch tokens that a reduction leaves"
+            f"keep {keep} is outside (0, 1]: it is the fraction of the patch tokens that each reduction keeps"
         )
 
 
 def _check_rising(at: tuple[int, ...]) -> None:
     if not at or at[0] < 0 or any(second <= first for first, second in itertools.pairwise(at)):
-        raise UserError(f"depths '{_join(at)}' are not rising block numbers from 0, as in 3-6-9")
+        raise UserError(f"invalid depths '{_join(at)}': expected ascending block numbers from 0, as in 3-6-9")
 
 
 def _check_depth(last: int, blocks: int) -> None:

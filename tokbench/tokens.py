@@ -1,7 +1,7 @@
-"""What flows between the blocks of a downsampled ViT: the tokens, and what each of them stands for.
+"""The token sequence that flows between the blocks of a downsampled ViT, with a record of what each token represents.
 
-Every operation returns new `Tokens` and keeps three accounts right: `size` (how many image patches a token
-stands for), `owner` (which token each image patch is in now) and `layout` (the grid the tokens still lie on).
+Every operation returns new `Tokens` and updates three records: `size` (how many image patches a token represents),
+`owner` (which token each image patch is in now) and `layout` (the grid of the present tokens, if they form one).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The sequence that a transformer block reads, with the accounts of its patch tokens.
+    """The input sequence of a transformer block, with a record of what each patch token represents.
 
     B images, P prefix tokens (class, distillation, registers), N patch tokens, N0 patches of the image.
 
     Attributes:
         x: (B, P+N, D), prefix tokens first.
-        size: (B, N) float32, how many image patches each token stands for. Merging keeps the sum, dropping loses.
-        owner: (B, N0) int64, the patch token in [0, N) that each image patch is in, -1 where it was dropped.
+        size: (B, N) float32, how many image patches each token represents. Merging keeps the sum, dropping reduces it.
+        owner: (B, N0) int64, the patch token in [0, N) that each image patch is in, -1 if it was dropped.
         grid: (h, w) of the image's patches, h*w = N0.
-        layout: (h, w) of the present patch tokens in row-major order while they lie on a grid, else None.
-        valid: (B, N) bool where the count differs from image to image (False is padding), else None.
+        layout: (h, w) of the present patch tokens, in row-major order, while they form a grid; else None.
+        valid: (B, N) bool if the count differs between images (False is padding), else None.
     """
 
     x: Tensor
@@ -37,7 +37,7 @@ class Tokens:
 
     @classmethod
     def from_sequence(cls, x: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tokens:
-        """Start from a ViT's embedded sequence: every patch token stands for its own patch.
+        """Create tokens from a ViT's embedded sequence: every patch token represents its own patch.
 
         Args:
             x: (B, P+N0, D), prefix tokens first.
@@ -45,12 +45,12 @@ class Tokens:
             prefix: P, the number of prefix tokens.
 
         Raises:
-            ValueError: The sequence's length is not P + h*w.
+            ValueError: The sequence length is not P + h*w.
         """
         n = x.shape[1] - prefix
         if n != grid[0] * grid[1]:
             raise ValueError(
-                f"a sequence of {x.shape[1]} tokens, {prefix} of them prefix, is no {grid[0]}x{grid[1]} grid"
+                f"{x.shape[1]} tokens, {prefix} of them prefix tokens, do not match a {grid[0]}x{grid[1]} grid"
             )
         batch = x.shape[0]
         return cls(
@@ -64,7 +64,7 @@ class Tokens:
     @property
     def n_patches(self) -> int:
         """N, the number of patch tokens (padding included)."""
-        return int(self.size.shape[1])  # a traced model's shapes are tensors
+        return int(self.size.shape[1])  # in a traced model, shapes are tensors
 
     @property
     def n_prefix(self) -> int:
@@ -82,11 +82,11 @@ class Tokens:
         return self.x[:, self.n_prefix :]
 
     def select(self, index: Tensor, *, layout: tuple[int, int] | None = None) -> Tokens:
-        """Keep the patch tokens at `index`, in its order; drop the rest.
+        """Keep the patch tokens at `index`, in that order, and drop the others.
 
         Args:
             index: (B, K) int64, distinct in each row.
-            layout: (h, w) if the kept tokens lie on a grid, h*w = K.
+            layout: (h, w) if the kept tokens form a grid, h*w = K.
         """
         kept = torch.arange(index.shape[1], device=index.device).expand_as(index)
         new_of_old = torch.full_like(self.size, -1, dtype=torch.int64).scatter(1, index, kept)
@@ -109,14 +109,14 @@ class Tokens:
     ) -> Tokens:
         """Replace each group of patch tokens by its weighted mean.
 
-        Sums are taken in float32 at least, in an order that is the same on every run. A group with no member, or
-        with no weight, becomes a zero vector.
+        Sums are computed in float32 or wider, in the same order on every run. A group without members, or with zero
+        total weight, becomes a zero vector.
 
         Args:
             owner: (B, N) int64 in [-1, count), the group of each token; -1 drops it.
             count: K, the number of groups.
-            weight: (B, N) non-negative weights of the mean; None takes `size`.
-            layout: (h, w) if the groups lie on a grid, h*w = K.
+            weight: (B, N) non-negative weights of the mean; None uses `size`.
+            layout: (h, w) if the groups form a grid, h*w = K.
         """
         if self.valid is not None:
             owner = owner.masked_fill(~self.valid, -1)
@@ -138,13 +138,14 @@ class Tokens:
         )
 
     def mix(self, matrix: Tensor, *, layout: tuple[int, int] | None = None) -> Tokens:
-        """Soft pooling: each new token is a combination of all patch tokens.
+        """Soft pooling: each new token is a linear combination of all patch tokens.
 
-        Sizes are mixed alike; a patch follows the largest entry of its token's column (dropped if none is positive).
+        Sizes are combined with the same matrix. An image patch goes to the new token with the largest entry in its
+        token's column, and is dropped if no entry is positive.
 
         Args:
-            matrix: (B, K, N), one row a new token.
-            layout: (h, w) if the new tokens lie on a grid, h*w = K.
+            matrix: (B, K, N), one row per new token.
+            layout: (h, w) if the new tokens form a grid, h*w = K.
         """
         if self.valid is not None:
             matrix = matrix * self.valid[:, None]
@@ -160,7 +161,7 @@ class Tokens:
         )
 
     def append(self, patches: Tensor, size: Tensor, owner: Tensor) -> Tokens:
-        """Add E patch tokens behind the present ones.
+        """Add E patch tokens after the present ones.
 
         Args:
             patches: (B, E, D).
@@ -180,18 +181,18 @@ class Tokens:
         )
 
     def replace(self, *, patches: Tensor | None = None, size: Tensor | None = None) -> Tokens:
-        """The same tokens with other vectors or sizes, where a method computes these itself.
+        """The same tokens with new vectors or sizes, for methods that compute these themselves.
 
         Args:
             patches: (B, N, D), or None to keep the vectors.
             size: (B, N), or None to keep the sizes.
 
         Raises:
-            ValueError: The count of tokens would change.
+            ValueError: The number of tokens would change.
         """
         for name, given in (("patches", patches), ("size", size)):
             if given is not None and given.shape[:2] != self.size.shape:
-                raise ValueError(f"replace({name}=) wants {tuple(self.size.shape)} tokens, got {tuple(given.shape)}")
+                raise ValueError(f"replace({name}=): expected shape {tuple(self.size.shape)}, got {tuple(given.shape)}")
         x = self.x if patches is None else torch.cat([self.prefix, patches.to(self.x.dtype)], dim=1)
         return dataclasses.replace(self, x=x, size=self.size if size is None else size.to(self.size.dtype))
 
@@ -199,19 +200,19 @@ class Tokens:
 def group_sum(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """Sum the vectors of each group.
 
-    The order of the additions is fixed on every device: a CPU's `index_add` runs in order, and CUDA's accumulating
-    `index_put` sorts first, where its `scatter_add` would race.
+    The order of the additions is fixed on every device: on a CPU, `index_add` adds in order; on CUDA, `index_put` with
+    `accumulate=True` sorts first, while `scatter_add` would add in random order.
 
     Args:
         values: (B, N, D).
-        owner: (B, N) int64 in [-1, count); -1 belongs to no group.
+        owner: (B, N) int64 in [-1, count); -1 means no group.
         count: K.
 
     Returns:
         (B, K, D).
     """
     batch, _, dim = values.shape
-    bins = count + 1  # the last one takes what belongs to no group
+    bins = count + 1  # the last bin collects vectors without a group
     row = torch.where(owner < 0, count, owner) + torch.arange(batch, device=owner.device)[:, None] * bins
     flat = values.reshape(-1, dim)
     zeros = flat.new_zeros(batch * bins, dim)
@@ -223,10 +224,10 @@ def group_sum(values: Tensor, owner: Tensor, count: int) -> Tensor:
 
 
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
-    """The vectors (B, N, D) at the positions `index` (B, K), as (B, K, D)."""
+    """Select vectors by position: `values` (B, N, D) and `index` (B, K) give (B, K, D)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def _compose(owner: Tensor, new_of_old: Tensor) -> Tensor:
-    """Follow each image patch from its old token (B, N0) through `new_of_old` (B, N); -1 stays -1."""
+    """Map the owner (B, N0) of each image patch from old to new tokens by `new_of_old` (B, N); -1 stays -1."""
     return new_of_old.gather(1, owner.clamp_min(0)).masked_fill(owner < 0, -1)

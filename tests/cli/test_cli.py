@@ -123,7 +123,7 @@ def wrong_files(tmp_path: Path) -> Path:
 MISTAKES = {
     "compare embeded": "did you mean 'embedded'",
     "compare --methods random_selektion": "did you mean 'random_selection'",
-    "compare --methods random_selection(": "not of the form",
+    "compare --methods random_selection(": "expected name or name(parameter=value",
     "compare --methods random_selection(3)": "name its parameters",
     "compare --methods score_pruning(scores=cls)": "its parameters are score",
     "compare --methods score_pruning(score=clss)": "'received' or 'cls'",
@@ -154,7 +154,7 @@ MISTAKES = {
     "compare --limit many": "--limit",
     "compare --only macs,weight": "'macs', 'latency' or 'accuracy'",
     "compare --at 3,99": "depth 99 is outside",
-    "compare --at 9,3": "rising",
+    "compare --at 9,3": "ascending",
     "compare --at 3 --schedule every_block": "one of the two",
     "compare --at 3,x": "expected depths, as in --at 3,6,9",
     "compare --schedule stage": "did you mean 'stages'",
@@ -264,7 +264,7 @@ def test_a_broken_method_fails_only_its_own_rows(run: Run, tmp_path: Path) -> No
     assert "out of ideas [/] <script> (mine.py:11)" in table.loc["raises", "reason"]
     assert "not finite" in table.loc["nan", "reason"]
     assert "not Tokens" in table.loc["shape", "reason"]
-    assert "33 patch tokens came out, count() says 32" in table.loc["count", "reason"]
+    assert "returned 33 patch tokens, count() says 32" in table.loc["count", "reason"]
     assert "layer 7" in table.loc["setup", "reason"]
     assert table.loc[["none", "grid_pooling"], ["gmacs", "top1"]].notna().all().all()
     assert "out of ideas [/] <script>" in out

@@ -1,6 +1,6 @@
-"""The conformance suite: each planted fault is found by the check that names it, and sound methods pass.
+"""The conformance suite: each planted fault is found by the expected check, and correct methods pass.
 
-The first line of each file in `planted/` says which check must find it.
+The first line of each file in `planted/` names the check that must find its fault.
 """
 
 import ast
@@ -9,12 +9,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tokbench import registry
 from tokbench.cli import main
 from tokbench.conformance import CHECKS, Result, failures, verify
 from tokbench.conformance.checks import about, examine, name_of
@@ -23,7 +22,7 @@ from tokbench.errors import UserError
 
 PLANTED = sorted((Path(__file__).parent / "planted").glob("*.py"))
 SOUND = ("token_pooling", "grid_pooling", "random_selection", "score_pruning(score=cls)")
-NEVER_FAILS = {"compiles"}  # it reports; and if eager and compiled results differ, torch is at fault
+NEVER_FAILS = {"compiles"}  # it only reports; if eager and compiled results differ, the bug is in torch
 
 METHOD = '''"""A sound method."""
 
@@ -41,19 +40,6 @@ class Sound(Downsampler):
 '''
 
 
-@pytest.fixture(autouse=True)
-def clean_registry() -> Iterator[None]:
-    """Whatever a test registers or imports is gone after it; the built-in methods stay."""
-    registry.discover()
-    classes, modules = dict(registry._classes), set(sys.modules)
-    yield
-    registry._classes.clear()
-    registry._classes.update(classes)
-    for name in set(sys.modules) - modules:
-        if name.startswith("tokbench_plugin_"):
-            del sys.modules[name]
-
-
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
     path = tmp_path / "sound.py"
@@ -66,7 +52,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in a folder of its own; gives its exit code and what it printed."""
+    """Run a command in an empty folder; returns its exit code and its output."""
     monkeypatch.chdir(tmp_path)
 
     def ran(*arguments: str) -> tuple[int, str, str]:
@@ -94,14 +80,14 @@ def broken(results: list[Result]) -> dict[str, str]:
     return {result.check: result.message for result in results if result.outcome == "failed"}
 
 
-# What it finds
+# Checks
 
 
 @pytest.mark.parametrize("path", PLANTED, ids=lambda path: path.stem.removeprefix("planted_"))
-def test_a_planted_fault_is_found_by_the_check_that_names_it(path: Path):
+def test_a_planted_fault_is_found_by_the_expected_check(path: Path):
     found = broken(verify(path))
     assert named_check(path) in found
-    assert len(found) <= 3  # what has nothing to do with the fault passes, or says where to look
+    assert len(found) <= 3  # unrelated checks pass or are skipped
     for message in found.values():
         assert re.match(rf"\S*{path.name}:\d+: \S", message)
         assert "\n" not in message
@@ -120,7 +106,7 @@ def test_sound_methods_pass(name: str):
     assert {result.method for result in results} == {name}
 
 
-def test_a_failure_tells_the_line_that_raised():
+def test_a_failure_names_the_line_that_raised():
     path = Path(__file__).parent / "planted" / "planted_two_tokens.py"
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "* below" in text)
     message = broken(verify(path))["smallest"]
@@ -128,12 +114,12 @@ def test_a_failure_tells_the_line_that_raised():
     assert "N=2, K=1" in message
 
 
-def test_after_a_gate_nothing_more_is_checked():
+def test_checking_stops_after_a_failed_gate():
     path = Path(__file__).parent / "planted" / "planted_no_setup.py"
     assert [result.check for result in verify(path)] == ["imports", "declares", "runs"]
 
 
-def test_what_is_declared_and_never_read_is_reported(tmp_path: Path):
+def test_a_declared_field_that_is_never_read_is_reported(tmp_path: Path):
     path = tmp_path / "idle.py"
     path.write_text(METHOD.format(name="idle", needs='"keys", "received"'))
     results = verify(path)
@@ -150,13 +136,13 @@ def test_all_methods_of_a_file_are_checked(tmp_path: Path):
     assert [subject.label for subject in find([path])] == ["two_a", "two_b"]
 
 
-def test_failures_are_lines_for_an_assert(sound: Path):
+def test_failures_returns_lines_for_an_assert(sound: Path):
     assert failures(sound) == []
     (line,) = failures(Path(__file__).parent / "planted" / "planted_detached.py")
     assert line.startswith("gradients: ")
 
 
-def test_the_suite_leaves_no_trace_in_global_state(sound: Path):
+def test_the_suite_restores_global_random_states(sound: Path):
     import random
 
     import numpy as np
@@ -168,7 +154,7 @@ def test_the_suite_leaves_no_trace_in_global_state(sound: Path):
     assert (before[1], before[2]) == (np.random.get_state()[1].tolist(), random.getstate())
 
 
-def test_every_check_says_what_it_is_about():
+def test_every_check_has_a_description():
     lines = [about(check) for check in CHECKS]
     assert all(line.endswith(".") for line in lines)
     assert len(set(lines)) == len(CHECKS)
@@ -177,7 +163,7 @@ def test_every_check_says_what_it_is_about():
 @pytest.mark.parametrize(
     ("target", "part"), [("tomee", "tome"), ("nowhere.py", "nowhere.py"), ("token_pooling(k=3)", "no parameter 'k'")]
 )
-def test_what_does_not_exist_is_the_users_mistake(target: str, part: str):
+def test_an_unknown_target_is_a_user_error(target: str, part: str):
     with pytest.raises(UserError, match=re.escape(part)):
         verify(target)
 
@@ -185,14 +171,14 @@ def test_what_does_not_exist_is_the_users_mistake(target: str, part: str):
 # The command
 
 
-def test_a_method_that_keeps_the_contract_takes_one_line(run: Run, sound: Path):
+def test_a_conforming_method_prints_one_line(run: Run, sound: Path):
     code, out, err = run("verify", "sound.py")
     assert (code, err) == (0, "")
     (line,) = out.splitlines()
     assert re.fullmatch(r"✓ sound  \d+ checks passed", line)
 
 
-def test_failures_stand_below_the_method_each_in_one_line(run: Run):
+def test_failures_are_listed_below_the_method_one_per_line(run: Run):
     planted = Path(__file__).parent / "planted"
     code, out, err = run("verify", str(planted / "planted_count.py"), str(planted / "planted_import_error.py"))
     assert (code, err) == (1, "")
@@ -215,7 +201,7 @@ def test_json_is_an_array_of_results(run: Run, sound: Path):
 @pytest.mark.parametrize(
     "arguments", [("nothing",), ("nowhere.py",), (), ("tome", "--all"), ("sound.py", "--config", "none.toml")]
 )
-def test_misuse_is_told_in_one_line(run: Run, sound: Path, arguments: tuple[str, ...]):
+def test_misuse_is_reported_in_one_line(run: Run, sound: Path, arguments: tuple[str, ...]):
     code, out, err = run("verify", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("tokbench: ")
@@ -225,7 +211,7 @@ def test_misuse_is_told_in_one_line(run: Run, sound: Path, arguments: tuple[str,
 # The pytest plugin
 
 
-def test_pytest_runs_one_test_a_check_in_an_empty_folder(tmp_path: Path, sound: Path):
+def test_pytest_runs_one_test_per_check_in_an_empty_folder(tmp_path: Path, sound: Path):
     folder = tmp_path / "empty"
     folder.mkdir()
     planted = Path(__file__).parent / "planted" / "planted_prefix.py"
@@ -234,18 +220,18 @@ def test_pytest_runs_one_test_a_check_in_an_empty_folder(tmp_path: Path, sound: 
     assert f"collected {2 * len(CHECKS)} items" in ran.stdout
     assert re.search(r"sound.py::counts\[sound\] PASSED", ran.stdout)
     assert re.search(r"planted_prefix.py::prefix\[planted_prefix\] FAILED", ran.stdout)
-    assert re.search(r"planted_prefix.py:12: expected the prefix tokens unchanged, came others", ran.stdout)
+    assert re.search(r"planted_prefix.py:12: expected the prefix tokens unchanged, got differences", ran.stdout)
     assert "1 failed" in ran.stdout
     assert "Traceback" not in ran.stdout
 
 
-def test_pytest_chooses_among_the_checks(tmp_path: Path, sound: Path):
-    ran = pytest_in(tmp_path, "--tokbench-method=sound.py", "-k", "prefix or memory")
+def test_pytest_selects_checks(tmp_path: Path, sound: Path):
+    ran = pytest_in(tmp_path, "--tokbench-method=sound.py", "-k", "prefix or stateless")
     assert ran.returncode == 0
     assert "2 passed" in ran.stdout
 
 
-def test_pytest_shows_a_file_that_does_not_import_as_one_failure(tmp_path: Path):
+def test_pytest_shows_an_import_error_as_one_failure(tmp_path: Path):
     (tmp_path / "gone.py").write_text("import nothing_of_that_name\n")
     ran = pytest_in(tmp_path, "--tokbench-method=gone.py")
     assert ran.returncode == 1
@@ -253,12 +239,12 @@ def test_pytest_shows_a_file_that_does_not_import_as_one_failure(tmp_path: Path)
     assert re.search(r"gone.py:1: ModuleNotFoundError", ran.stdout)
 
 
-def test_pytest_refuses_a_file_that_is_not_there(tmp_path: Path):
+def test_pytest_rejects_a_missing_file(tmp_path: Path):
     ran = pytest_in(tmp_path, "--tokbench-method=nowhere.py")
     assert ran.returncode == pytest.ExitCode.USAGE_ERROR
     assert "nowhere.py" in ran.stderr
 
 
-def test_pytest_does_not_wait_for_torch_without_the_option(tmp_path: Path):
+def test_pytest_does_not_import_torch_without_the_option(tmp_path: Path):
     code = "import sys, pytest; pytest.main(['-p', 'no:cacheprovider']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True).returncode == 0

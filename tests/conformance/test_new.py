@@ -1,8 +1,8 @@
-"""`tokbench new`: what it writes works as it is, and it overwrites nothing."""
+"""`tokbench new`: the files that it writes work unchanged, and it overwrites nothing."""
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,22 +16,9 @@ FAMILIES = ("select", "merge", "pool")
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(autouse=True)
-def clean_registry() -> Iterator[None]:
-    """Whatever a test registers or imports is gone after it; the built-in methods stay."""
-    registry.discover()
-    classes, modules = dict(registry._classes), set(sys.modules)
-    yield
-    registry._classes.clear()
-    registry._classes.update(classes)
-    for name in set(sys.modules) - modules:
-        if name.startswith("tokbench_plugin_"):
-            del sys.modules[name]
-
-
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an empty folder; gives its exit code and what it printed."""
+    """Run a command in an empty folder; returns its exit code and its output."""
     monkeypatch.chdir(tmp_path)
 
     def ran(*arguments: str) -> tuple[int, str, str]:
@@ -46,7 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("site", SITES)
-def test_a_new_method_keeps_the_contract_as_it_is(run: Run, tmp_path: Path, family: str, site: str):
+def test_a_new_method_conforms(run: Run, tmp_path: Path, family: str, site: str):
     code, out, err = run("new", "my_method", "--family", family, "--site", site)
     assert (code, err) == (0, "")
     assert out.splitlines()[:2] == ["my_method.py", "test_my_method.py"]
@@ -85,7 +72,7 @@ def test_the_new_tests_pass(run: Run, tmp_path: Path):
         ("torch", "Python module"),
     ],
 )
-def test_a_name_that_cannot_be_used_is_refused(run: Run, tmp_path: Path, name: str, part: str):
+def test_an_invalid_name_is_rejected(run: Run, tmp_path: Path, name: str, part: str):
     code, out, err = run("new", name)
     assert (code, out) == (2, "")
     assert part in err
@@ -103,7 +90,7 @@ def test_nothing_is_overwritten(run: Run, tmp_path: Path, there: str):
     assert (tmp_path / there).read_text() == "mine"
 
 
-def test_the_name_of_another_plugin_is_taken(run: Run, tmp_path: Path):
+def test_the_name_of_another_plugin_is_rejected(run: Run, tmp_path: Path):
     run("new", "mine", "--out", "methods")
     (tmp_path / "tokbench.toml").write_text('[plugins]\npaths = ["methods"]\n')
     (tmp_path / "methods" / "test_mine.py").unlink()
@@ -113,7 +100,7 @@ def test_the_name_of_another_plugin_is_taken(run: Run, tmp_path: Path):
     assert "mine.py" in err
 
 
-def test_a_folder_that_cannot_be_made_is_told_of(run: Run, tmp_path: Path):
+def test_a_folder_that_cannot_be_created_is_a_user_error(run: Run, tmp_path: Path):
     (tmp_path / "file").write_text("")
     code, _, err = run("new", "my_method", "--out", "file/inside")
     assert code == 2

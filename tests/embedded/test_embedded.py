@@ -27,7 +27,7 @@ def test_the_split_is_by_sample_disjoint_and_complete():
     assert pixels(training.images) | pixels(held.images) == pixels(load_digits().images.astype(np.uint8))
 
 
-def test_every_class_is_in_both_parts():
+def test_both_parts_contain_every_class():
     for part in ("train", "held_out"):
         assert np.bincount(digits(part).labels, minlength=10).min() >= 50
 
@@ -42,11 +42,11 @@ def test_held_out_canvases_are_bytes_with_one_label_each():
 
 
 def test_canvases_are_the_same_everywhere():
-    """The accuracies that users compare hang on these very bytes."""
+    """Accuracies are comparable only on exactly these bytes."""
     assert hashlib.sha256(held_out().images.tobytes()).hexdigest() == CHECKSUM
 
 
-def test_a_seed_gives_its_own_canvases_every_time():
+def test_canvases_are_reproducible_and_differ_between_seeds():
     np.testing.assert_array_equal(held_out(seed=3).images, held_out(seed=3).images)
     assert (held_out(seed=3).images != held_out(seed=4).images).any(axis=(1, 2)).all()
 
@@ -63,13 +63,13 @@ def test_a_canvas_does_not_depend_on_where_its_batch_starts():
 
 
 @pytest.mark.parametrize("count", [0, 1001])
-def test_more_canvases_than_held_out_digits_are_refused(count):
+def test_held_out_rejects_an_impossible_count(count):
     with pytest.raises(ValueError, match="between 1 and 1000"):
         held_out(count=count)
 
 
-def test_each_digit_stands_whole_on_patch_borders():
-    """Its ink is there at full strength and nothing but noise is added to it."""
+def test_each_digit_is_complete_and_starts_on_a_patch_border():
+    """Its ink has full strength, and only noise is added."""
     shown, clutter = digits("held_out").images[:50], digits("train").images
     for digit, canvas in zip(shown, compose(shown, clutter, seed=0), strict=True):
         ink = np.kron(digit, np.ones((2, 2), int)) * 12
@@ -86,7 +86,7 @@ def test_input_is_normalised():
     assert abs(x.std() - 1) < 0.05
 
 
-def test_augmented_digits_stay_digits():
+def test_augmented_digits_resemble_the_originals():
     real = digits("train").images
     varied = canvases.augment(real, np.random.default_rng(0))
     assert varied.shape == real.shape
@@ -111,25 +111,25 @@ def test_the_shipped_file_is_small():
     assert WEIGHTS.stat().st_size <= 4 * 1024**2
 
 
-def test_the_shipped_model_reads_the_held_out_canvases():
+def test_the_shipped_model_classifies_the_held_out_canvases():
     correct, images = train.evaluate(load())
     assert images == 1000
     assert correct >= 950
 
 
-def test_a_full_window_is_the_plain_model():
+def test_a_full_window_equals_the_plain_model():
     vit, x = load(), to_input(held_out(count=3).images)
     with torch.no_grad():
         torch.testing.assert_close(train.window_logits(vit, x, (0, 0)), vit(x))
 
 
-def test_a_window_keeps_its_positions():
+def test_a_window_uses_its_own_positions():
     vit, x = load(), to_input(held_out(count=3).images)[:, :, :16, :16]
     with torch.no_grad():
         assert not torch.allclose(train.window_logits(vit, x, (0, 0)), train.window_logits(vit, x, (4, 4)))
 
 
-def test_training_learns_and_repeats():
+def test_training_changes_the_weights_reproducibly():
     state = train.train(steps=6, seed=1).state_dict()
     again = train.train(steps=6, seed=1).state_dict()
     assert all(torch.equal(state[name], again[name]) for name in state)
@@ -143,7 +143,7 @@ def test_training_goes_through_every_stage():
     assert sides[-1] == SIDE
 
 
-def test_the_command_writes_the_weights_and_says_how_good_they_are(tmp_path):
+def test_the_command_writes_the_weights_and_prints_their_accuracy(tmp_path):
     out = tmp_path / "weights.safetensors"
     result = CliRunner().invoke(train.app, ["--out", str(out), "--steps", "2"])
     assert result.exit_code == 0, result.output
@@ -152,13 +152,13 @@ def test_the_command_writes_the_weights_and_says_how_good_they_are(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_folder_that_is_not_there_is_told_before_training(tmp_path):
+def test_a_missing_folder_is_an_error_before_training(tmp_path):
     result = CliRunner().invoke(train.app, ["--out", str(tmp_path / "absent" / "weights.safetensors")])
     assert result.exit_code == 2
     assert len(result.output.splitlines()) == 1
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     out = tmp_path / "weights.safetensors"
     out.write_bytes(b"before")
 

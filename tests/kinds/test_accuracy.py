@@ -7,12 +7,18 @@ import pandas as pd
 import pytest
 
 from tokbench.kinds.accuracy import accuracy_columns, front, seeds_spread
-from tokbench.stats.proportions import mcnemar, paired_difference, wilson
+from tokbench.stats.proportions import mcnemar, tango, wilson
 
 
 def outcomes(right, images=1000, shift=0):
     """Outcomes with so many right answers from an image on."""
     return "".join("0" if (i - shift) % images < right else "-" for i in range(images))
+
+
+def paired_difference(first, second):
+    """Tango's interval for two sequences of booleans, one per image."""
+    pairs = list(zip(first, second, strict=True))
+    return tango(pairs.count((False, True)), pairs.count((True, False)), len(pairs))
 
 
 def rows(*changes):

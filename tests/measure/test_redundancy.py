@@ -302,7 +302,7 @@ class Toy(Downsampler):
 
 @pytest.mark.parametrize(
     ("toy", "message"),
-    [(Toy(extra=1), r"9 patch tokens came out, count\(\) says 8"), (Toy(factor=math.nan), "not finite")],
+    [(Toy(extra=1), r"returned 9 patch tokens, count\(\) says 8"), (Toy(factor=math.nan), "not finite")],
 )
 def test_method_that_breaks_its_contract_raises(tiny_vit: MakeVit, toy: Toy, message: str) -> None:
     with pytest.raises(DownsamplerError, match=message):

@@ -117,11 +117,11 @@ def test_the_default_depths_go_without_saying() -> None:
     ("text", "message"),
     [
         ("budget", "fraction: field required"),
-        ("budget(1.2)", "above 0 and below 1"),
-        ("budget(0)", "above 0 and below 1"),
+        ("budget(1.2)", "between 0 and 1"),
+        ("budget(0)", "between 0 and 1"),
         ("budget(much)", "fraction: .*number"),
         ("budget(0.7,3)", "name its arguments"),
-        ("budget(0.7,at=6-3)", "not rising"),
+        ("budget(0.7,at=6-3)", "ascending"),
         ("stages(3)", "name its arguments"),
     ],
 )

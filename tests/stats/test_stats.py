@@ -1,4 +1,4 @@
-"""The statistics of times and of the front against brute force, exact distributions and simulation."""
+"""The statistics of times and the Pareto front against brute force, exact distributions and simulation."""
 
 import math
 
@@ -16,8 +16,8 @@ from tokbench.stats.times import (
     compare_times,
     floor_of,
     median_interval,
+    pareto_front,
     percentile,
-    undominated,
 )
 
 
@@ -30,37 +30,37 @@ def near(interval, lo, hi, tolerance):
 
 @pytest.mark.parametrize("n", [6, 10, 11, 30, 101])
 @pytest.mark.parametrize("level", [0.8, 0.95])
-def test_median_interval_is_the_quantile_tests(n, level):
+def test_median_interval_equals_the_quantile_tests(n, level):
     samples = np.random.default_rng(n).lognormal(size=n)
     limits = stats.quantile_test(samples, p=0.5).confidence_interval(level)
     assert median_interval(samples, level) == Interval(float(np.median(samples)), limits.low, limits.high)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_few_samples_give_their_range(n):
+def test_the_interval_of_few_samples_is_their_range(n):
     assert median_interval(range(n)) == Interval((n - 1) / 2, 0, n - 1)
 
 
 @pytest.mark.parametrize("n", [10, 25])
-def test_median_interval_covers(n):
+def test_median_interval_has_the_stated_coverage(n):
     samples = np.random.default_rng(n).lognormal(size=(600, n))  # of median 1
     intervals = [median_interval(row) for row in samples]
     assert np.mean([i.lo <= 1 <= i.hi for i in intervals]) > 0.935
 
 
-def test_no_samples_have_no_median():
+def test_the_median_needs_a_sample():
     with pytest.raises(ValueError, match="median"):
         median_interval([])
 
 
 @pytest.mark.parametrize(("q", "enough"), [(0.9, 64), (0.1, 64), (0.99, 662)])
-def test_percentiles_wait_for_enough_samples(q, enough):
+def test_percentiles_need_enough_samples(q, enough):
     assert percentile(range(enough - 1), q) is None
     assert percentile(range(enough), q) == pytest.approx((enough - 1) * q)
 
 
 @pytest.mark.parametrize("q", [0, 1, 90])
-def test_a_quantile_is_a_fraction(q):
+def test_a_quantile_must_be_a_fraction(q):
     with pytest.raises(ValueError, match="between 0 and 1"):
         percentile(range(1000), q)
 
@@ -86,14 +86,14 @@ def noisy(speedup, noise, n=30, seed=0):
         (1 / 1.5, 0.02, Verdict.SLOWER),
         (1.0, 0.001, Verdict.SAME),
         (1.0, 0.2, Verdict.AMBIGUOUS),
-        (1.005, 0.002, Verdict.AMBIGUOUS),  # sure to be faster, not sure to be so by half a percent
+        (1.005, 0.002, Verdict.AMBIGUOUS),  # certainly faster, but not certainly by half a percent
     ],
 )
 def test_verdicts(speedup, noise, verdict):
     assert compare_times(*noisy(speedup, noise)).verdict is verdict
 
 
-def test_ten_rounds_suffice_and_nine_do_not():
+def test_a_comparison_needs_ten_rounds():
     base, other = noisy(2, 0.01, n=10)
     assert compare_times(base, other).verdict is Verdict.FASTER
     with pytest.raises(ValueError, match="at least 10"):
@@ -107,7 +107,7 @@ def test_the_noise_floor_widens_the_margin():
 
 
 @given(timings)
-def test_swapping_turns_the_verdict_round(times):
+def test_swapping_the_programs_reverses_the_verdict(times):
     base, other = np.array(times).T
     there, back = compare_times(base, other), compare_times(other, base)
     mirror = {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}
@@ -134,7 +134,7 @@ def test_a_program_is_the_same_as_itself(times):
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
-def test_times_must_be_times(bad):
+def test_times_must_be_positive_and_finite(bad):
     with pytest.raises(ValueError, match="positive"):
         compare_times([1.0] * 10, [1.0] * 9 + [bad])
 
@@ -144,17 +144,17 @@ def test_few_false_alarms():
     assert sum(v in (Verdict.FASTER, Verdict.SLOWER) for v in verdicts) <= 1
 
 
-def test_floor_is_the_farthest_estimate():
+def test_the_floor_is_the_largest_certain_difference():
     def aa(lo, hi):
         return Comparison(Interval(math.sqrt(lo * hi), lo, hi), 0.5, Verdict.AMBIGUOUS)
 
     assert floor_of([]) == 0
-    assert floor_of([aa(0.8, 1.2), aa(0.99, 1.3)]) == 0  # noise, and no more
+    assert floor_of([aa(0.8, 1.2), aa(0.99, 1.3)]) == 0  # only noise
     assert floor_of([aa(0.8, 1.2), aa(1.01, 1.3), aa(1.02, 1.03)]) == pytest.approx(0.02)
     assert floor_of([aa(0.8, 0.9), aa(1.02, 1.03)]) == pytest.approx(1 / 0.9 - 1)
 
 
-def test_a_difference_that_the_blocks_show_is_no_finding():
+def test_a_difference_within_the_noise_floor_is_not_significant():
     blocks = [compare_times(*noisy(speedup, 0.001, seed=seed)) for seed, speedup in enumerate((1.02, 0.99, 1.0))]
     floor = floor_of(blocks)
     assert floor == pytest.approx(0.02, abs=0.002)
@@ -162,7 +162,7 @@ def test_a_difference_that_the_blocks_show_is_no_finding():
     assert compare_times(*noisy(1.015, 0.001, seed=9), floor=floor).verdict is Verdict.SAME
 
 
-def test_blocks_that_only_scatter_hide_nothing():
+def test_noisy_blocks_do_not_hide_a_difference():
     blocks = [compare_times(*noisy(1, 0.1, seed=seed)) for seed in range(5)]
     assert floor_of(blocks) < 0.02
     assert compare_times(*noisy(0.9, 0.05, n=200, seed=9), floor=floor_of(blocks)).verdict is Verdict.SLOWER
@@ -182,7 +182,7 @@ def session(speedup, noise, n=30, seed=0):
         (1.6, 1.5, 0.02, Verdict.SLOWER),
         (1.5, 1.5, 0.002, Verdict.SAME),
         (1.5, 1.5, 0.2, Verdict.AMBIGUOUS),
-        (1.5, 1.508, 0.002, Verdict.AMBIGUOUS),  # sure to be faster, not sure to be so by half a percent
+        (1.5, 1.508, 0.002, Verdict.AMBIGUOUS),  # certainly faster, but not certainly by half a percent
     ],
 )
 def test_verdicts_of_sessions(old, new, noise, verdict):
@@ -215,17 +215,17 @@ def test_the_interval_inverts_the_rank_sum_test(n, m):
     rng = np.random.default_rng(n + m)
     old, new = rng.normal(0, 0.1, n), rng.normal(0.3, 0.1, m)
     below = np.cumsum(whitney(n, m)) / math.comb(n + m, n)
-    rank = next(k for k, p in enumerate(below) if p > 0.025)  # the first rank whose tail is too heavy to leave out
+    rank = next(k for k, p in enumerate(below) if p > 0.025)  # the first rank with a tail above 2.5 %
     shifts = np.sort(np.subtract.outer(new, old).ravel())
     found = compare_speedups(old, new).speedup
     assert math.log(found.estimate) == pytest.approx(np.median(shifts))
-    # The ends are the exact ones, or those one rank further out.
+    # The limits are exact or one rank further out.
     assert shifts[rank - 2] - 1e-9 <= math.log(found.lo) <= shifts[rank - 1] + 1e-9
     assert shifts[-rank] - 1e-9 <= math.log(found.hi) <= shifts[1 - rank] + 1e-9
 
 
 @given(st.lists(st.floats(-2, 2), min_size=10, max_size=30), st.lists(st.floats(-2, 2), min_size=10, max_size=30))
-def test_swapping_the_sessions_turns_the_verdict_round(old, new):
+def test_swapping_the_sessions_reverses_the_verdict(old, new):
     there, back = compare_speedups(old, new), compare_speedups(new, old)
     mirror = {Verdict.FASTER: Verdict.SLOWER, Verdict.SLOWER: Verdict.FASTER}
     assert back.verdict is mirror.get(there.verdict, there.verdict)
@@ -262,24 +262,24 @@ costs = st.one_of(st.integers(0, 4).map(float), st.just(math.nan), st.just(math.
 
 
 @given(st.lists(costs, max_size=12), st.integers(0, 2**32 - 1))
-def test_undominated_against_brute_force(cost, seed):
+def test_pareto_front_against_brute_force(cost, seed):
     points = range(len(cost))
     better = np.random.default_rng(seed).random((len(cost), len(cost))) < 0.3
     expected = [
         not math.isnan(cost[b]) and not any(cost[a] <= cost[b] and better[a, b] for a in points) for b in points
     ]
-    kept = undominated(cost, better)
+    kept = pareto_front(cost, better)
     assert kept.dtype == bool
     assert kept.tolist() == expected
 
 
-def test_one_that_costs_no_more_and_is_better_wins():
+def test_a_point_that_costs_no_more_and_is_better_dominates():
     better = [[False, True], [False, False]]
-    assert undominated([1, 1], better).tolist() == [True, False]
-    assert undominated([1, 2], better).tolist() == [True, False]
-    assert undominated([2, 1], better).tolist() == [True, True]
+    assert pareto_front([1, 1], better).tolist() == [True, False]
+    assert pareto_front([1, 2], better).tolist() == [True, False]
+    assert pareto_front([2, 1], better).tolist() == [True, True]
 
 
-def test_each_pair_of_points_is_compared():
+def test_pareto_front_needs_all_pairs():
     with pytest.raises(ValueError, match="n x n"):
-        undominated([1, 2], [[False]])
+        pareto_front([1, 2], [[False]])

@@ -1,4 +1,4 @@
-"""The downsampled ViT against timm, bit for bit, and against a plain forward pass of its own, image by image."""
+"""The downsampled ViT against timm, bit for bit, and against a simple reference forward pass, image by image."""
 
 import dataclasses
 import math
@@ -37,7 +37,7 @@ def close(actual: Tensor, expected: Tensor) -> bool:
 
 
 class Toy(Downsampler):
-    """Selects or merges, by a rule that a loop can follow, and remembers what it was told."""
+    """Selects or merges by a simple rule, and records its arguments."""
 
     def __init__(self, kind: str = "select", proportional: bool = False, needs: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Toy(Downsampler):
         self.contexts.append(context)
         self.given.append(tokens)
         self.keeps.append(keep)
-        if self.kind == "merge":  # neighbours, into groups as even as can be
+        if self.kind == "merge":  # neighbours, into groups of equal size, as far as possible
             group = torch.arange(tokens.n_patches) * keep // tokens.n_patches
             return tokens.merge(group.expand(tokens.size.shape), keep)
         if self.kind == "noise":
@@ -66,7 +66,7 @@ class Toy(Downsampler):
 def reduce_plainly(
     kind: str, x: list[Tensor], size: list[float], keep: int, prefix: int
 ) -> tuple[list[Tensor], list[float]]:
-    """What `Toy` does, for one image's list of vectors."""
+    """The reduction of `Toy`, for one image's list of vectors."""
     patches = x[prefix:]
     if kind == "select":
         best = sorted(range(len(patches)), key=lambda i: -float(patches[i][0]))[:keep]
@@ -79,12 +79,12 @@ def reduce_plainly(
     return x[:prefix] + merged, sizes
 
 
-# The plain forward pass
+# The reference forward pass
 
 
 @dataclasses.dataclass
 class Inside:
-    """One image's attention in one block: per head."""
+    """One image's attention in one block, per head."""
 
     keys: Tensor  # (H, n, Dh)
     values: Tensor  # (H, n, Dh)
@@ -116,7 +116,7 @@ def attend_plainly(attention: nn.Module, x: Tensor, bias: Tensor) -> tuple[Tenso
 def run_plainly(
     vit: VisionTransformer, image: Tensor, site: str, keeps: dict[int, int], kind: str, proportional: bool
 ) -> tuple[Tensor, list[Inside], list[int]]:
-    """Logits of one image, each block's attention, and the patch tokens that leave each block."""
+    """Logits of one image, each block's attention, and the patch tokens after each block."""
     prefix = vit.num_prefix_tokens
     rows = list(vit.norm_pre(vit._pos_embed(vit.patch_embed(image[None])))[0])
     size = [1.0] * (len(rows) - prefix)
@@ -149,7 +149,7 @@ def run_plainly(
     return vit.head(vit.fc_norm(pooled)), inside, leaving
 
 
-# With no downsampler: timm's own numbers, bit for bit
+# Without a downsampler: bit-identical to timm
 
 
 REAL: list[tuple[str, dict[str, Any]]] = [
@@ -166,12 +166,12 @@ REAL: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-# Eager attention is the same code for all, so the tiny models stand for the others.
+# Eager attention is the same code for all models, so the tiny ones are enough.
 BOTH_KERNELS = [(*one, True) for one in REAL] + [(*one, False) for one in REAL if "tiny" in one[0]]
 
 
 @pytest.mark.parametrize(("name", "changes", "fused"), BOTH_KERNELS, ids=lambda value: str(value or ""))
-def test_the_plain_models_logits_are_timms_bit_for_bit(name: str, changes: dict[str, Any], fused: bool, shake):
+def test_the_plain_models_logits_are_bit_identical_to_timm(name: str, changes: dict[str, Any], fused: bool, shake):
     torch.manual_seed(0)
     vit = shake(timm.create_model(name, pretrained=False, **changes))
     for block in vit.blocks:
@@ -183,11 +183,11 @@ def test_the_plain_models_logits_are_timms_bit_for_bit(name: str, changes: dict[
         idle = Toy("merge", proportional=True, needs=FIELDS if vit.cls_token is not None else ("received",))
         assert torch.equal(DownsampledViT(vit, idle, Schedule.stages(1))(x), expected)
     assert idle.contexts == []
-    assert expected.std() > 0.01  # no degenerate model
+    assert expected.std() > 0.01  # the model is not degenerate
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_a_method_is_not_called_where_nothing_is_to_be_removed(tiny_vit: MakeViT, site: str):
+def test_a_method_is_not_called_if_there_is_nothing_to_remove(tiny_vit: MakeViT, site: str):
     vit, method = tiny_vit(), Toy("select")
     model = DownsampledViT(vit, method, Schedule.explicit((16, 99, 9), (1, 2, 3)), site=site)
     with torch.no_grad():
@@ -210,40 +210,40 @@ def test_the_model_is_shared_and_not_changed(tiny_vit: MakeViT):
     assert [type(module) for module in vit.modules()] == classes
 
 
-# Models that are refused
+# Unsupported models
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
-        ("vit_base_patch16_rpn_224", {}, "block 0 is a ResPostBlock"),
-        ("vit_base_patch16_xp_224", {}, "block 0 is a ParallelScalingBlock"),
-        ("eva02_tiny_patch14_224", {}, "no timm VisionTransformer"),
-        ("resnet18", {}, "no timm VisionTransformer"),
-        ("vit_base_patch16_siglip_224", {}, "neither by class token nor by average"),
-        ("vit_tiny_patch16_224", {"global_pool": "max"}, "neither by class token nor by average"),
-        ("vit_tiny_patch16_224", {"patch_drop_rate": 0.3}, "drops patches at random"),
+        ("vit_base_patch16_rpn_224", {}, "block 0 is ResPostBlock"),
+        ("vit_base_patch16_xp_224", {}, "block 0 is ParallelScalingBlock"),
+        ("eva02_tiny_patch14_224", {}, "not a timm VisionTransformer"),
+        ("resnet18", {}, "not a timm VisionTransformer"),
+        ("vit_base_patch16_siglip_224", {}, "neither class token nor average"),
+        ("vit_tiny_patch16_224", {"global_pool": "max"}, "neither class token nor average"),
+        ("vit_tiny_patch16_224", {"patch_drop_rate": 0.3}, "drops random patches"),
         ("vit_tiny_r_s16_p8_224", {}, "HybridEmbed"),
     ],
 )
-def test_other_models_are_refused_with_the_reason(name: str, changes: dict[str, Any], reason: str):
+def test_unsupported_models_are_rejected_with_the_reason(name: str, changes: dict[str, Any], reason: str):
     with torch.device("meta"):  # the structure alone decides
         model = timm.create_model(name, pretrained=False, **changes)
-    for refused in (check_supported, DownsampledViT):
+    for reject in (check_supported, DownsampledViT):
         with pytest.raises(UnsupportedModelError) as caught:
-            refused(model)
+            reject(model)
         assert reason in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_gated_attention_is_refused(tiny_vit: MakeViT):
+def test_gated_attention_is_rejected(tiny_vit: MakeViT):
     vit = tiny_vit()
     vit.blocks[2].attn.gate = nn.Linear(32, 32)
     with pytest.raises(UnsupportedModelError, match="attention of block 2"):
         DownsampledViT(vit)
 
 
-# Combinations that are refused
+# Invalid combinations
 
 
 def refusal(*arguments, **named) -> str:
@@ -253,7 +253,7 @@ def refusal(*arguments, **named) -> str:
     return str(caught.value)
 
 
-def test_what_does_not_fit_together_is_refused_in_one_line(tiny_vit: MakeViT):
+def test_invalid_combinations_are_rejected_in_one_line(tiny_vit: MakeViT):
     vit = tiny_vit()
     stages = Schedule.stages(0.5, (0, 2))
     assert "depth 0" in refusal(vit, Toy(needs=("keys",)), stages, site="before_block")
@@ -264,16 +264,16 @@ def test_what_does_not_fit_together_is_refused_in_one_line(tiny_vit: MakeViT):
     assert "after_block" in refusal(vit, only, stages, site="after_attention")
     without = tiny_vit(class_token=False, global_pool="avg")
     assert "class token" in refusal(without, Toy(needs=("cls_attention",)), stages)
-    DownsampledViT(vit, Toy(), stages, site="before_block")  # nothing is read, so depth 0 may be
+    DownsampledViT(vit, Toy(), stages, site="before_block")  # depth 0 is allowed, since nothing is read
 
 
 @pytest.mark.parametrize("given", [{"downsampler": Toy()}, {"schedule": Schedule.stages(0.5)}])
-def test_method_and_schedule_come_together(tiny_vit: MakeViT, given: dict[str, Any]):
+def test_method_and_schedule_must_be_given_together(tiny_vit: MakeViT, given: dict[str, Any]):
     with pytest.raises(ValueError, match="together"):
         DownsampledViT(tiny_vit(), **given)
 
 
-def test_a_need_that_no_context_has_is_the_methods_bug(tiny_vit: MakeViT):
+def test_an_unknown_field_in_needs_is_an_error_of_the_method(tiny_vit: MakeViT):
     with pytest.raises(DownsamplerError, match=r"'queries'.*keys, values"):
         DownsampledViT(tiny_vit(), Toy(needs=("queries",)), Schedule.stages(0.5, (1,)))
 
@@ -284,9 +284,7 @@ def test_a_need_that_no_context_has_is_the_methods_bug(tiny_vit: MakeViT):
 @pytest.mark.parametrize("proportional", [False, True])
 @pytest.mark.parametrize("kind", ["select", "merge"])
 @pytest.mark.parametrize("site", SITES)
-def test_the_reduced_logits_are_those_of_a_plain_forward_pass(
-    tiny_vit: MakeViT, site: str, kind: str, proportional: bool
-):
+def test_the_reduced_logits_equal_the_reference(tiny_vit: MakeViT, site: str, kind: str, proportional: bool):
     vit, keeps = tiny_vit(), {0: 11, 1: 7, 3: 3}
     model = DownsampledViT(
         vit, Toy(kind, proportional), Schedule.explicit(tuple(keeps.values()), tuple(keeps)), site=site
@@ -318,7 +316,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("kind", ["select", "merge"])
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_it_is_so_for_every_kind_of_model(tiny_vit: MakeViT, changes: dict[str, Any], kind: str):
+def test_the_reduced_logits_equal_the_reference_for_other_models(tiny_vit: MakeViT, changes: dict[str, Any], kind: str):
     vit, keeps = tiny_vit(**changes), {1: 7, 2: 3}
     for fused in (True, False):
         for block in vit.blocks:
@@ -329,7 +327,7 @@ def test_it_is_so_for_every_kind_of_model(tiny_vit: MakeViT, changes: dict[str, 
             assert close(model(images()), torch.stack(expected))
 
 
-def test_the_mlp_sees_only_the_tokens_that_are_left(tiny_vit: MakeViT):
+def test_the_mlp_receives_only_the_remaining_tokens(tiny_vit: MakeViT):
     vit = tiny_vit(reg_tokens=2)
     for site, attention, mlp in (
         ("before_block", [16, 8, 4, 4], [16, 8, 4, 4]),
@@ -353,7 +351,7 @@ def test_the_mlp_sees_only_the_tokens_that_are_left(tiny_vit: MakeViT):
         assert leaving == [(0, 16), (1, 8), (2, 4), (3, 4)]
 
 
-def test_the_method_is_told_the_model_and_the_plan(tiny_vit: MakeViT):
+def test_setup_receives_the_model_and_the_plan(tiny_vit: MakeViT):
     method = Toy()
     DownsampledViT(tiny_vit(), method, Schedule.stages(0.5, (1, 2)))
     assert method.geometries == [Geometry(dim=32, heads=2, depths=(1, 2), grid=(4, 4), counts=(8, 4))]
@@ -366,7 +364,7 @@ def test_a_rectangular_image_keeps_its_grid(tiny_vit: MakeViT):
     assert method.given[0].grid == method.given[0].layout == (2, 4)
 
 
-def test_observed_tokens_tell_where_each_patch_is(tiny_vit: MakeViT):
+def test_observed_tokens_record_where_each_patch_is(tiny_vit: MakeViT):
     seen: list[Tokens] = []
     with torch.no_grad():
         DownsampledViT(tiny_vit(), Toy("merge"), Schedule.stages(0.5, (1, 2)))(
@@ -387,7 +385,7 @@ def test_observed_tokens_tell_where_each_patch_is(tiny_vit: MakeViT):
     "needs", [(field,) for field in FIELDS] + [FIELDS, ("cls_attention", "received")], ids="+".join
 )
 @pytest.mark.parametrize("site", SITES)
-def test_the_context_is_the_attention_as_it_ran(tiny_vit: MakeViT, site: str, needs: tuple[str, ...], fused: bool):
+def test_the_context_holds_the_attention_that_ran(tiny_vit: MakeViT, site: str, needs: tuple[str, ...], fused: bool):
     vit, keeps = tiny_vit(reg_tokens=1), {1: 9, 2: 5, 3: 2}
     for block in vit.blocks:
         block.attn.fused_attn = fused
@@ -418,14 +416,15 @@ def test_the_context_is_the_attention_as_it_ran(tiny_vit: MakeViT, site: str, ne
                 assert close(getattr(context, field)[b], expected[field]), field
         for field in set(FIELDS) - set(needs):
             with pytest.raises(
-                UndeclaredFieldError, match=f"context.{field} was not declared.*needs = frozenset.*{field}"
+                UndeclaredFieldError,
+                match=f"context.{field} is not available.*frozenset.*{field}.*pass {field}=",
             ):
                 getattr(context, field)
         assert context.noise.shape == (3, n)
 
 
 class Calls(TorchFunctionMode):
-    """Writes down the masks that fused attention is called with."""
+    """Records the masks in the calls of fused attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -446,12 +445,12 @@ def fused_calls(model: nn.Module) -> list[tuple[int, ...] | None]:
 
 def test_no_bias_is_added_while_all_sizes_are_one(tiny_vit: MakeViT):
     vit, at = tiny_vit(), Schedule.stages(0.5, (1, 2))
-    assert fused_calls(vit) == [None] * 4  # timm's own is what this counts
+    assert fused_calls(vit) == [None] * 4  # the calls that timm makes
     assert fused_calls(DownsampledViT(vit, Toy("merge"), at)) == [None] * 4
     assert fused_calls(DownsampledViT(vit, Toy("merge", True), at)) == [None, None, (3, 1, 1, 9), (3, 1, 1, 5)]
 
 
-def test_fused_attention_stays_on_unless_the_matrix_itself_is_needed(tiny_vit: MakeViT):
+def test_fused_attention_is_used_unless_the_matrix_is_needed(tiny_vit: MakeViT):
     vit, at = tiny_vit(), Schedule.stages(0.5, (1, 2))
     for field in ("keys", "values", "cls_attention", "received"):
         model = DownsampledViT(vit, Toy(needs=(field,)), at)
@@ -465,13 +464,13 @@ def test_fused_attention_stays_on_unless_the_matrix_itself_is_needed(tiny_vit: M
     assert model.attention_kernel == "eager"
 
 
-def test_where_every_block_leaves_fusion_the_kernel_is_eager(tiny_vit: MakeViT):
+def test_the_kernel_is_eager_if_every_block_needs_the_matrix(tiny_vit: MakeViT):
     model = DownsampledViT(tiny_vit(), Toy(needs=("attention",)), Schedule.every_block(r=2))
     assert fused_calls(model) == []
     assert model.attention_kernel == "eager"
 
 
-def test_where_the_method_never_acts_the_kernel_stays_fused(tiny_vit: MakeViT):
+def test_the_kernel_is_fused_if_the_method_never_acts(tiny_vit: MakeViT):
     model = DownsampledViT(tiny_vit(), Toy(needs=("attention",)), Schedule.stages(1, (1,)))
     assert fused_calls(model) == [None] * 4
     assert model.attention_kernel == "fused"
@@ -486,10 +485,10 @@ def test_the_context_is_computed_only_where_the_method_acts(tiny_vit: MakeViT, s
     assert computed == [17, 10]
 
 
-# Randomness belongs to the image
+# Randomness depends on the image
 
 
-def test_the_same_image_is_reduced_alike_in_any_batch(tiny_vit: MakeViT):
+def test_an_image_is_reduced_the_same_way_in_any_batch(tiny_vit: MakeViT):
     vit = tiny_vit()
     model = DownsampledViT(vit, Toy("noise"), Schedule.stages(0.5, (1, 2)), seed=3)
     ids = torch.tensor([40, 7, 12345678901, 3])
@@ -512,7 +511,7 @@ def test_the_same_image_is_reduced_alike_in_any_batch(tiny_vit: MakeViT):
     assert not torch.equal(owners(x, ids, other_seed), together)
 
 
-# Counts that differ from image to image
+# Counts that differ between images
 
 
 class Adaptive(Toy):
@@ -541,9 +540,9 @@ class Adaptive(Toy):
         stays = ((score > threshold) & valid) | (rank == 0)
         if self.bound:
             stays &= rank < keep
-        if self.kind == "mask":  # everything is left to the host
+        if self.kind == "mask":  # the model does all of the trimming
             return dataclasses.replace(tokens, valid=stays)
-        if self.kind == "merge":  # the rest joins the best token
+        if self.kind == "merge":  # the others are merged into the best token
             place = stays.cumsum(dim=1) - 1
             best = place.gather(1, order[:, :1])
             return dataclasses.replace(
@@ -555,7 +554,7 @@ class Adaptive(Toy):
 
 
 def together_and_alone(model: DownsampledViT, x: Tensor) -> tuple[list[Tokens], list[list[Tokens]]]:
-    """The tokens that leave each block in one batch and image by image, where the logits are held to be the same."""
+    """The tokens after each block, in one batch and image by image; asserts that the logits agree."""
     together: list[Tokens] = []
     alone: list[list[Tokens]] = [[] for _ in x]
     with torch.no_grad():
@@ -570,7 +569,7 @@ def together_and_alone(model: DownsampledViT, x: Tensor) -> tuple[list[Tokens], 
 @pytest.mark.parametrize("kind", ["select", "merge"])
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("proportional", [False, True])
-def test_an_image_is_classified_alike_alone_and_in_a_batch(
+def test_an_image_has_the_same_logits_alone_and_in_a_batch(
     tiny_vit: MakeViT, kind: str, site: str, proportional: bool, pool: str
 ):
     model = DownsampledViT(
@@ -589,16 +588,16 @@ def test_an_image_is_classified_alike_alone_and_in_a_batch(
         assert all(one[depth].valid is None for one in alone)
 
 
-def test_patches_of_padding_are_owned_by_nobody(tiny_vit: MakeViT):
+def test_padding_owns_no_patches(tiny_vit: MakeViT):
     model = DownsampledViT(tiny_vit(), Adaptive("select"), Schedule.explicit((2, 1), (1, 2)))
     together, alone = together_and_alone(model, images(4))
     for depth, tokens in enumerate(together):
         for b in range(4):
             assert tokens.owner[b].tolist() == alone[b][depth].owner[0].tolist()
-            assert tokens.size[b].sum() == alone[b][depth].size.sum()  # and padding stands for nothing
+            assert tokens.size[b].sum() == alone[b][depth].size.sum()  # padding has size 0
 
 
-def test_a_method_may_leave_all_of_the_trimming_to_the_host(tiny_vit: MakeViT):
+def test_a_method_may_leave_all_trimming_to_the_model(tiny_vit: MakeViT):
     model = DownsampledViT(tiny_vit(), Adaptive("mask"), Schedule.explicit((2, 1), (1, 2)))
     together, alone = together_and_alone(model, images(4))
     assert [tokens.n_patches for tokens in together] == [max(one[d].n_patches for one in alone) for d in range(4)]
@@ -606,7 +605,7 @@ def test_a_method_may_leave_all_of_the_trimming_to_the_host(tiny_vit: MakeViT):
 
 
 def test_padding_sends_no_attention(tiny_vit: MakeViT):
-    # At the second reduction the batch holds padding, whose queries must not count in what a token receives.
+    # At the second reduction the batch has padding, whose queries must not count in `received`.
     method = Adaptive("select", needs=("received",))
     model = DownsampledViT(tiny_vit(), method, Schedule.explicit((2, 1), (1, 3)))
     x = images(4)
@@ -619,20 +618,20 @@ def test_padding_sends_no_attention(tiny_vit: MakeViT):
             assert close(together[b, tokens.valid[b]], method.contexts[-1].received[0])
 
 
-def test_a_bound_that_is_a_fraction_is_one_of_the_image_not_of_the_batch(tiny_vit: MakeViT):
+def test_a_fraction_bounds_the_images_count_not_the_batchs(tiny_vit: MakeViT):
     model = DownsampledViT(tiny_vit(), Adaptive("select", -0.5, bound=True), Schedule.stages(0.75, (1, 2)))
     _, alone = together_and_alone(model, images(6))
     assert len({one[1].n_patches for one in alone}) > 1
 
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
-def test_an_image_may_keep_all_while_another_does_not(tiny_vit: MakeViT, pool: str):
+def test_one_image_may_keep_all_tokens_while_another_does_not(tiny_vit: MakeViT, pool: str):
     vit = tiny_vit(global_pool=pool)
     x = images(4)
     with torch.no_grad():
         tokens = DownsampledViT(vit).embed(x)
     lowest = tokens.patches[..., 0].min(dim=1).values
-    # At the embedding one image lies above the threshold as a whole, the others do not.
+    # All embedded tokens of one image are above the threshold; those of the others are not.
     threshold = float(lowest.sort().values[-2:].mean())
     model = DownsampledViT(vit, Adaptive("select", threshold), Schedule.explicit((1,), (0,)), site="before_block")
     together, alone = together_and_alone(model, x)
@@ -640,11 +639,11 @@ def test_an_image_may_keep_all_while_another_does_not(tiny_vit: MakeViT, pool: s
     assert sorted(one[0].n_patches == N0 for one in alone) == [False, False, False, True]
 
 
-# Methods that break the contract
+# Methods that violate the interface
 
 
 class Wrong(Downsampler):
-    """Returns whatever it is told to."""
+    """Returns the given result."""
 
     def __init__(self, result: Callable[[Tokens, int], Any]) -> None:
         super().__init__()
@@ -688,14 +687,14 @@ WRONGS: dict[str, Callable[[Tokens, int], Any]] = {
 
 
 @pytest.mark.parametrize("wrong", list(WRONGS))
-def test_a_broken_contract_is_told_with_method_and_depth(tiny_vit: MakeViT, wrong: str):
+def test_a_violation_names_method_and_depth(tiny_vit: MakeViT, wrong: str):
     model = DownsampledViT(tiny_vit(), Wrong(WRONGS[wrong]), Schedule.stages(0.5, (2,)))
     with torch.no_grad(), pytest.raises(DownsamplerError) as caught:
         model(images())
     assert re.search(r"wrongdoer at depth 2: \S", str(caught.value))
 
 
-def test_an_undeclared_field_is_an_error_that_tells_how_to_declare_it(tiny_vit: MakeViT):
+def test_an_undeclared_field_is_an_error_with_the_fix(tiny_vit: MakeViT):
     class Curious(Toy):
         def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
             return tokens.select(context.received.topk(keep).indices)
@@ -713,7 +712,7 @@ def test_an_undeclared_field_is_an_error_that_tells_how_to_declare_it(tiny_vit: 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["select", "merge"])
-def test_half_precision_runs_and_stays_near(tiny_vit: MakeViT, dtype: torch.dtype, kind: str):
+def test_half_precision_is_close_to_float32(tiny_vit: MakeViT, dtype: torch.dtype, kind: str):
     x = images()
     schedule = Schedule.stages(0.5, (1, 2))
     with torch.no_grad():
@@ -737,7 +736,7 @@ def test_gradients_reach_the_pixels_and_every_parameter(tiny_vit: MakeViT):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in vit.parameters())
 
 
-def test_training_and_evaluation_follow_the_model(tiny_vit: MakeViT):
+def test_training_and_evaluation_mode_follow_the_model(tiny_vit: MakeViT):
     vit = tiny_vit().train()
     method = Toy()
     assert DownsampledViT(vit, method, Schedule.stages(0.5, (1,))).training

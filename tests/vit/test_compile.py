@@ -29,7 +29,7 @@ def choices() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("name", "params"), list(choices()))
-def test_a_method_compiles_without_a_break(name: str, params: dict[str, Any], tiny_vit: Callable[..., Any]):
+def test_a_method_compiles_without_a_graph_break(name: str, params: dict[str, Any], tiny_vit: Callable[..., Any]):
     torch.manual_seed(0)
     model = DownsampledViT(tiny_vit(depth=1), create(name, **params), Schedule.stages(0.7, at=(0,))).eval()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

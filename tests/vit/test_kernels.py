@@ -62,7 +62,7 @@ CASES: tuple[Case, ...] = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=called)
-def test_the_operator_sums_what_each_query_gives(case: Case):
+def test_the_operator_equals_a_loop_over_queries(case: Case):
     q, k, bias, valid = inputs(*case)
     scale, prefix = q.shape[3] ** -0.5, case[2]
     result = received(q, k, bias, valid, scale, prefix)
@@ -71,7 +71,7 @@ def test_the_operator_sums_what_each_query_gives(case: Case):
     assert torch.allclose(result.double(), expected, rtol=1e-5 if q.dtype == torch.float32 else 1e-2)
 
 
-def test_a_gradient_flows_where_one_is_wanted():
+def test_gradients_flow_if_they_are_needed():
     q, k, bias, valid = inputs(9, 4, 1, torch.float32, True, True)
     q.requires_grad_()
     probe = AttentionProbe(frozenset({"received"}))
@@ -84,7 +84,7 @@ def test_a_gradient_flows_where_one_is_wanted():
     assert q.grad.abs().sum() > 0
 
 
-def test_the_operator_is_one_to_a_compiler_and_a_counter():
+def test_compiler_and_counter_see_one_operator():
     q, k, bias, valid = inputs(9, 4, 1, torch.float16, True, True)
     arguments = (q, k, bias, valid, 0.5, 1)
     torch.library.opcheck(received, arguments, test_utils=("test_schema", "test_faketensor"))
@@ -93,7 +93,7 @@ def test_the_operator_is_one_to_a_compiler_and_a_counter():
 
 
 def interpreted() -> None:
-    """Print how far the kernel, run by Triton's interpreter, is from the operator, relatively, for each case."""
+    """Print the relative difference between the interpreted kernel and the operator, for each case."""
     from tokbench.vit import kernels
 
     errors = {}
@@ -107,8 +107,8 @@ def interpreted() -> None:
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds only")
-def test_the_kernel_says_what_the_operator_says():
-    # Whether Triton interprets is settled when it is imported, hence the process. Its interpreter has no bfloat16.
+def test_the_kernel_agrees_with_the_operator():
+    # Triton reads its interpreter setting at import, hence the subprocess. The interpreter does not support bfloat16.
     run = subprocess.run(
         [sys.executable, __file__],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},

@@ -1,4 +1,4 @@
-"""Weights come from a file without running its code, or the message says what to do."""
+"""Loading models: weights are read without running code, and errors say what to do."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_a_file_that_does_not_fit_names_the_keys(tmp_path: Path, state: dict[str
     message = str(caught.value)
     assert "missing norm.bias" in message
     assert "unexpected surprise" in message
-    assert "head.weight (3, 192) for (1000, 192)" in message
+    assert "head.weight (3, 192), expected (1000, 192)" in message
 
 
 class Attack:
@@ -84,14 +84,14 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, state: dict[str, Tensor
 
 @pytest.mark.parametrize("content", [b"", b"hello\n", b"\x80\x04garbage"])
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
-def test_a_file_of_something_else_is_the_users_to_mend(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_without_weights_is_a_user_error(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="cannot be read as weights"):
         load_model(NAME, tmp_path / name)
 
 
-def test_a_model_that_cannot_be_taken_apart_is_refused_before_anything_is_downloaded() -> None:
-    with pytest.raises(UserError, match="no timm VisionTransformer"):
+def test_an_unsupported_model_is_rejected_before_any_download() -> None:
+    with pytest.raises(UserError, match="not a timm VisionTransformer"):
         load_model("resnet18")
 
 
@@ -100,7 +100,7 @@ def test_a_misspelt_model_gets_a_suggestion() -> None:
         load_model("deit_tiny_patch16_244")
 
 
-def test_random_weights_are_the_same_each_time_and_need_no_hub() -> None:
+def test_random_weights_are_reproducible_and_need_no_download() -> None:
     torch.manual_seed(7)
     state = torch.get_rng_state()
     one, other = load_model(NAME, "random"), load_model(NAME, "random")

@@ -1,4 +1,4 @@
-"""The noise is splitmix64 of (seed, image, depth, token): uniform, and an image's own."""
+"""The noise is splitmix64 of (seed, image, depth, token), uniform, and independent of the batch."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ def splitmix(state):
     return z ^ (z >> 31)
 
 
-def test_the_mixing_step_is_splitmix64s():
-    # The first outputs for the seed 1234567 that the algorithm's public test vectors give.
+def test_the_mixing_step_is_splitmix64():
+    # From the algorithm's public test vectors: the first outputs for the seed 1234567.
     state, outputs = 1234567, []
     for _ in range(3):
         outputs.append(splitmix(state))
@@ -53,7 +53,7 @@ def test_an_images_noise_does_not_depend_on_the_batch():
     assert torch.equal(uniform(1, ids[order], 4, 30), noise[order])
     for position, image in enumerate(ids):
         assert torch.equal(uniform(1, image[None], 4, 30)[0], noise[position])
-    assert torch.equal(uniform(1, ids, 4, 9), noise[:, :9])  # nor on how many tokens there are behind
+    assert torch.equal(uniform(1, ids, 4, 9), noise[:, :9])  # nor on the number of tokens
 
 
 def test_seed_image_depth_and_token_each_change_it():

@@ -1,7 +1,7 @@
-"""The conformance suite: does a method keep its contract? It ships with tokbench, for methods of anybody's own.
+"""The conformance suite: checks that a method fulfils the contract of `Downsampler`. It is part of the package.
 
-`tokbench verify my_method.py` runs it in a terminal, `pytest --tokbench-method=my_method.py` as one test a check, and
-`failures("my_method.py")` inside a test.
+Run it in a terminal with `tokbench verify my_method.py`, with pytest as one test per check with
+`pytest --tokbench-method=my_method.py`, or inside a test with `failures("my_method.py")`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HOMES = {"CHECKS": "checks", "Result": "result", "failures": "checks", "verify"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first wanted: pytest loads this package's plugin whatever it is run on."""
+    """Import a public name on first use, because every pytest run loads this package's plugin."""
     if name not in _HOMES:
         raise AttributeError(f"module 'tokbench.conformance' has no attribute '{name}'")
     return getattr(importlib.import_module(f"tokbench.conformance.{_HOMES[name]}"), name)

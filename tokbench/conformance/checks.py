@@ -1,4 +1,4 @@
-"""The suite: which checks there are, in which order, and how they are run."""
+"""The list of checks, and functions to run them."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tokbench.conformance import checks_conduct as conduct
-from tokbench.conformance import checks_form as form
+from tokbench.conformance import checks_behaviour as behaviour
+from tokbench.conformance import checks_interface as interface
 from tokbench.conformance import checks_machine as machine
-from tokbench.conformance.checks_form import Check
+from tokbench.conformance.checks_interface import Check
 from tokbench.conformance.result import (
     Outcome,
     ReportError,
     Result,
     SkipError,
     line_in,
+    location,
     one_line,
-    place,
 )
 from tokbench.conformance.subject import Subject, find
 from tokbench.downsampler import UndeclaredFieldError
 
-# Where one of these fails, the others would only say the same.
-GATES: tuple[Check, ...] = (form.imports, form.declares, form.runs)
+# If one of these fails, the other checks are skipped: they would fail for the same reason.
+GATES: tuple[Check, ...] = (interface.imports, interface.declares, interface.runs)
 
 CHECKS: tuple[Check, ...] = (
     *GATES,
-    form.documents,
-    form.shapes,
-    form.counts,
-    form.prefix,
-    form.accounts,
-    form.removes,
-    form.smallest,
-    form.full_range,
-    form.second_stage,
-    form.choices,
-    conduct.mutation,
-    conduct.determinism,
-    conduct.memory,
-    conduct.seeding,
-    conduct.noise,
-    conduct.batch_independence,
-    conduct.undeclared,
-    conduct.state_dict,
-    conduct.adaptive,
+    interface.documents,
+    interface.shapes,
+    interface.counts,
+    interface.prefix,
+    interface.bookkeeping,
+    interface.removes,
+    interface.smallest,
+    interface.full_range,
+    interface.second_stage,
+    interface.choices,
+    behaviour.mutation,
+    behaviour.determinism,
+    behaviour.stateless,
+    behaviour.seeding,
+    behaviour.noise,
+    behaviour.batch_independence,
+    behaviour.undeclared,
+    behaviour.state_dict,
+    behaviour.adaptive,
     machine.dtypes,
     machine.devices,
     machine.gradients,
@@ -55,69 +55,69 @@ CHECKS: tuple[Check, ...] = (
 
 
 def verify(target: str | Path, plugins: Iterable[Path] = ()) -> list[Result]:
-    """Check one method, or all of a file's.
+    """Check one method, or all methods of a file.
 
     Args:
-        target: A method's name, as `tome` or `token_pooling(algorithm=kmeans)`, or a file, whose name ends in `.py`.
-        plugins: Files and folders with further methods that have names.
+        target: A method, such as `tome` or `token_pooling(algorithm=kmeans)`, or a file, whose name ends in `.py`.
+        plugins: Files and folders with further methods.
 
     Returns:
-        One result a method and check.
+        One result per method and check.
 
     Raises:
-        UserError: The name or the file is unknown.
+        UserError: The method is unknown or the file does not exist.
     """
     return [result for subject in find([target], plugins) for result in examine(subject)]
 
 
 def failures(target: str | Path) -> list[str]:
-    """What `verify` finds broken, one line each; empty where the contract is kept. Made for a test's assert."""
+    """The failures found by `verify`, one line each; empty if all checks pass. Meant for an assert in a test."""
     return [f"{result.check}: {result.message}" for result in verify(target) if result.outcome == "failed"]
 
 
 def examine(subject: Subject) -> Iterator[Result]:
-    """Run all checks of one method, up to the first gate that it does not pass."""
+    """Run all checks of one method; stop after a failed check of `GATES`."""
     for check in CHECKS:
-        result = perform(check, subject)
+        result = run_check(check, subject)
         yield result
         if result.outcome == "failed" and check in GATES:
             return
 
 
-def perform(check: Check, subject: Subject) -> Result:
-    """Run one check; whatever the method raises is a failure of it."""
+def run_check(check: Check, subject: Subject) -> Result:
+    """Run one check; any exception that the method raises is a failure."""
     outcome: Outcome = "passed"
     message = ""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the method's; whoever minds will see them in use
+        with warnings.catch_warnings(action="ignore"):  # the method's own warnings
             check(subject)
     except ReportError as report:
         outcome, message = "reported", str(report)
     except SkipError as skip:
         outcome, message = "skipped", str(skip)
     except UndeclaredFieldError:
-        outcome, message = "skipped", "stopped by a field that is not declared: see 'undeclared'"
+        outcome, message = "skipped", "the method reads an undeclared field: see 'undeclared'"
     except Exception as error:
         outcome, message = "failed", _located(subject, error)
     return Result(subject.label, name_of(check), outcome, message)
 
 
 def name_of(check: Check) -> str:
-    """What users call a check."""
+    """The name of a check."""
     return check.__name__
 
 
 def about(check: Check) -> str:
-    """What a check is about, in one line."""
+    """A description of a check, in one line."""
     return (check.__doc__ or "").splitlines()[0]
 
 
 def _located(subject: Subject, error: Exception) -> str:
-    """The failure with its place: the method's line that raised, else its forward."""
+    """The failure with its location: the method's line that raised the exception, else its `forward`."""
     if subject.method is None:
         return one_line(error)
     line = line_in(subject.file, error)
     if line is None:
         forward = getattr(subject.cls.forward, "__code__", None)
         line = forward.co_firstlineno if forward is not None and forward.co_filename == subject.file else 1
-    return f"{place(subject.file, line)}: {one_line(error)}"
+    return f"{location(subject.file, line)}: {one_line(error)}"

@@ -1,6 +1,6 @@
-"""Checks of how a method runs: precisions, devices, gradients, waiting and compiling.
+"""Checks of how a method runs: precision, devices, gradients, host synchronisation and compilation.
 
-The first lines of `tokbench.conformance.checks_form` say what a check is.
+See `tokbench.conformance.checks_interface` for the definition of a check.
 """
 
 from __future__ import annotations
@@ -13,91 +13,91 @@ from dataclasses import replace
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tokbench.conformance.checks_conduct import steady
-from tokbench.conformance.checks_form import USUAL, accounts_hold, sound_usually
-from tokbench.conformance.host import CallWatch, HostSyncError, OperatorWatch
+from tokbench.conformance.cases import Case, context_of, described, images, model_of, reduced
+from tokbench.conformance.checks_behaviour import require_deterministic
+from tokbench.conformance.checks_interface import DEFAULT_CASE, require_consistent, require_default_case
+from tokbench.conformance.host_sync import CallWatch, HostSyncError, OperatorWatch
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
-from tokbench.conformance.scenes import Case, context_of, images, model_of, reduced, told
 from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Context
 
 TOLERANCE = 1e-5
-LARGE = 300.0  # what the residual stream of a trained ViT reaches; its square outgrows float16's 65504
+LARGE = 300.0  # typical of a trained ViT's residual stream; its square exceeds float16's maximum, 65504
 
 
 def dtypes(subject: Subject) -> None:
-    """Half precision comes out as it went in, and finite, also where tokens are as large as in trained models."""
-    sound_usually(subject)
+    """The data type is kept and results are finite in half precision, even for tokens as large as in trained models."""
+    require_default_case(subject)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for scale in (1.0, LARGE):
             case = Case(dtype=dtype, scale=scale)
             before, after = reduced(subject, case)
-            with told(f"{case}, tokens of about {scale:g}"):
+            with described(f"{case}, tokens of about {scale:g}"):
                 require(after.x.dtype == dtype, f"x of {dtype}", after.x.dtype)
                 require(after.size.dtype == before.size.dtype, f"size of {before.size.dtype}", after.size.dtype)
                 require(bool(after.x.isfinite().all()), "finite tokens (compute in float32)", "nan or inf")
-                accounts_hold(before, after)
+                require_consistent(before, after)
 
 
 def devices(subject: Subject) -> None:
-    """Everything that a method makes is made on the tokens' device."""
+    """All tensors are created on the tokens' device."""
     if torch.cuda.is_available():
-        case = replace(USUAL, device="cuda")
+        case = replace(DEFAULT_CASE, device="cuda")
         _, after = reduced(subject, case)
         for name in ("x", "size", "owner"):
             tensor = getattr(after, name)
             require(tensor.is_cuda, f"{name} on cuda", tensor.device)
             require(bool(tensor.isfinite().all()), f"finite {name}", "nan or inf")
         return
-    method = USUAL.method(subject)
+    method = DEFAULT_CASE.method(subject)
     try:
         with FakeTensorMode(allow_non_fake_inputs=False), torch.no_grad():
-            before = replace(USUAL, device="cuda").tokens()
-            method(before, USUAL.keep, context_of(method, before))
+            before = replace(DEFAULT_CASE, device="cuda").tokens()
+            method(before, DEFAULT_CASE.keep, context_of(method, before))
     except Exception as error:
         if "device" in str(error) and "cpu" in str(error):
             raise
-        raise SkipError(f"no CUDA device here, and a simulated one stops at {type(error).__name__}") from None
-    raise SkipError("no CUDA device here; on a simulated one, which has no numbers, everything is in its place")
+        raise SkipError(f"no CUDA device, and a simulated one raises {type(error).__name__}") from None
+    raise SkipError("no CUDA device; on a simulated one, which computes no values, all tensors are on the device")
 
 
 def gradients(subject: Subject) -> None:
-    """Gradients pass from the tokens that come out to those that go in, and to every weight of a trained method."""
-    method, before = USUAL.method(subject), USUAL.tokens()
+    """Gradients flow from the returned tokens to the input tokens, and to every weight of a trained method."""
+    method, before = DEFAULT_CASE.method(subject), DEFAULT_CASE.tokens()
     before = replace(before, x=before.x.requires_grad_())
-    after = method(before, USUAL.keep, context_of(method, before))
-    require(after.patches.requires_grad, "patches that pass gradients on", "detached ones")
+    after = method(before, DEFAULT_CASE.keep, context_of(method, before))
+    require(after.patches.requires_grad, "patches with a gradient", "detached ones")
     (gradient,) = torch.autograd.grad((after.patches * torch.linspace(1, 2, after.x.shape[2])).sum(), before.x)
     require(bool(gradient.isfinite().all()), "finite gradients of the tokens", "nan or inf")
     reached = (gradient[:, before.n_prefix :] != 0).flatten(1).any(dim=1)
-    require(bool(reached.all()), "gradients that reach the patches", "none")
+    require(bool(reached.all()), "nonzero gradients of the input patches", "zero")
     if method.trained:
-        _weights_learn(subject)
+        _require_weight_gradients(subject)
 
 
 def host_sync(subject: Subject) -> None:
-    """The method never makes a GPU wait for the program: no look at values, no shape that depends on them."""
-    method, before = USUAL.method(subject), USUAL.tokens()
+    """The method needs no host synchronisation: it reads no values, and no shape depends on values."""
+    method, before = DEFAULT_CASE.method(subject), DEFAULT_CASE.tokens()
     context = context_of(method, before)
     try:
         with torch.no_grad(), OperatorWatch(), CallWatch():  # type: ignore[no-untyped-call]
-            method(before, USUAL.keep, context)
+            method(before, DEFAULT_CASE.keep, context)
         if torch.cuda.is_available():
-            case = replace(USUAL, device="cuda")
+            case = replace(DEFAULT_CASE, device="cuda")
             method, before = case.method(subject), case.tokens()
             context = context_of(method, before)
-            method(before, case.keep, context)  # libraries may wait when they are first used
-            with torch.no_grad(), _sync_is_error():
+            method(before, case.keep, context)  # libraries may synchronise on first use
+            with torch.no_grad(), _sync_raises():
                 method(before, case.keep, context)
     except HostSyncError as error:
-        waiting = ViolationError(f"expected nothing that a GPU must wait for, came {error}")
-        raise waiting.with_traceback(error.__traceback__) from None
+        violation = ViolationError(f"expected no host synchronisation, got {error}")
+        raise violation.with_traceback(error.__traceback__) from None
 
 
 def compiles(subject: Subject) -> None:
-    """torch.compile takes the method as one graph; told of, not required."""
-    steady(subject)
-    method, before = USUAL.method(subject), USUAL.tokens()
+    """torch.compile accepts the method as one graph; reported, not required."""
+    require_deterministic(subject)
+    method, before = DEFAULT_CASE.method(subject), DEFAULT_CASE.tokens()
     context = context_of(method, before)
     ready = Context(
         depth=context.depth,
@@ -108,35 +108,35 @@ def compiles(subject: Subject) -> None:
     )
     torch._dynamo.reset()
     with torch.no_grad(), _quiet():
-        expected = method(before, USUAL.keep, ready)
+        expected = method(before, DEFAULT_CASE.keep, ready)
         try:
-            came = torch.compile(method.forward, backend="eager", fullgraph=True)(before, USUAL.keep, ready)
-        except Exception as error:  # dynamo raises whatever it likes, and nothing of it is a failure
+            compiled = torch.compile(method.forward, backend="eager", fullgraph=True)(before, DEFAULT_CASE.keep, ready)
+        except Exception as error:  # dynamo raises many types, none of which is a failure
             first = str(error).strip().splitlines()[0]
-            raise ReportError(f"torch.compile(fullgraph=True) does not take it: {first}") from None
-    near = torch.allclose(expected.x, came.x, rtol=TOLERANCE, atol=TOLERANCE)
-    require(near, "the same result when compiled", "another")
+            raise ReportError(f"torch.compile(fullgraph=True) fails: {first}") from None
+    near = torch.allclose(expected.x, compiled.x, rtol=TOLERANCE, atol=TOLERANCE)
+    require(near, "the same result when compiled", "a different one")
 
 
-def _weights_learn(subject: Subject) -> None:
-    """Every weight of a method in training has a finite gradient of a model's logits."""
+def _require_weight_gradients(subject: Subject) -> None:
+    """In training, a model's logits give every weight of the method a finite gradient."""
     model = model_of(subject).train()
     pixels = images(batch=4)
     (model(pixels) * torch.linspace(-1, 1, 5)).sum().backward()
     assert model.downsampler is not None
-    still = []
+    zero = []
     for name, parameter in model.downsampler.named_parameters():
         require(parameter.grad is not None, f"a gradient of the weight '{name}' in training", "none")
         assert parameter.grad is not None
         require(bool(parameter.grad.isfinite().all()), f"a finite gradient of '{name}'", "nan or inf")
         if not bool(parameter.grad.any()):
-            still.append(name)
-    if still:
-        raise ReportError(f"the gradients of {', '.join(still)} are all zero on these images")
+            zero.append(name)
+    if zero:
+        raise ReportError(f"the gradients of {', '.join(zero)} are all zero on these images")
 
 
 @contextmanager
-def _sync_is_error() -> Iterator[None]:
+def _sync_raises() -> Iterator[None]:
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -151,7 +151,7 @@ def _sync_is_error() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Dynamo's own account of what it could not compile stays out of the way."""
+    """Hide dynamo's log messages about code that it cannot compile."""
     logger = logging.getLogger("torch._dynamo")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""`pytest --tokbench-method=my_method.py`: the conformance suite as one test a method and check.
+"""`pytest --tokbench-method=my_method.py`: the conformance suite, with one test per method and check.
 
-The tests stand beside those that pytest finds by itself; in an empty folder they are all there are. Without the option
-this module does nothing, and imports neither torch nor the suite.
+These tests are added to those that pytest collects. Without the option, this module does nothing and imports neither
+torch nor the suite.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tokbench.conformance.checks_form import Check
+    from tokbench.conformance.checks_interface import Check
     from tokbench.conformance.subject import Subject
 
 OPTION = "--tokbench-method"
@@ -26,13 +26,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="check a method of tokbench's, by its file (or its name); may be given several times",
+        help="run tokbench's conformance checks for a method, given by file or name; may be repeated",
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # so that -k and -m choose among these tests too
+@pytest.hookimpl(tryfirst=True)  # so that -k and -m also select among these tests
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add the tests of the methods that were named."""
+    """Add the tests of the given methods."""
     targets = config.getoption(OPTION)
     if not targets:
         return
@@ -54,17 +54,17 @@ class MethodChecks(pytest.File):
 
     Attributes:
         subject: The method.
-        stopped: The gate that it did not pass, after which the other checks would only say the same.
+        stopped: The failed check of `GATES`, after which the other checks are skipped; empty if none failed.
     """
 
     def __init__(self, *, subject: Subject, **named: Any) -> None:
-        """Take what pytest wants of a collector, and the method."""
+        """Store the method; `named` are the arguments of a pytest collector."""
         super().__init__(**named)
         self.subject = subject
         self.stopped = ""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One test a check; only the first where the file does not import."""
+        """One test per check; only the first check if the file cannot be imported."""
         from tokbench.conformance.checks import CHECKS, name_of
 
         for check in CHECKS if self.subject.method else CHECKS[:1]:
@@ -75,19 +75,19 @@ class MethodCheck(pytest.Item):
     """One check of one method."""
 
     def __init__(self, *, check: Check, **named: Any) -> None:
-        """Take what pytest wants of an item, and the check."""
+        """Store the check; `named` are the arguments of a pytest item."""
         super().__init__(**named)
         self.check = check
 
     def runtest(self) -> None:
         """Run the check."""
-        from tokbench.conformance.checks import GATES, perform
+        from tokbench.conformance.checks import GATES, run_check
 
         checks = self.parent
         assert isinstance(checks, MethodChecks)
         if checks.stopped:
             pytest.skip(f"see '{checks.stopped}'")
-        result = perform(self.check, checks.subject)
+        result = run_check(self.check, checks.subject)
         if result.outcome == "failed":
             checks.stopped = result.check if self.check in GATES else ""
             raise BrokenContractError(result.message)
@@ -97,15 +97,15 @@ class MethodCheck(pytest.Item):
             self.add_report_section("call", "tokbench", result.message)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """One line where the contract is broken; pytest's own account of anything else."""
+        """One line for a failed check; pytest's own representation of any other exception."""
         if isinstance(excinfo.value, BrokenContractError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """What stands over a failure."""
+        """The heading of a failure."""
         return self.path, None, self.name
 
 
 class BrokenContractError(Exception):
-    """What the check found."""
+    """A check failed; the message is its result."""

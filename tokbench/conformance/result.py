@@ -1,4 +1,4 @@
-"""What a check says: its outcome, and in one line what was expected, what came, and where."""
+"""The result of a check: its outcome, and a one-line message with expected value, actual value and location."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Result:
     """The outcome of one check of one method.
 
     Attributes:
-        method: The method as it was asked for, or the file where it did not import.
+        method: The method as written by the user, or the file if it could not be imported.
         check: The check's name.
-        outcome: `reported` tells what is no failure but worth knowing; `skipped` that the check says nothing here.
-        message: One line; empty where the check passed and there is nothing to tell.
+        outcome: `reported` is a remark that is not a failure; `skipped` means that the check does not apply here.
+        message: One line; empty if the check passed.
     """
 
     method: str
@@ -28,29 +28,34 @@ class Result:
 
 
 class ViolationError(Exception):
-    """The contract is broken: what was expected and what came."""
+    """The method violates the contract; the message gives the expected and the actual value."""
 
 
 class ReportError(Exception):
-    """No failure, but worth telling."""
+    """A remark that is not a failure."""
 
 
 class SkipError(Exception):
-    """The check says nothing about this method, or not on this machine."""
+    """The check does not apply to this method, or cannot run on this machine."""
 
 
-def require(holds: bool, expected: str, came: object) -> None:
-    """Go on only where something holds.
+def require(holds: bool, expected: str, got: object) -> None:
+    """Raise an error unless a condition holds.
+
+    Args:
+        holds: The condition.
+        expected: The expected value or property, for the message.
+        got: The actual one.
 
     Raises:
-        ViolationError: It does not.
+        ViolationError: The condition does not hold.
     """
     if not holds:
-        raise ViolationError(f"expected {expected}, came {came}")
+        raise ViolationError(f"expected {expected}, got {got}")
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its type unless it is ours, its message's first line, and what it happened with."""
+    """An exception in one line: its type (except ViolationError), the first line of its message, and its first note."""
     first = next(iter(str(error).strip().splitlines()), "")
     text = first if isinstance(error, ViolationError) else f"{type(error).__name__}: {first}".removesuffix(": ")
     notes = getattr(error, "__notes__", [])
@@ -58,14 +63,14 @@ def one_line(error: BaseException) -> str:
 
 
 def line_in(file: str, error: BaseException) -> int | None:
-    """The innermost line of a file that an exception passed through."""
+    """The innermost line of a file in an exception's traceback; None if the file is not in it."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return error.lineno
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return lines[-1] if lines else None
 
 
-def place(file: str, line: int) -> str:
-    """`file:line`, relative to the current folder where the file lies in it."""
+def location(file: str, line: int) -> str:
+    """`file:line`, relative to the current folder if the file is inside it."""
     path = Path(file)
     return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"

@@ -1,4 +1,4 @@
-"""A method to start from: a file that keeps the contract as it is, and its test."""
+"""Templates for a new method: a file that passes all checks, and its test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokbench import registry
-from tokbench.conformance.checks_form import RESERVED
+from tokbench.conformance.checks_interface import RESERVED
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
 from tokbench.files import write_atomically
@@ -30,7 +30,7 @@ class {cls}(Downsampler):
 _ABOUT: dict[Family, str] = {
     "select": "Keep the tokens of the largest norm.",
     "merge": "Merge each token into the most similar of the K largest.",
-    "pool": "Share each token out among K places, and take each place's weighted mean.",
+    "pool": "Assign each token softly to K slots; each slot becomes a weighted mean.",
 }
 
 _IMPORTS: dict[Family, str] = {
@@ -44,17 +44,17 @@ _IMPORTS: dict[Family, str] = {
 _BODY: dict[Family, str] = {
     "select": """\
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
-        norm = tokens.patches.float().norm(dim=2)  # (B, N), in float32: a sum of squares outgrows half precision
+        norm = tokens.patches.float().norm(dim=2)  # (B, N), in float32: a sum of squares overflows half precision
         return tokens.select(norm.topk(keep).indices.sort().values)
 """,
     "merge": """\
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
-        x = tokens.patches.float()  # (B, N, D), in float32: sums of squares outgrow half precision
+        x = tokens.patches.float()  # (B, N, D), in float32: sums of squares overflow half precision
         kept = x.norm(dim=2).topk(keep).indices.sort().values  # (B, K)
         direction = F.normalize(x, dim=2)
         centres = direction.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
         owner = (direction @ centres.mT).argmax(dim=2)  # (B, N), the group of each token
-        # A kept token stays in its own group even where another is equal, so that no group is empty.
+        # A kept token stays in its own group even if another one is equal, so that no group is empty.
         owner = owner.scatter(1, kept, torch.arange(keep, device=x.device).expand_as(kept))
         return tokens.merge(owner, keep)
 """,
@@ -63,7 +63,7 @@ _BODY: dict[Family, str] = {
         """Choose the sharpness.
 
         Args:
-            temperature: Of the softmax; the lower, the more a token goes to one place.
+            temperature: Temperature of the softmax; the lower, the harder the assignment.
         """
         super().__init__()
         self.temperature = temperature
@@ -71,14 +71,14 @@ _BODY: dict[Family, str] = {
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         x = F.normalize(tokens.patches.float(), dim=2)
         seeds = x[:, torch.arange(keep, device=x.device) * tokens.n_patches // keep]  # (B, K, D), evenly spread
-        share = (seeds @ x.mT / self.temperature).softmax(dim=1)  # (B, K, N), of each token, sums to 1 over K
+        share = (seeds @ x.mT / self.temperature).softmax(dim=1)  # (B, K, N), sums to 1 over K
         mass = share * tokens.size[:, None]
         size = mass.sum(dim=2)
         return tokens.mix(mass / size[..., None]).replace(size=size)
 ''',
 }
 
-_TEST = '''"""{name} keeps tokbench's contract, and does what it says."""
+_TEST = '''"""Tests of {name}: tokbench's conformance checks, and an example with a known result."""
 
 from pathlib import Path
 
@@ -89,13 +89,14 @@ from tokbench.conformance import failures
 from {name} import {cls}
 
 
-def test_it_keeps_the_contract() -> None:
+def test_conformance() -> None:
     assert failures(Path(__file__).with_name("{name}.py")) == []
 
 
-def test_it_does_what_it_says() -> None:
+def test_example() -> None:
     x = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [4.0, 0.0], [0.0, 2.0]]])  # a class token and 4 patches
     tokens = Tokens.from_sequence(x, grid=(2, 2))
+    # Pass every field that the method declares in needs, for example values=torch.rand(1, 2, 4, 2), (B, H, N, Dh).
     context = Context(depth=3, depths=(3,), stage=0, noise=torch.rand(1, 4))
     after = {cls}()(tokens, 2, context)
 {expected}
@@ -106,11 +107,11 @@ _EXPECTED: dict[Family, str] = {
     assert after.owner.tolist() == [[-1, 0, 1, -1]]  # patches 1 and 2 are the largest
     assert after.patches.tolist() == [[[0.0, 3.0], [4.0, 0.0]]]""",
     "merge": """\
-    assert after.owner.tolist() == [[1, 0, 1, 0]]  # each with the one that points the same way
+    assert after.owner.tolist() == [[1, 0, 1, 0]]  # each with the one of the same direction
     assert after.patches.tolist() == [[[0.0, 2.5], [2.5, 0.0]]]""",
     "pool": """\
     assert after.patches.shape == (1, 2, 2)
-    assert torch.allclose(after.size.sum(dim=1), torch.tensor([4.0]))  # nothing is lost""",
+    assert torch.allclose(after.size.sum(dim=1), torch.tensor([4.0]))  # no patch is lost""",
 }
 
 
@@ -120,17 +121,17 @@ def write_method(
     """Write `name.py` and `test_name.py`.
 
     Args:
-        name: Of the method and of its file.
-        family: How it gets from N tokens to K.
+        name: The name of the method and of its file.
+        family: How the method reduces tokens: by selecting, merging or soft pooling.
         site: Where in a block it acts.
-        folder: Where to write; it is made where it does not exist.
-        plugins: Where the user's other methods are, whose names are taken.
+        folder: The folder to write to; created if it does not exist.
+        plugins: Files and folders with the user's other methods, whose names are taken.
 
     Returns:
         The two files.
 
     Raises:
-        UserError: The name cannot be used, or a file is there already.
+        UserError: The name is invalid or taken, a file exists already, or the folder is not writable.
     """
     _check_name(name, plugins)
     method, test = folder / f"{name}.py", folder / f"test_{name}.py"
@@ -153,11 +154,11 @@ def write_method(
 
 def _check_name(name: str, plugins: Iterable[Path]) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or not name.strip("_") or name.startswith("_"):
-        raise UserError(f"'{name}' cannot name a method: take a Python identifier such as my_method")
+        raise UserError(f"invalid method name '{name}': use a Python identifier such as my_method")
     known, _ = registry.discover(plugins)
     if name in known:
         raise UserError(f"the method name '{name}' is taken by {registry.source_file(known[name])}: choose another")
     if name in RESERVED:
-        raise UserError(f"the method name '{name}' means something else to tokbench: choose another")
+        raise UserError(f"the method name '{name}' is reserved: choose another")
     if importlib.util.find_spec(name) is not None:
         raise UserError(f"'{name}' is an installed Python module, which the file would hide: choose another")

@@ -1,4 +1,4 @@
-"""What is verified: a method by its name, or the methods of a file."""
+"""The methods to check: a method by its name, or all methods of a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokbench import registry
-from tokbench.conformance.result import line_in, one_line, place
+from tokbench.conformance.result import line_in, location, one_line
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
 from tokbench.notation import parse_call
@@ -16,13 +16,13 @@ from tokbench.notation import parse_call
 
 @dataclass(frozen=True)
 class Subject:
-    """A method under test, or a file that gave none.
+    """A method under test, or a file without a method.
 
     Attributes:
-        label: As users write it: `token_pooling(algorithm=kmeans)`; the file where it did not import.
-        method: The class; None where the file did not import.
+        label: The method as users write it, `token_pooling(algorithm=kmeans)`, or the file if it has no method.
+        method: The class; None if there is no method.
         params: Parameters that differ from their defaults.
-        problem: Why there is no class, with file and line.
+        problem: Why there is no method, with file and line.
     """
 
     label: str
@@ -32,7 +32,7 @@ class Subject:
 
     @property
     def cls(self) -> type[Downsampler]:
-        """The class, for checks that only run where there is one."""
+        """The class; only for subjects that have one."""
         assert self.method is not None
         return self.method
 
@@ -42,19 +42,19 @@ class Subject:
         return registry.source_file(self.cls)
 
     def create(self) -> Downsampler:
-        """A new instance; random initial weights are the caller's care."""
+        """A new instance; to fix random initial weights, seed torch before the call."""
         return registry.create(self.cls.name, **self.params)
 
 
 def find(targets: Iterable[str | Path], plugins: Iterable[Path] = ()) -> list[Subject]:
-    """The methods that were asked for.
+    """Find the given methods.
 
     Args:
-        targets: Names, as `tome` or `token_pooling(algorithm=kmeans)`, and paths of files, which end in `.py`.
-        plugins: Files and folders with further methods that have names.
+        targets: Methods, such as `tome` or `token_pooling(algorithm=kmeans)`, and paths of files, which end in `.py`.
+        plugins: Files and folders with further methods.
 
     Raises:
-        UserError: A name or a file is unknown.
+        UserError: A method is unknown or a file does not exist.
     """
     known, _ = registry.discover(plugins)
     found: list[Subject] = []
@@ -65,37 +65,39 @@ def find(targets: Iterable[str | Path], plugins: Iterable[Path] = ()) -> list[Su
 
 
 def find_all(plugins: Iterable[Path] = ()) -> list[Subject]:
-    """Every method there is, and every plugin that does not import.
+    """Find all methods, and all plugins that cannot be imported.
 
     Args:
-        plugins: As for `find`.
+        plugins: As in `find`.
     """
     known, broken = registry.discover(plugins)
-    lost: list[Subject] = []
+    without_method: list[Subject] = []
     for one in broken:
         path = Path(one.source)
-        lost += _of_file(path) if path.is_file() else [Subject(one.source, problem=one.reason)]
-    return [*(Subject(name, cls) for name, cls in known.items()), *lost]
+        without_method += _of_file(path) if path.is_file() else [Subject(one.source, problem=one.reason)]
+    return [*(Subject(name, cls) for name, cls in known.items()), *without_method]
 
 
 def _of_name(text: str, known: list[str]) -> Subject:
     call = parse_call(text)
     if call.name not in known:
-        raise UserError(f"unknown method '{call.name}' (a file's name ends in .py): {did_you_mean(call.name, known)}")
-    registry.create(call.name, **call.named)  # a wrong parameter is the user's mistake, not the method's
+        raise UserError(f"unknown method '{call.name}' (file names must end in .py): {did_you_mean(call.name, known)}")
+    registry.create(call.name, **call.named)  # raises UserError for invalid parameters
     return Subject(text, registry.method_class(call.name), call.named)
 
 
 def _of_file(path: Path) -> list[Subject]:
     if not path.is_file():
-        raise UserError(f"no file at {path}: give a method's name or its file")
+        raise UserError(f"no file at {path}: give the name of a method or an existing file")
     real = str(path.resolve())
     try:
         registry.load_file(path)
         known, _ = registry.discover()
-    # A plugin is somebody else's code and may fail in any way.
+    # A plugin is third-party code and may raise anything.
     except (Exception, SystemExit) as error:
-        return [Subject(str(path), problem=f"{place(real, line_in(real, error) or 1)}: {one_line(error)}")]
-    mine = [Subject(name, cls) for name, cls in known.items() if str(Path(registry.source_file(cls)).resolve()) == real]
-    nothing = f'{place(real, 1)}: expected a class under @register("{path.stem}"), came none'
-    return mine or [Subject(str(path), problem=nothing)]
+        return [Subject(str(path), problem=f"{location(real, line_in(real, error) or 1)}: {one_line(error)}")]
+    found = [
+        Subject(name, cls) for name, cls in known.items() if str(Path(registry.source_file(cls)).resolve()) == real
+    ]
+    problem = f'{location(real, 1)}: expected a class with @register("{path.stem}"), got none'
+    return found or [Subject(str(path), problem=problem)]

@@ -1,1 +1,1 @@
-"""A real comparison that needs no download: digits in clutter and a small DeiT that reads them."""
+"""The embedded suite, which needs no download: images of digits in clutter, and a small DeiT that classifies them."""

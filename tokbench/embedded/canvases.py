@@ -1,11 +1,12 @@
-"""Handwritten digits in clutter: the embedded suite's images.
+"""The embedded suite's images ("canvases"): handwritten digits in clutter.
 
 Each canvas shows one real digit (scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits", 1,797
-samples of 8×8 pixels) at a random place, among faint fragments of other digits and low-contrast noise: 16 of the 64
-patches say what the label is, and a method that drops tokens has something to get right or wrong.
+samples of 8×8 pixels) at a random position, among faint fragments of other digits and low-contrast noise. Only 16 of
+the 64 patches determine the label, so it matters which tokens a method drops.
 
-A canvas is integer arithmetic on the words of one counter-based stream keyed by (seed, index). So it is the same on
-every machine and every numpy version, and canvas i does not depend on how many others are made.
+A canvas is computed with integer arithmetic from the words of one counter-based random stream with the key
+(seed, index). It is therefore the same on every machine and with every numpy version, and canvas i does not depend on
+how many others are made.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ SIDE = 32
 """Height and width of a canvas, in pixels."""
 
 MEAN, STD = 0.18, 0.20
-"""Of the pixels of full canvases, with 255 as 1."""
+"""Mean and standard deviation of the pixels of full canvases, scaled to [0, 1]."""
 
-# Digits are laid out in cells and then enlarged by repetition, which is exact.
+# Digits are placed in cells, which are then enlarged exactly, by repetition.
 _SCALE = 2  # pixels per cell
 _DIGIT = 8  # cells; 4×4 of the model's patches
-_ALIGNED = 2  # cells; digits start on the borders of patches, which makes them quick to learn
-_MARGIN = 1  # cells around the digit that hold no fragment
+_ALIGNED = 2  # cells; digits start on patch borders, which makes them easier to learn
+_MARGIN = 1  # cells around the digit without fragments
 _FRAGMENTS = 8
 _FRAGMENT = 4  # cells
-_FAINT = (5, 8)  # fragments have this fraction of their ink
-_INK = 12  # grey levels per level of ink, of which a digit has 16
-_NOISE = 48  # grey levels; together with the ink still a byte
+_FAINT = (5, 8)  # numerator and denominator of the ink level of fragments
+_INK = 12  # grey levels per ink level; digits have ink levels 0 to 16
+_NOISE = 48  # grey levels; ink and noise together fit into a byte
 _HELD_OUT = 1000
 
 Bytes = npt.NDArray[np.uint8]
@@ -45,7 +46,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Canvases:
-    """Images and what they show.
+    """Images with labels.
 
     Attributes:
         images: (N, H, W), grey levels 0 to 255.
@@ -57,9 +58,9 @@ class Canvases:
 
 
 def digits(part: Literal["train", "held_out"]) -> Canvases:
-    """The bare digits of one part of the split: 797 samples to train on, 1,000 held out, none in both.
+    """The plain digits of one part of the split: 797 samples for training, or the 1,000 held-out ones.
 
-    The split is one fixed permutation of the samples; no seed changes it.
+    The split is disjoint and comes from one fixed permutation of the samples; no seed changes it.
 
     Returns:
         Images of 8×8 pixels with levels 0 to 16, and their labels.
@@ -74,31 +75,31 @@ def held_out(seed: int = 0, count: int = _HELD_OUT) -> Canvases:
     """The evaluation set: one canvas per held-out digit, so that the images are independent.
 
     Args:
-        seed: of the positions, the clutter and the noise.
-        count: how many, from the first on; at most 1,000.
+        seed: Seed of the positions, the clutter and the noise.
+        count: The number of canvases, at most 1,000.
 
     Raises:
-        ValueError: if there are not so many held-out digits.
+        ValueError: `count` is not between 1 and 1,000.
     """
     if not 0 < count <= _HELD_OUT:
-        raise ValueError(f"count must be between 1 and {_HELD_OUT}, not {count}")
+        raise ValueError(f"count must be between 1 and {_HELD_OUT}, got {count}")
     shown = digits("held_out")
     images = compose(shown.images[:count], digits("train").images, seed=seed)
     return Canvases(images, shown.labels[:count])
 
 
 def compose(shown: Bytes, clutter: Bytes, *, seed: int, start: int = 0, side: int = SIDE) -> Bytes:
-    """Put each digit at a random place among fragments and noise.
+    """Place each digit at a random position among fragments and noise.
 
-    The digit starts on the border of a patch, and its square and the cells around it hold no fragment: no label
-    becomes a guess.
+    The digit starts on a patch border. No fragment covers its square or the cells around it, so that every digit
+    remains readable.
 
     Args:
         shown: (N, 8, 8) digits with levels 0 to 16, one per canvas.
-        clutter: (M, 8, 8) digits that fragments are cut from.
-        seed: of the streams, at least 0.
-        start: index of the first canvas's stream.
-        side: of a canvas in pixels, a multiple of 4 and at least a digit's 16.
+        clutter: (M, 8, 8) digits from which fragments are cut.
+        seed: Seed of the streams, at least 0.
+        start: Index of the first canvas's stream.
+        side: Height and width of a canvas in pixels, a multiple of 4 and at least 16, the size of a digit.
 
     Returns:
         (N, side, side) canvases.
@@ -124,11 +125,11 @@ def compose(shown: Bytes, clutter: Bytes, *, seed: int, start: int = 0, side: in
 
 
 def augment(shown: Bytes, rng: np.random.Generator) -> Bytes:
-    """Vary digits as handwriting varies: turn, scale, slant, bend, shift, and press harder or softer.
+    """Vary digits like handwriting: rotate, scale, slant, bend, shift, and change the ink level.
 
     Args:
         shown: (N, 8, 8), levels 0 to 16.
-        rng: source of the variation.
+        rng: Source of the variation.
 
     Returns:
         (N, 8, 8), levels 0 to 16.
@@ -163,19 +164,19 @@ def to_input(images: Bytes) -> Tensor:
 def _words(seed: int, start: int, count: int, width: int) -> Words:
     """(count, width) random words, row i from the stream (seed, start + i).
 
-    numpy promises a bit generator's raw words for ever; it does not promise what Generator makes of them.
+    numpy guarantees the raw words of a bit generator across versions, but not the numbers that Generator derives.
     """
     streams = [np.random.Philox(key=[seed, start + i]) for i in range(count)]
     return np.stack([stream.random_raw(width) for stream in streams])
 
 
 def _below(words: Words, bound: int) -> Indices:
-    """Uniform integers in [0, bound); the modulo's bias is below 2⁻⁵⁰ for the small bounds here."""
+    """Uniform integers in [0, bound); the bias of the modulo is below 2⁻⁵⁰ for the small bounds used here."""
     return (words % np.uint64(bound)).astype(np.int64)
 
 
 def _window(row: Indices, column: Indices, side: int) -> tuple[Indices, Indices, Indices]:
-    """Index arrays of one side×side window per image, its upper left corner at (row, column), each (N,)."""
+    """Index arrays of one side×side window per image, with its upper left corner at (row, column), both (N,)."""
     step = np.arange(side)
     return (
         np.arange(len(row))[:, None, None],

@@ -1,4 +1,4 @@
-"""The held-out canvases as an image set like any other, and how the small DeiT wants to see them."""
+"""The held-out canvases as an image set, and the preprocessing for the small DeiT."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ DATA_CONFIG: dict[str, Any] = {
     "crop_mode": "center",
     "interpolation": "nearest",
 }
-"""What timm's `create_transform` needs: the canvases have the model's size, so nothing is resized or cut."""
+"""Arguments of timm's `create_transform`. The canvases have the model's input size: no resizing, no cropping."""
 
 
 @dataclass(frozen=True, eq=False)
 class CanvasReader:
-    """Hands canvases out as greyscale pictures."""
+    """Reads canvases as greyscale images."""
 
     canvases: Canvases
 
     def read(self, index: int) -> Image.Image:
-        """The picture at a position."""
+        """The image at a position."""
         return Image.fromarray(self.canvases.images[index])
 
     def content(self, index: int) -> bytes:
-        """The canvas's pixels."""
+        """The pixels of the image at a position."""
         return bytes(self.canvases.images[index].tobytes())
 
 

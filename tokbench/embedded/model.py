@@ -1,4 +1,4 @@
-"""A small DeiT that reads the embedded suite's canvases, and its shipped weights."""
+"""A small DeiT that classifies the embedded suite's canvases, and its shipped weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ GRID = SIDE // PATCH
 """Patches along each side of a canvas."""
 
 WEIGHTS = Path(__file__).with_name("digits_deit.safetensors")
-"""What `python -m tokbench.embedded.train` wrote and `load` reads."""
+"""The weights, written by `python -m tokbench.embedded.train` and read by `load`."""
 
 
 def build(drop_path: float = 0.0) -> VisionTransformer:
     """A DeiT of 12 blocks, width 48 and 3 heads over 8×8 patches, with random weights.
 
-    Its learned positions start as sines and cosines of the patch's place: from random ones, a training set this
-    small takes several times as long to teach what is next to what.
+    The learned position embeddings start as sines and cosines of the patch position. With random initial values,
+    learning which patches are neighbours takes several times as long on a training set this small.
 
     Args:
-        drop_path: stochastic depth's rate at the last block, for training.
+        drop_path: Rate of stochastic depth at the last block, for training.
     """
     vit = VisionTransformer(
         img_size=SIDE,
@@ -41,7 +41,7 @@ def build(drop_path: float = 0.0) -> VisionTransformer:
         num_heads=3,
         drop_path_rate=drop_path,
         fc_norm=False,
-        weight_init="jax",  # timm's default is made for widths of hundreds; at 48 attention starts out flat
+        weight_init="jax",  # timm's default, meant for widths of hundreds, gives uniform attention at width 48
     )
     with torch.no_grad():
         vit.pos_embed[0, 1:] = build_sincos2d_pos_embed([GRID, GRID], vit.embed_dim, temperature=100.0)

@@ -1,15 +1,14 @@
-"""The recipe of the embedded suite's model: `python -m tokbench.embedded.train`.
+"""Train the embedded suite's model: `python -m tokbench.embedded.train`.
 
-One command trains it from random weights on canvases made as it goes, writes the weights and says how well they read
-the held-out canvases. Canvases grow during training: a small one is a window of the full one, costs less, and teaches
-the digits before the clutter. The last stage trains on full canvases only.
+The command trains the model from random weights on canvases that it generates, writes the weights, and prints their
+accuracy on the held-out canvases. Canvases grow during training: a small canvas is a window of a full one, is cheaper,
+and teaches the digits before the clutter. The last stage uses full canvases only.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,14 +26,15 @@ from torch import Tensor
 
 from tokbench.embedded.canvases import SIDE, augment, compose, digits, held_out, to_input
 from tokbench.embedded.model import GRID, PATCH, WEIGHTS, build
+from tokbench.files import write_atomically
 from tokbench.stats.proportions import wilson
 
 STEPS = 4500
 MINUTES = 8
-"""What `STEPS` took on two free cores of a 2023 server."""
+"""The duration of `STEPS` steps on two free cores of a 2023 server."""
 
 STAGES = ((16, 0.4), (24, 0.2), (SIDE, 0.4))
-"""Side of the canvases in pixels, and its share of the steps."""
+"""Per stage: the side of the canvases in pixels, and the share of the steps."""
 
 BATCH = 64
 WARM_UP = 300
@@ -43,7 +43,7 @@ WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
 DROP_PATH = 0.05
 
-_TRAINING_STREAMS = 1 << 32  # keeps training's clutter apart from that of any held-out seed
+_TRAINING_STREAMS = 1 << 32  # so that training and held-out canvases never share a random stream
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -51,12 +51,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command(epilog="Example: python -m tokbench.embedded.train --out /tmp/weights.safetensors --seed 1")
 def main(
     out: Annotated[Path, typer.Option(help="Where to write the weights.")] = Path(WEIGHTS.name),
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the order and the clutter.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; fewer are faster and worse.")] = STEPS,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the order and the clutter.")] = 0,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Optimiser steps; fewer steps are faster and less accurate.")
+    ] = STEPS,
 ) -> None:
     """Train the embedded suite's model and report its accuracy on the held-out canvases."""
     if not out.parent.is_dir():
-        typer.echo(f"error: {out.parent} is no folder; make it, or give another --out", err=True)
+        typer.echo(f"error: {out.parent} is not a folder; create it, or give another --out", err=True)
         raise typer.Exit(2)
     console = Console()
     console.print(f"{steps} steps: about {math.ceil(MINUTES * steps / STEPS)} minutes on two free cores.")
@@ -79,12 +81,12 @@ def train(steps: int = STEPS, seed: int = 0, on_step: Callable[[], object] = lam
     The same seed, machine, library versions and thread count give the same weights.
 
     Args:
-        steps: optimiser steps, of one batch each.
-        seed: of the weights, the digits' variation and the clutter.
-        on_step: called after each step.
+        steps: Optimiser steps, one batch each.
+        seed: Seed of the weights, the digits' variation and the clutter.
+        on_step: Called after each step.
 
     Returns:
-        The trained model, in eval mode.
+        The trained model, in evaluation mode.
     """
     torch.manual_seed(seed)
     vit = build(drop_path=DROP_PATH).train()
@@ -102,11 +104,11 @@ def train(steps: int = STEPS, seed: int = 0, on_step: Callable[[], object] = lam
 
 
 def batches(side: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training batches without end: each pass shows a digit at most once, varied and in new clutter.
+    """Endless training batches: each epoch shows a digit at most once, varied and in new clutter.
 
     Args:
-        side: of the canvases, in pixels.
-        seed: of the order, the variation and the clutter.
+        side: Height and width of the canvases, in pixels.
+        seed: Seed of the order, the variation and the clutter.
 
     Yields:
         Normalised canvases (BATCH, 1, side, side) and labels (BATCH,).
@@ -124,15 +126,15 @@ def batches(side: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def window_logits(vit: VisionTransformer, images: Tensor, corner: tuple[int, int]) -> Tensor:
-    """The model's logits for canvases that are a window of the full one.
+    """The model's logits for canvases that are windows of full ones.
 
     Args:
-        vit: from `build`.
+        vit: A model from `build`.
         images: (B, 1, side, side), normalised.
-        corner: row and column of the window's first patch on the full canvas.
+        corner: Row and column of the window's first patch on the full canvas.
 
     Returns:
-        (B, 10). For full canvases at (0, 0), what `vit(images)` returns.
+        (B, 10). For full canvases at (0, 0), this equals `vit(images)`.
     """
     side = images.shape[-1] // PATCH
     row, column = corner
@@ -145,7 +147,7 @@ def window_logits(vit: VisionTransformer, images: Tensor, corner: tuple[int, int
 
 
 def evaluate(vit: VisionTransformer) -> tuple[int, int]:
-    """Count the held-out canvases that the model reads correctly: (correct, all)."""
+    """Count the held-out canvases that the model classifies correctly: (correct, all)."""
     canvases = held_out()
     with torch.inference_mode():
         top1 = vit(to_input(canvases.images)).argmax(1).numpy()
@@ -153,21 +155,16 @@ def evaluate(vit: VisionTransformer) -> tuple[int, int]:
 
 
 def write_weights(vit: VisionTransformer, out: Path) -> None:
-    """Write the weights as safetensors: all of them or, where writing fails, nothing.
+    """Write the weights as safetensors.
 
     Raises:
-        OSError: if the file cannot be written; what stood there stays.
+        OSError: The file cannot be written; an existing file is left unchanged.
     """
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(save(vit.state_dict()))
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(out, lambda path: path.write_bytes(save(vit.state_dict())))
 
 
 def _stages(steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
-    """The stages' batches, one after another, each batch with the corner of its window."""
+    """The batches of all stages, one stage after the other, each batch with the corner of its window."""
     rng = np.random.default_rng(seed)
     ends = np.rint(np.cumsum([share for _, share in STAGES]) * steps).astype(int)
     for (side, _), length in zip(STAGES, np.diff(ends, prepend=0), strict=True):
@@ -177,7 +174,7 @@ def _stages(steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, 
 
 
 def _optimizer(vit: VisionTransformer) -> torch.optim.Optimizer:
-    """AdamW that decays the linear layers' matrices only."""
+    """AdamW with weight decay for the matrices of the linear layers only."""
     matrices = [weight for weight in vit.parameters() if weight.ndim == 2]
     others = [weight for weight in vit.parameters() if weight.ndim != 2]
     return torch.optim.AdamW(
@@ -189,7 +186,7 @@ def _optimizer(vit: VisionTransformer) -> torch.optim.Optimizer:
 
 
 def _learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero, as a fraction of the peak."""
+    """Linear warm-up, then cosine decay to zero, as a fraction of the peak."""
     warm_up = min(WARM_UP, steps // 10)
     if step < warm_up:
         return (step + 1) / warm_up

@@ -1,1 +1,1 @@
-"""Operators on token vectors that several methods share."""
+"""Operations on token vectors that several methods share: clustering and bipartite matching."""

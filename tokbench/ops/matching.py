@@ -1,7 +1,7 @@
-"""Bipartite soft matching, the step that ToMe and its descendants share (Bolya et al. 2023, arXiv 2210.09461).
+"""Bipartite soft matching, used by ToMe and the methods derived from it (Bolya et al. 2023, arXiv 2210.09461).
 
-Tokens are split into sources and targets; every source finds its most similar target, and the r most similar of these
-pairs become one token each.
+Tokens are split into sources and targets. Each source is paired with its most similar target, and the r most similar of
+these pairs are merged into one token each.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from torch import Tensor
 
 
 def bipartite_matching(similarity: Tensor, source: Tensor, target: Tensor, n: int, r: int) -> Tensor:
-    """Merge the r sources that are most similar to a target into it.
+    """Merge r sources, those most similar to their best target, into that target.
 
-    What results stands in ToMe's order: first the tokens that are neither target nor merged, in their order, then the
-    targets. Ties go to the earlier token.
+    The groups are in ToMe's order: first the tokens that are neither targets nor merged, in their original order, then
+    the targets. Of equal similarities, the earlier token wins.
 
     Args:
-        similarity: (B, S, T), of each source to each target; -inf forbids a pair as long as others are left.
+        similarity: (B, S, T), of each source to each target; -inf excludes a pair as long as others are left.
         source: (S,) or (B, S) int64, positions of the sources among the n tokens.
-        target: (T,) or (B, T) int64, positions of the targets; none is a source. The rest are left as they are.
+        target: (T,) or (B, T) int64, positions of the targets, none of them a source. Other tokens are left unchanged.
         n: N, the number of tokens.
-        r: How many to merge, at most S.
+        r: How many sources to merge, at most S.
 
     Returns:
-        (B, N) int64, the group of each token in [0, N-r), as `Tokens.merge` takes it.
+        (B, N) int64, the group of each token in [0, N-r), as expected by `Tokens.merge`.
     """
     batch, sources, targets = similarity.shape
     source, target = source.expand(batch, sources), target.expand(batch, targets)
     best, partner = similarity.max(dim=2)
     merged = best.argsort(dim=1, descending=True, stable=True)[:, :r]
-    mine, theirs = source.gather(1, merged), partner.gather(1, merged)
-    place = torch.arange(targets, device=similarity.device).expand(batch, targets) + (n - r - targets)
-    leaving = torch.zeros(batch, n, dtype=torch.int64, device=similarity.device)
-    leaving = leaving.scatter(1, target, 1).scatter(1, mine, 1)
-    owner = (1 - leaving).cumsum(dim=1) - 1
-    return owner.scatter(1, target, place).scatter(1, mine, place.gather(1, theirs))
+    merged_source, merged_target = source.gather(1, merged), partner.gather(1, merged)
+    target_group = torch.arange(targets, device=similarity.device).expand(batch, targets) + (n - r - targets)
+    moved = torch.zeros(batch, n, dtype=torch.int64, device=similarity.device)
+    moved = moved.scatter(1, target, 1).scatter(1, merged_source, 1)
+    owner = (1 - moved).cumsum(dim=1) - 1
+    return owner.scatter(1, target, target_group).scatter(1, merged_source, target_group.gather(1, merged_target))

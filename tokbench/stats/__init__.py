@@ -1,1 +1,1 @@
-"""Pure statistics: times and proportions."""
+"""Statistics of times and proportions, as pure functions."""

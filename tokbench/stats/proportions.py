@@ -1,6 +1,6 @@
-"""Statistics of right and wrong: intervals of a top-1 and of a paired difference, and the exact test of the flips.
+"""Statistics of correct and wrong predictions: intervals of an accuracy and of a paired difference, McNemar's test.
 
-Proportions lie in [0, 1]; whoever fills a table turns them into percent.
+Proportions are in [0, 1]; the table converts them to percent.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from scipy import optimize, stats
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate between two confidence limits, all in the estimate's unit."""
+    """An estimate with its lower and upper confidence limits, all in the same unit."""
 
     estimate: float
     lo: float
@@ -21,7 +21,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Flips:
-    """How many images became right, how many became wrong, and the p of as many each way being the rule."""
+    """How many images became correct (`gained`), how many became wrong (`lost`), and McNemar's two-sided p."""
 
     gained: int
     lost: int
@@ -32,8 +32,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion.
 
     Args:
-        successes: How many of the trials succeeded.
-        n: How many trials there were.
+        successes: The number of successful trials.
+        n: The number of trials.
         level: The confidence level.
 
     Returns:
@@ -45,71 +45,53 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
     if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"{successes} successes of {n} trials is no proportion")
+        raise ValueError(f"invalid counts: {successes} successes of {n} trials")
     limits = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return Interval(successes / n, float(limits.low), float(limits.high))
 
 
-def paired_difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
-    """Tango's score interval of a difference of paired proportions, p(second) - p(first).
-
-    Args:
-        first: (n,) booleans, one an image: was it right?
-        second: (n,) booleans of the same images in the same order.
-        level: The confidence level.
-
-    Returns:
-        The difference in [-1, 1] and its interval.
-
-    Raises:
-        ValueError: The two are empty or differ in length.
-    """
-    gained, lost, n = _flips(first, second)
-    return tango(gained, lost, n, level)
-
-
 def tango(gained: int, lost: int, n: int, level: float = 0.95) -> Interval:
-    """Tango's score interval of a difference of paired proportions, from the counts that it depends on.
+    """Tango's score interval of a difference of paired proportions.
 
-    It has a width even where no pair differs: ±z²/(n+z²), where Wald's interval would claim to be certain.
+    It has a positive width, ±z²/(n+z²), even if no pair differs; Wald's interval would have width zero.
 
     Args:
-        gained: How many of the pairs are right only afterwards.
-        lost: How many are right only before.
-        n: How many pairs there are, those that did not change included.
+        gained: The number of pairs that are correct only afterwards.
+        lost: The number of pairs that are correct only before.
+        n: The number of all pairs, including those that did not change.
         level: The confidence level.
 
     Returns:
         The difference (gained - lost)/n in [-1, 1] and its interval.
 
     Raises:
-        ValueError: `n` is not positive, or the counts are not among 0..n together.
+        ValueError: `n` is not positive, a count is negative, or the counts sum to more than n.
 
     Source: Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the
     paired-sample design", Statistics in Medicine 17, equations 24 to 26.
     """
     if min(gained, lost) < 0 or gained + lost > n or n == 0:
-        raise ValueError(f"{gained} gained and {lost} lost are no flips of {n} pairs")
+        raise ValueError(f"invalid counts: {gained} gained and {lost} lost of {n} pairs")
     estimate = (gained - lost) / n
     z = _quantile(level)
 
     def score(delta: float) -> float:
         return float(tango_score(gained, lost, n, delta))
 
-    # The score falls from +inf at -1 to -inf at 1, save where every single pair flipped the same way.
+    # The score falls from +inf at -1 to -inf at 1, unless all pairs changed in the same direction.
     lo = -1.0 if lost == n else optimize.brentq(lambda delta: score(delta) - z, -1.0, estimate)
     hi = 1.0 if gained == n else optimize.brentq(lambda delta: score(delta) + z, estimate, 1.0)
     return Interval(estimate, float(lo), float(hi))
 
 
 def tango_score(gained: ArrayLike, lost: ArrayLike, n: int, delta: float) -> NDArray[np.float64]:
-    """Standard errors by which an observed difference exceeds `delta`; `tango` keeps the deltas within ±z.
+    """By how many standard errors an observed difference exceeds `delta`; `tango` keeps the deltas within ±z.
 
     Args:
         gained: Counts of any shape.
-        lost: Counts of a shape that goes with it.
-        n: How many pairs there are.
-        delta: The difference that is tested, in [-1, 1].
+        lost: Counts of a broadcastable shape.
+        n: The number of pairs.
+        delta: The tested difference, in [-1, 1].
 
     Source: Tango 1998, equations 24 to 26.
     """
@@ -117,45 +99,45 @@ def tango_score(gained: ArrayLike, lost: ArrayLike, n: int, delta: float) -> NDA
     a = 2 * n
     b = (2 * n - up + down) * delta - up - down
     c = -down * delta * (1 - delta)
-    # P(lost) at its likeliest given delta, for the variance of the difference.
-    losing = (np.sqrt(np.maximum(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-    variance = n * (2 * losing + delta * (1 - delta))
-    # Where nothing flipped the variance at delta = 0 is exactly 0, and so is the numerator.
+    # The maximum-likelihood estimate of P(lost) given delta, for the variance of the difference.
+    p_lost = (np.sqrt(np.maximum(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = n * (2 * p_lost + delta * (1 - delta))
+    # If no pair changed, the variance at delta = 0 is exactly 0, and so is the numerator.
     return np.asarray((up - down - n * delta) / np.sqrt(np.maximum(variance, np.finfo(float).tiny)))
 
 
 def surely_better(gained: ArrayLike, lost: ArrayLike, level: float = 0.95) -> NDArray[np.bool_]:
-    """Whether `tango`'s interval lies above zero, for many counts at once.
+    """Whether `tango`'s interval lies above zero, for arrays of counts.
 
-    Nothing has to be solved for it: at a difference of 0 the score is (gained - lost)/√(gained + lost) whatever n is.
+    This needs no root finding: at a difference of 0 the score is (gained - lost)/√(gained + lost) for any n.
 
     Args:
         gained: Counts of any shape.
-        lost: Counts of a shape that goes with it.
+        lost: Counts of a broadcastable shape.
         level: The interval's confidence level.
 
     Returns:
-        Booleans of their common shape.
+        Booleans of the broadcast shape.
     """
     up, down = np.asarray(gained, dtype=float), np.asarray(lost, dtype=float)
     return np.asarray(up - down > _quantile(level) * np.sqrt(up + down), dtype=np.bool_)
 
 
 def mcnemar(before: ArrayLike, after: ArrayLike) -> Flips:
-    """McNemar's test in its exact form: are the images that flipped as likely to flip one way as the other?
+    """McNemar's exact test: among images whose result changed, are gains and losses equally likely?
 
     Args:
-        before: (n,) booleans, one an image: was it right?
+        before: (n,) booleans, one per image: is the prediction correct?
         after: (n,) booleans of the same images in the same order.
 
     Returns:
-        The flips each way and the two-sided p, 1 where nothing flipped.
+        The number of changes in each direction, and the two-sided p, which is 1 if nothing changed.
 
     Raises:
-        ValueError: The two are empty or differ in length.
+        ValueError: The arrays are empty or differ in length.
 
     Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions or
-    percentages"; exact by the binomial distribution of the flips.
+    percentages"; exact p from the binomial distribution of the changes.
     """
     gained, lost, _ = _flips(before, after)
     p = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
@@ -163,13 +145,13 @@ def mcnemar(before: ArrayLike, after: ArrayLike) -> Flips:
 
 
 def _flips(before: ArrayLike, after: ArrayLike) -> tuple[int, int, int]:
-    """The pairs gained, those lost, and all there are."""
+    """The numbers of gained pairs, of lost pairs, and of all pairs."""
     first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
     if first.ndim != 1 or first.shape != second.shape or first.size == 0:
-        raise ValueError(f"pairs need two sequences of one length, not {first.shape} and {second.shape}")
+        raise ValueError(f"expected two non-empty sequences of the same length, got {first.shape} and {second.shape}")
     return int(np.sum(second & ~first)), int(np.sum(first & ~second)), first.size
 
 
 def _quantile(level: float) -> float:
-    """How many standard errors to either side of 0 hold the level: 1.96 for 95 %."""
+    """The two-sided quantile of the normal distribution: 1.96 for 95 %."""
     return float(stats.norm.ppf((1 + level) / 2))

@@ -1,1 +1,1 @@
-"""The vision transformer that a method is put into, and what a block can tell the method."""
+"""The vision transformer in which a method acts, and the information that its blocks provide to the method."""

@@ -1,8 +1,8 @@
-"""timm's self-attention opened up, so that a method can be told what it knows.
+"""timm's self-attention with access to its queries, keys and values.
 
-`attend` computes what `timm.layers.Attention` computes, operation for operation, and hands out its queries, keys and
-values besides. `AttentionProbe` makes a Context's fields of them. It is a module of its own so that whatever it
-computes is charged to the method that asked.
+`attend` performs the same operations as `timm.layers.Attention` and also returns its queries, keys and values.
+`AttentionProbe` computes the fields of a Context from them. It is a separate module so that its compute is charged to
+the method that needs the fields.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch.nn import functional as F
 
 from tokbench.tokens import Tokens
 
-CACHE = 2**21  # bytes near a core: logits that stay there are summed in half the time of those that go out to memory
+CACHE = 2**21  # bytes of cache per core: logits that fit into it are summed twice as fast as those in main memory
 
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """One block's attention from the inside.
+    """The intermediate tensors of one block's attention.
 
     Attributes:
-        q: (B, H, P+N, Dh), queries, not scaled.
+        q: (B, H, P+N, Dh), queries, before scaling.
         k: (B, H, P+N, Dh).
         v: (B, H, P+N, Dh).
-        scale: What the logits q·k are multiplied with.
+        scale: The factor of the logits q·k.
         bias: (B, 1, 1, P+N), added to the logits of each key, or None.
-        matrix: (B, H, P+N, P+N), the attention after softmax where it was computed, else None.
+        matrix: (B, H, P+N, P+N), the attention after the softmax if it was computed, else None.
     """
 
     q: Tensor
@@ -47,13 +47,13 @@ def attend(
     """Run one attention layer.
 
     Args:
-        attention: timm's layer; its fused kernel is used where the layer is set to it.
+        attention: timm's layer; its fused kernel is used if the layer is configured for it.
         x: (B, P+N, D), after the block's first norm.
         bias: (B, 1, 1, P+N) added to the logits, or None.
-        matrix: Whether the attention matrix itself is wanted, which rules the fused kernel out.
+        matrix: Whether to return the attention matrix, which rules out the fused kernel.
 
     Returns:
-        (B, P+N, D), and what it was computed from.
+        (B, P+N, D), and the tensors from which it was computed.
     """
     batch, n, _ = x.shape
     qkv = attention.qkv(x).reshape(batch, n, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
@@ -68,7 +68,7 @@ def attend(
         weights = (logits if bias is None else logits + bias).softmax(dim=-1)
         out = attention.attn_drop(weights) @ v
     out = out.transpose(1, 2).reshape(batch, n, -1)
-    norm = getattr(attention, "norm", None)  # older timm has none
+    norm = getattr(attention, "norm", None)  # missing in older timm versions
     if norm is not None:
         out = norm(out)
     out = attention.proj_drop(attention.proj(out))
@@ -76,10 +76,10 @@ def attend(
 
 
 class AttentionProbe(nn.Module):
-    """Computes the fields of a Context that a method declared, and nothing else."""
+    """Computes those fields of a Context that a method declares in `needs`."""
 
     def __init__(self, needs: frozenset[str]) -> None:
-        """Take the names of the fields."""
+        """Store the names of the fields."""
         super().__init__()
         self.needs = needs
 
@@ -89,7 +89,7 @@ class AttentionProbe(nn.Module):
         Args:
             heads: The block's attention.
             n_prefix: P.
-            valid: (B, N) where the batch is padded, else None.
+            valid: (B, N), False at padding; None if the batch has no padding.
 
         Returns:
             The declared fields by name, in the shapes of `Context`.
@@ -105,8 +105,8 @@ class AttentionProbe(nn.Module):
         if "cls_attention" in self.needs:
             fields["cls_attention"] = _rows(heads, queries=1)[:, :, 0, n_prefix:].mean(dim=1, dtype=_wide(heads.q))
         if "received" in self.needs:
-            learning = torch.is_grad_enabled() and (heads.q.requires_grad or heads.k.requires_grad)
-            if learning or heads.matrix is not None:
+            needs_gradient = torch.is_grad_enabled() and (heads.q.requires_grad or heads.k.requires_grad)
+            if needs_gradient or heads.matrix is not None:
                 fields["received"] = _column_sums(heads, valid, n_prefix)
             else:
                 fields["received"] = received(heads.q, heads.k, heads.bias, valid, heads.scale, n_prefix)
@@ -114,14 +114,14 @@ class AttentionProbe(nn.Module):
 
 
 def log_size_bias(tokens: Tokens, *, proportional: bool) -> Tensor | None:
-    """What is added to the logits of each key: log(size) where attention is proportional, -inf for padding.
+    """The bias of the logits of each key: log(size) if attention is proportional, -inf at padding.
 
     Args:
         tokens: N patch tokens.
-        proportional: Whether sizes count (ToMe, Bolya et al. 2023, eq. 1).
+        proportional: Whether to add log(size) (ToMe, Bolya et al. 2023, eq. 1).
 
     Returns:
-        (B, 1, 1, P+N) in the tokens' dtype, or None where nothing is to be added.
+        (B, 1, 1, P+N) in the tokens' dtype, or None if there is nothing to add.
     """
     if not proportional and tokens.valid is None:
         return None
@@ -138,23 +138,23 @@ def log_size_bias(tokens: Tokens, *, proportional: bool) -> Tensor | None:
     schema="(Tensor q, Tensor k, Tensor? bias, Tensor? valid, float scale, int prefix) -> Tensor",
 )
 def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: float, prefix: int) -> Tensor:
-    """The attention that each patch token receives, without the matrix of a whole batch; it has no gradient.
+    """The attention that each patch token receives, without the attention matrix of a whole batch; no gradient.
 
-    An operator of its own, so that a compiler meets one call in place of a kernel or a loop.
+    A custom operator, so that a compiler sees one call instead of a kernel or a loop.
 
     Args:
         q: (B, H, P+N, Dh).
         k: (B, H, P+N, Dh).
         bias: (B, 1, 1, P+N), added to the logits of each key, or None.
-        valid: (B, N), False for padding, whose queries do not count, or None.
-        scale: What the logits are multiplied with.
+        valid: (B, N), False at padding, whose queries are ignored, or None.
+        scale: The factor of the logits.
         prefix: P.
 
     Returns:
-        (B, N), float32 at least, summed over heads and queries.
+        (B, N), float32 or wider, summed over heads and queries.
     """
     if _kernel_runs(q):
-        from tokbench.vit import kernels  # there is no Triton without a GPU
+        from tokbench.vit import kernels  # Triton is not installed without a GPU
 
         with torch.cuda.device(q.device):
             return kernels.received(q, k, bias, valid, scale, prefix)
@@ -185,15 +185,15 @@ def _kernel_runs(q: Tensor) -> bool:
 
 
 def _column_sums(heads: Heads, valid: Tensor | None, prefix: int) -> Tensor:
-    """(B, N), what the patch tokens receive, from the matrix itself."""
+    """(B, N), the attention that the patch tokens receive, from the attention matrix."""
     rows = _rows(heads, queries=heads.q.shape[2])[..., prefix:]
-    if valid is not None:  # padding asks nothing
+    if valid is not None:  # queries at padding do not count
         rows = rows * F.pad(valid, (prefix, 0), value=True)[:, None, :, None]
     return rows.sum(dim=(1, 2), dtype=_wide(heads.q))
 
 
 def _wide(x: Tensor) -> torch.dtype:
-    """What sums are taken in: one over 10^5 probabilities outgrows half precision."""
+    """The type of sums: half precision is too coarse for a sum over 10^5 probabilities."""
     return torch.promote_types(x.dtype, torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""A timm ViT in which a downsampler acts: composition over the model's own modules; no class of timm's is patched."""
+"""A timm ViT with a downsampler, composed of the model's own modules; no timm class is patched."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ Observer = Callable[[int, Tokens], None]
 
 
 class UnsupportedModelError(UserError):
-    """The model is no ViT of the kind that `DownsampledViT` can take apart; the message says why."""
+    """`DownsampledViT` does not support the model; the message says why."""
 
 
 class DownsampledViT(nn.Module):
-    """A ViT whose patch tokens a method reduces on the way.
+    """A ViT in which a method reduces the patch tokens between blocks.
 
-    Tokens are removed, not masked, unless a method returns `valid` (then the batch is trimmed to its longest image
-    and padding is masked). A block in which nothing happens runs as timm's own. The context is computed only where
-    the method acts.
+    Tokens are removed, not masked, unless a method returns `valid` (then the batch is trimmed to its longest image and
+    padding is masked). Blocks without a reduction run unchanged. The context is computed only where the method acts.
 
     Attributes:
-        vit: timm's model, shared, not copied.
+        vit: The timm model, shared, not copied.
         downsampler: The method, or None for the plain model.
-        schedule: When it acts; None with no downsampler.
-        site: Where in a block it acts.
-        depths: Where in the model it acts.
-        counts: The patch tokens planned after each reduction.
-        seed: Keys `context.noise` together with the image's id and the depth.
+        schedule: The method's schedule; None without a downsampler.
+        site: Where in a block the method acts.
+        depths: The blocks in which the method acts.
+        counts: The planned number of patch tokens after each reduction.
+        seed: The seed of `context.noise`, which also depends on the image's id and the depth.
     """
 
     def __init__(
@@ -58,19 +57,19 @@ class DownsampledViT(nn.Module):
         Args:
             vit: A timm ViT with blocks norm1→attention→norm2→MLP.
             downsampler: The method, or None.
-            schedule: When it acts; wanted exactly where there is a downsampler.
-            site: Overrides the method's own site, where the method allows it.
-            seed: Of the method's noise.
+            schedule: The method's schedule; required with a downsampler, not allowed without one.
+            site: Overrides the method's default site, if the method allows it.
+            seed: Seed of the method's noise.
 
         Raises:
-            UnsupportedModelError: The model is of another kind.
+            UnsupportedModelError: The model's structure is not supported.
             UserError: Method, site, schedule and model do not fit together.
             ValueError: Only one of downsampler and schedule was given.
         """
         super().__init__()
         check_supported(vit)
         if (downsampler is None) != (schedule is None):
-            raise ValueError("a downsampler and its schedule come together, or neither")
+            raise ValueError("give both downsampler and schedule, together, or neither")
         self.vit = vit
         self.downsampler = downsampler
         self.schedule = schedule
@@ -94,16 +93,16 @@ class DownsampledViT(nn.Module):
 
     @property
     def attention_kernel(self) -> str:
-        """`fused`, `eager`, or `fused+eager` where only the blocks that a method acts in had to leave fusion."""
-        opened: set[int] = set()
+        """`fused`, `eager`, or `fused+eager` if only blocks in which the method acts cannot use the fused kernel."""
+        unfused: set[int] = set()
         if self.downsampler is not None and "attention" in self.downsampler.needs:
             present = (self.vit.patch_embed.num_patches, *self.counts)  # before each reduction
-            opened = {
+            unfused = {
                 depth - (self.site == "before_block")
                 for depth, n in zip(self.depths, present, strict=False)
                 if self._target(depth, n) is not None
             }
-        fused = {bool(block.attn.fused_attn) and depth not in opened for depth, block in enumerate(self.vit.blocks)}
+        fused = {bool(block.attn.fused_attn) and depth not in unfused for depth, block in enumerate(self.vit.blocks)}
         return "+".join(name for name, used in (("fused", True), ("eager", False)) if used in fused)
 
     def forward(self, images: Tensor, image_ids: Tensor | None = None, observe: Observer | None = None) -> Tensor:
@@ -111,14 +110,14 @@ class DownsampledViT(nn.Module):
 
         Args:
             images: (B, C, H, W).
-            image_ids: (B,) int64, each image's identity for the method's noise; None numbers the batch from 0.
-            observe: Called with each block's depth and the tokens that leave it.
+            image_ids: (B,) int64, the images' ids for the method's noise; None numbers the batch from 0.
+            observe: Called after each block with its depth and its output tokens.
 
         Returns:
             (B, classes) logits.
 
         Raises:
-            DownsamplerError: The method broke its contract.
+            DownsamplerError: The method violates the contract.
         """
         if image_ids is None:
             image_ids = torch.arange(images.shape[0], device=images.device)
@@ -126,9 +125,9 @@ class DownsampledViT(nn.Module):
 
     @property
     def start(self) -> int:
-        """The first block that may not run as the plain model's; for the plain model itself the number of its blocks.
+        """The first block that may differ from the plain model's; the number of blocks if there is no reduction.
 
-        A method before a block reads the attention of the block before that.
+        A method that acts before a block reads the attention of the previous block.
         """
         if self.downsampler is None or not self.depths:
             return len(self.vit.blocks)
@@ -142,19 +141,19 @@ class DownsampledViT(nn.Module):
         image_ids: Tensor,
         observe: Observer | None = None,
     ) -> Tokens:
-        """Send tokens through some of the blocks.
+        """Run some of the blocks.
 
         Args:
-            tokens: Those that enter the first of them, of B images.
-            blocks: Depths, one after the other.
+            tokens: The input of the first of these blocks, for B images.
+            blocks: Consecutive depths.
             image_ids: (B,) int64.
-            observe: As for `forward`.
+            observe: As in `forward`.
 
         Returns:
-            The tokens that leave the last of them.
+            The output of the last of these blocks.
 
         Raises:
-            DownsamplerError: The method broke its contract.
+            DownsamplerError: The method violates the contract.
         """
         heads: Heads | None = None
         recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()  # vit.set_grad_checkpointing()
@@ -168,7 +167,7 @@ class DownsampledViT(nn.Module):
         return tokens
 
     def embed(self, images: Tensor) -> Tokens:
-        """The tokens that enter the first block, from images (B, C, H, W)."""
+        """The input tokens of the first block, from images (B, C, H, W)."""
         vit = self.vit
         x = vit.patch_embed(images)
         grid = tuple(x.shape[1:3]) if x.ndim == 4 else vit.patch_embed.grid_size
@@ -176,12 +175,12 @@ class DownsampledViT(nn.Module):
         return Tokens.from_sequence(x, grid, vit.num_prefix_tokens)
 
     def classify(self, tokens: Tokens) -> Tensor:
-        """The logits (B, classes) from the tokens that leave the last block."""
+        """The logits (B, classes), from the output tokens of the last block."""
         vit = self.vit
         x = vit.norm(tokens.x)
         if vit.global_pool == "avg" and reduced(tokens):
-            whole = getattr(vit, "pool_include_prefix", False)  # older timm has no such choice
-            return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, whole))))  # type: ignore[no-any-return]
+            include_prefix = getattr(vit, "pool_include_prefix", False)  # missing in older timm versions
+            return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, include_prefix))))  # type: ignore[no-any-return]
         return vit.forward_head(x)  # type: ignore[no-any-return]
 
     def _block(self, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> tuple[Tokens, Heads | None]:
@@ -196,26 +195,26 @@ class DownsampledViT(nn.Module):
         return self._reduce("after_block", depth, tokens, heads, image_ids), heads
 
     def _attend(self, depth: int, block: Block, tokens: Tokens) -> tuple[Tensor, Heads | None]:
-        """The attention's update (B, P+N, D), and its inside where a reduction is about to ask for it."""
+        """The attention's update (B, P+N, D), and its intermediate tensors if a reduction needs them."""
         x = block.norm1(tokens.x)
         method = self.downsampler
         if method is None:
             return block.attn(x), None
         reader = depth + 1 if self.site == "before_block" else depth
-        asked = method.needs if self._target(reader, tokens.n_patches) is not None else frozenset()
+        needs = method.needs if self._target(reader, tokens.n_patches) is not None else frozenset()
         bias = log_size_bias(tokens, proportional=method.proportional and reduced(tokens))
-        if bias is None and not asked:
+        if bias is None and not needs:
             return block.attn(x), None
-        update, heads = attend(block.attn, x, bias, matrix="attention" in asked)
-        return update, heads if asked else None
+        update, heads = attend(block.attn, x, bias, matrix="attention" in needs)
+        return update, heads if needs else None
 
     def _target(self, depth: int, n_patches: int) -> int | None:
-        """K at this depth, or None where the method does not act or would have nothing to do."""
+        """K at this depth, or None if there is no reduction here, or nothing to reduce."""
         if self.schedule is None or depth not in self.depths:
             return None
         stage = self.depths.index(depth)
         if self.downsampler is not None and self.downsampler.adaptive:
-            # N is the batch's longest image; the plan is the same for an image in any company.
+            # N is the count of the batch's longest image, while the plan must not depend on the other images.
             planned = self.counts[stage - 1] if stage else self.vit.patch_embed.num_patches
             keep = self.schedule.target(stage, planned)
             return min(keep, n_patches) if keep < planned else None
@@ -243,49 +242,49 @@ class DownsampledViT(nn.Module):
         name = method.name or type(method).__name__
         unknown = method.needs - set(FIELDS)
         if unknown:
-            raise DownsamplerError(f"{name}: needs names '{min(unknown)}'; a context has {', '.join(FIELDS)}")
+            raise DownsamplerError(f"{name}: unknown field '{min(unknown)}' in needs; known: {', '.join(FIELDS)}")
         if self.site not in method.sites:
             raise UserError(f"method '{name}' cannot act {self.site}; its sites are {', '.join(method.sites)}")
         if self.site == "before_block" and method.needs and 0 in self.depths:
             raise UserError(
-                f"method '{name}' reads the attention of the block before, and depth 0 has none: "
-                "use --site after_attention, or a schedule that begins later"
+                f"method '{name}' reads the attention of the previous block, and depth 0 has none: "
+                "use --site after_attention, or a schedule that starts later"
             )
         if "cls_attention" in method.needs and self.vit.cls_token is None:
-            raise UserError(f"method '{name}' reads the class token's attention, and this model has no class token")
+            raise UserError(f"method '{name}' reads the class token's attention, but this model has no class token")
 
 
 def check_supported(vit: nn.Module) -> None:
-    """Refuse a model that `DownsampledViT` cannot take apart.
+    """Raise an error if `DownsampledViT` does not support a model.
 
     Raises:
-        UnsupportedModelError: With the reason.
+        UnsupportedModelError: The message gives the reason.
     """
 
     def refuse(reason: str) -> NoReturn:
         raise UnsupportedModelError(
-            f"{type(vit).__name__} cannot be downsampled: {reason}; use a timm ViT such as deit_small_patch16_224"
+            f"{type(vit).__name__} is not supported: {reason}; use a timm ViT such as deit_small_patch16_224"
         )
 
     if not isinstance(vit, VisionTransformer):
-        refuse("it is no timm VisionTransformer")
+        refuse("it is not a timm VisionTransformer")
     if type(vit).forward_features is not VisionTransformer.forward_features:
-        refuse("it has a forward pass of its own")
+        refuse("it has its own forward pass")
     if not isinstance(vit.patch_embed, PatchEmbed):
-        refuse(f"its patches come from {type(vit.patch_embed).__name__}, not from one convolution")
+        refuse(f"its patch embedding is {type(vit.patch_embed).__name__}, not a single convolution")
     if not isinstance(vit.patch_drop, nn.Identity):
-        refuse("it drops patches at random in training")
+        refuse("it drops random patches in training")
     if vit.attn_pool is not None or vit.global_pool not in ("token", "avg"):
-        refuse("it pools neither by class token nor by average")
+        refuse("its pooling is neither class token nor average")
     for depth, block in enumerate(vit.blocks):
         if type(block) is not Block:
-            refuse(f"block {depth} is a {type(block).__name__}, not norm1→attention→norm2→MLP")
+            refuse(f"block {depth} is {type(block).__name__}, not norm1→attention→norm2→MLP")
         if type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None:
-            refuse(f"the attention of block {depth} is not timm's plain one")
+            refuse(f"the attention of block {depth} is not timm's plain Attention")
 
 
 def _average(tokens: Tokens, x: Tensor, include_prefix: bool) -> Tensor:
-    """The mean of x (B, P+N, D) over tokens, each counted by the image patches it stands for."""
+    """The mean of x (B, P+N, D) over tokens, each weighted by the number of image patches it represents."""
     weight = tokens.size if tokens.valid is None else tokens.size * tokens.valid
     if include_prefix:
         weight = nn.functional.pad(weight, (tokens.n_prefix, 0), value=1.0)

@@ -1,6 +1,6 @@
-"""Triton kernels for CUDA. Each has its plain PyTorch version elsewhere, which is its oracle and its fallback.
+"""Triton kernels for CUDA. Each has a plain PyTorch equivalent elsewhere, used as reference in tests and as fallback.
 
-None adds with atomics, so the sums come out the same on every run.
+They use no atomic additions, so the sums are the same on every run.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 64  # queries and keys in a tile
-LOWEST = tl.constexpr(-3e38)  # below every logit, and finite: two of it subtracted are no NaN
+LOWEST = tl.constexpr(-3e38)  # below every logit, but finite: the difference of two is not NaN
 
 
 def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: float, prefix: int) -> Tensor:
-    """The attention that each patch token receives, with nothing of n×n in memory.
+    """The attention that each patch token receives, without an n×n matrix in memory.
 
-    received_j = Σ_h Σ_i exp(scale q_i·k_j + bias_j - lse_i) in two passes over the logits, which are made twice: one
-    for each query's log-sum-exp over the keys, one for each key's sum over the queries.
+    received_j = Σ_h Σ_i exp(scale q_i·k_j + bias_j - lse_i) is computed in two passes, each of which computes the
+    logits: the first for each query's log-sum-exp over the keys, the second for each key's sum over the queries.
 
     Args:
         q: (B, H, n, Dh), float32, float16 or bfloat16, on a CUDA device.
         k: (B, H, n, Dh).
         bias: (B, 1, 1, n), added to the logits of each key, or None.
-        valid: (B, N) bool, False for padding, which asks nothing, or None.
-        scale: What the logits are multiplied with.
-        prefix: P, the tokens ahead of the N patch tokens.
+        valid: (B, N) bool, False at padding, whose queries are ignored, or None.
+        scale: The factor of the logits.
+        prefix: P, the number of tokens before the N patch tokens.
 
     Returns:
         (B, N) float32.
@@ -41,7 +41,7 @@ def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, sc
     sums = torch.empty(batch, heads, n - prefix, device=q.device)
     blocks: dict[str, Any] = {"BLOCK": BLOCK, "WIDTH": max(16, triton.next_power_of_2(width))}
     common = (heads, n, width, scale, prefix, *q.stride()[:3], *k.stride()[:3])
-    programs = (batch * heads * triton.cdiv(n, BLOCK),)  # a head's next to each other: they read the same
+    programs = (batch * heads * triton.cdiv(n, BLOCK),)  # programs of a head are adjacent: they share data
     _log_sum_exps[programs](q, k, bias, valid, lse, *common, **blocks)
     _column_sums[programs](q, k, bias, lse, sums, *common, **blocks)
     return sums.sum(dim=1)
@@ -49,7 +49,7 @@ def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, sc
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _tile(tensor, image, head, place, n, width, stride_b, stride_h, stride_n, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Rows `place` of one head, (BLOCK, WIDTH), 0 beyond the last row and the head's width."""
+    """Rows `place` of one head, (BLOCK, WIDTH); 0 beyond the last row and beyond the head's width."""
     d = tl.arange(0, WIDTH)
     start = tensor + image.to(tl.int64) * stride_b + head * stride_h
     inside = (place < n)[:, None] & (d < width)[None, :]
@@ -62,7 +62,7 @@ def _log_sum_exps(  # type: ignore[no-untyped-def]
     heads, n, width, scale, prefix, q_b, q_h, q_n, k_b, k_h, k_n,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Each query's log-sum-exp over all keys; infinite where the query is padding, so that it gives nothing."""
+    """Each query's log-sum-exp over all keys; infinite at padding, so that a padded query contributes nothing."""
     tiles = tl.cdiv(n, BLOCK)
     unit = tl.program_id(0) // tiles
     image, head = unit // heads, unit % heads
@@ -83,8 +83,8 @@ def _log_sum_exps(  # type: ignore[no-untyped-def]
     result = top + tl.log(total)
     if valid is not None:
         patch = row - prefix
-        asks = tl.load(valid + image * (n - prefix) + patch, mask=(patch >= 0) & (row < n), other=1)
-        result = tl.where(asks != 0, result, float("inf"))
+        is_valid = tl.load(valid + image * (n - prefix) + patch, mask=(patch >= 0) & (row < n), other=1)
+        result = tl.where(is_valid != 0, result, float("inf"))
     tl.store(lse + unit * n + row, result, mask=row < n)
 
 
@@ -94,7 +94,7 @@ def _column_sums(  # type: ignore[no-untyped-def]
     heads, n, width, scale, prefix, q_b, q_h, q_n, k_b, k_h, k_n,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Each patch token's sum over all queries of one head, in the order of the queries."""
+    """Each patch token's sum over all queries of one head, added in the order of the queries."""
     tiles = tl.cdiv(n, BLOCK)
     unit = tl.program_id(0) // tiles
     image, head = unit // heads, unit % heads

@@ -1,4 +1,4 @@
-"""Pretrained models by name: timm's, with weights from its hub or from a file, and the embedded one."""
+"""Pretrained models by name: timm models, with weights from the hub or from a file, and the embedded model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MethodWeightsError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A model ready to be measured.
+    """A model with weights, ready to be measured.
 
     Attributes:
         vit: In evaluation mode, float32, on the CPU.
@@ -143,13 +143,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running code from the file; half precision becomes float32.
 
     Args:
-        path: A `.safetensors` or `.pth` file; a training checkpoint's `model` or `state_dict` is taken out of it.
+        path: A `.safetensors` or `.pth` file; of a training checkpoint, its entry `model` or `state_dict` is used.
+
+    Returns:
+        The weights by name.
 
     Raises:
-        UserError: There is no such file, or it holds no weights.
+        UserError: The file does not exist or does not contain weights.
     """
     if not path.is_file():
-        raise UserError(f"no weights at {path}: --weights names a .safetensors or .pth file")
+        raise UserError(f"no weights at {path}: --weights must name a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
@@ -159,7 +162,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path} cannot be read as weights ({reason}): give a .safetensors, or a .pth of tensors"
+            f"{path} cannot be read as weights ({reason}): give a .safetensors file, or a .pth file of tensors"
         ) from None
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -193,17 +196,17 @@ def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: Path) -> None:
     vit.load_state_dict(state)
 
 
-def _misfits(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """How a state dict differs from the wanted one in names and shapes; empty where it does not."""
-    reshaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+def _misfits(expected: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """How a state dict differs from the expected one in names and shapes; empty where it does not."""
+    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     problems = [
         f"{kind} {_few(keys)}"
         for kind, keys in (
-            ("missing", sorted(set(wanted) - set(state))),
-            ("unexpected", sorted(set(state) - set(wanted))),
+            ("missing", sorted(set(expected) - set(state))),
+            ("unexpected", sorted(set(state) - set(expected))),
             (
-                "of another shape",
-                [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in reshaped],
+                "with wrong shape",
+                [f"{key} {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}" for key in reshaped],
             ),
         )
         if keys

@@ -1,7 +1,7 @@
-"""Random numbers that belong to an image, not to a batch.
+"""Random numbers that depend on the image, not on its position in a batch.
 
-A counter-based generator: each number is a hash of (seed, image, depth, token), so a random choice is the same
-whatever else is in the batch, however the data are sharded, and on every device.
+A counter-based generator: each number is a hash of (seed, image, depth, token). So random choices do not depend on the
+other images in the batch, on sharding, or on the device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 _SHIFTS = (30, 27, 31)
-_BITS = 24  # of a float32's mantissa
+_BITS = 24  # of the mantissa of a float32
 
 
 def uniform(seed: int, image_ids: Tensor, depth: int, n: int) -> Tensor:
@@ -21,9 +21,9 @@ def uniform(seed: int, image_ids: Tensor, depth: int, n: int) -> Tensor:
 
     Args:
         seed: Any integer.
-        image_ids: (B,) int64.
+        image_ids: (B,) int64, one id per image.
         depth: The block's index.
-        n: N, how many numbers an image gets.
+        n: N, the number of random numbers per image.
 
     Returns:
         (B, N) float32, multiples of 2^-24.
@@ -38,7 +38,7 @@ def uniform(seed: int, image_ids: Tensor, depth: int, n: int) -> Tensor:
 
 
 def _mix(state: Tensor) -> Tensor:
-    """One step of splitmix64 on int64, whose products wrap around."""
+    """One step of splitmix64 on int64, where products wrap around."""
     state = state + _INCREMENT
     for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
         state = (state ^ _shift(state, shift)) * multiplier
@@ -46,5 +46,5 @@ def _mix(state: Tensor) -> Tensor:
 
 
 def _shift(state: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; int64's own keeps the sign."""
+    """Logical right shift; the right shift of int64 is arithmetic."""
     return (state >> bits) & ((1 << (64 - bits)) - 1)

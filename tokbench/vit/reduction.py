@@ -1,4 +1,4 @@
-"""What comes back from a method: held against the contract, and cut to what is really there."""
+"""Check the tokens that a method returns, and trim padding."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from tokbench.tokens import Tokens
 
 
 def check_result(method: Downsampler, before: Tokens, after: Tokens, count: int, depth: int) -> None:
-    """Hold a reduction against the contract, by shapes and types alone: a look at values would stall a GPU.
+    """Check the result of a reduction, by shapes and types only: reading values would stall a GPU.
 
     Args:
-        method: What reduced.
-        before: The tokens it was given.
-        after: What it returned.
-        count: How many patch tokens it declares to leave.
+        method: The method.
+        before: The tokens that it received.
+        after: The tokens that it returned.
+        count: The number of patch tokens that its `count` promises.
         depth: The block's index, for the message.
 
     Raises:
-        DownsamplerError: The contract is broken; the message says how.
+        DownsamplerError: The result violates the contract; the message says how.
     """
 
     def fail(what: str) -> NoReturn:
         raise DownsamplerError(f"{method.name or type(method).__name__} at depth {depth}: {what}")
 
     if not isinstance(after, Tokens):
-        fail(f"forward returned {type(after).__name__}, not Tokens")
+        fail(f"forward returned {type(after).__name__}, expected Tokens")
     batch, _, dim = before.x.shape
     n = after.n_patches
     if after.x.shape != (batch, before.n_prefix + n, dim) or after.owner.shape != before.owner.shape:
@@ -38,32 +38,32 @@ def check_result(method: Downsampler, before: Tokens, after: Tokens, count: int,
     if after.size.shape != (batch, n) or after.size.dtype != before.size.dtype:
         fail(f"size is {after.size.dtype} of {tuple(after.size.shape)}; expected {before.size.dtype} of {(batch, n)}")
     if after.owner.dtype != before.owner.dtype:
-        fail(f"owner became {after.owner.dtype}, it was {before.owner.dtype}")
+        fail(f"owner is {after.owner.dtype}; expected {before.owner.dtype}")
     if after.layout is not None and after.layout[0] * after.layout[1] != n:
-        fail(f"a layout of {after.layout[0]}x{after.layout[1]} does not hold {n} patch tokens")
+        fail(f"a layout of {after.layout[0]}x{after.layout[1]} does not match {n} patch tokens")
     if after.valid is not None and not method.adaptive:
-        fail("valid is set, and the class does not say adaptive = True")
+        fail("valid is set, but the class does not declare adaptive = True")
     if after.valid is not None and (after.valid.shape != (batch, n) or after.valid.dtype != torch.bool):
         fail(f"valid is {after.valid.dtype} of {tuple(after.valid.shape)}; expected torch.bool of {(batch, n)}")
     if after.x.dtype != before.x.dtype:
-        fail(f"x became {after.x.dtype}, it was {before.x.dtype}")
+        fail(f"x is {after.x.dtype}; expected {before.x.dtype}")
     if not method.adaptive and n != count:
-        fail(f"{n} patch tokens came out, count() says {count}")
+        fail(f"returned {n} patch tokens, count() says {count}")
     if method.adaptive and n > before.n_patches:
-        fail(f"{n} patch tokens came out of {before.n_patches}")
+        fail(f"returned {n} patch tokens for {before.n_patches}")
 
 
 def reduced(tokens: Tokens) -> bool:
-    """Whether anything was taken away: until then all sizes are 1."""
+    """Whether any reduction has taken place; before the first one, all sizes are 1."""
     return tokens.n_patches < tokens.grid[0] * tokens.grid[1] or tokens.valid is not None
 
 
 def trim(tokens: Tokens) -> Tokens:
-    """Cut the batch to its longest image, padding last; without padding there is no mask."""
+    """Trim the batch to its longest image, with padding last; drop the mask if no padding is left."""
     valid = tokens.valid
     if valid is None:
         return tokens
-    # Padding stands for nothing, and no patch is in it.
+    # Padding represents no patches, and no patch belongs to it.
     lost = ~valid.gather(1, tokens.owner.clamp_min(0))
     tokens = dataclasses.replace(tokens, size=tokens.size * valid, owner=tokens.owner.masked_fill(lost, -1))
     counts = valid.sum(dim=1)

@@ -1,4 +1,4 @@
-"""determinism: the clock chooses."""
+"""determinism: the result depends on the clock."""
 
 import time
 

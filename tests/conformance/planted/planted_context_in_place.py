@@ -1,4 +1,4 @@
-"""mutation: the attention's diagonal is struck out where it lies."""
+"""mutation: the diagonal of the attention is set to zero in place."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""counts: one token more comes out than count() says."""
+"""counts: one more token is returned than count() says."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

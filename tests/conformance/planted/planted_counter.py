@@ -1,4 +1,4 @@
-"""determinism: every call takes other tokens than the one before."""
+"""determinism: every call selects different tokens."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""gradients: no gradient passes."""
+"""gradients: the result is detached."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

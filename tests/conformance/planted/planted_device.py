@@ -1,4 +1,4 @@
-"""devices: an index is made on the CPU."""
+"""devices: an index is created on the CPU."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""dtypes: float32 comes out, whatever went in."""
+"""dtypes: the result is always float32."""
 
 import dataclasses
 

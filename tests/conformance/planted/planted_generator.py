@@ -1,4 +1,4 @@
-"""batch_independence: a generator of its own numbers the images by their place in the batch."""
+"""batch_independence: the method's own generator depends on the position in the batch."""
 
 import torch
 

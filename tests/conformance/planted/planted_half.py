@@ -1,4 +1,4 @@
-"""counts: never more than half the tokens go, and count() does not say so."""
+"""counts: at most half of the tokens are removed, but count() does not say so."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""state_dict: random numbers of setup are in no parameter or buffer."""
+"""state_dict: random numbers of setup are neither a parameter nor a buffer."""
 
 import torch
 

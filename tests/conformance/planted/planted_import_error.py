@@ -1,3 +1,3 @@
-"""imports: a name is imported that is not there."""
+"""imports: an imported name does not exist."""
 
 from tokbench import Context, Downsampler, Tokens, register, select_largest  # noqa: F401

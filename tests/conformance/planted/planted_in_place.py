@@ -1,4 +1,4 @@
-"""mutation: tokens are normalised where they lie."""
+"""mutation: tokens are normalised in place."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

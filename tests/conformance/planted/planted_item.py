@@ -1,4 +1,4 @@
-"""host_sync: a threshold is read back to the program."""
+"""host_sync: a threshold is read with item()."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

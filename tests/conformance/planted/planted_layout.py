@@ -1,4 +1,4 @@
-"""shapes: the tokens keep the layout of those that are gone."""
+"""shapes: the old layout is kept."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""second_stage: the grid is asked for, and the method itself takes it away."""
+"""second_stage: the method needs a layout, but returns none."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

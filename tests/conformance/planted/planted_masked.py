@@ -1,4 +1,4 @@
-"""shapes: a mask comes out of a method that is not adaptive."""
+"""shapes: a method that is not adaptive returns a mask."""
 
 import dataclasses
 

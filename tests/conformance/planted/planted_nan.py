@@ -1,4 +1,4 @@
-"""full_range: scores of nothing are divided by nothing."""
+"""full_range: zero is divided by zero."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""declares: needs names no field of the context."""
+"""declares: needs contains an unknown field."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""runs: a weight is used that nobody makes."""
+"""runs: a weight is used that setup does not create."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""seeding: noise is read, and stochastic not declared."""
+"""seeding: noise is read, but stochastic is not declared."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

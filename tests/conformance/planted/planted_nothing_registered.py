@@ -1,4 +1,4 @@
-"""imports: the decorator is forgotten."""
+"""imports: the decorator is missing."""
 
 from tokbench import Context, Downsampler, Tokens
 

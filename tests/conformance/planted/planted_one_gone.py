@@ -1,4 +1,4 @@
-"""full_range: what is dropped is ranked, which a single token cannot be."""
+"""full_range: ranking the dropped tokens needs at least two of them."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""full_range: a sample's deviation has no value for a single token."""
+"""full_range: the sample standard deviation of a single token is undefined."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""host_sync: the ranking is done on the CPU."""
+"""host_sync: the ranking is computed on the CPU."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""accounts: owner still counts the tokens that were there before."""
+"""bookkeeping: owner refers to the old tokens."""
 
 import dataclasses
 

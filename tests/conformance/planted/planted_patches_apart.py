@@ -1,4 +1,4 @@
-"""second_stage: patches that share a token are spread over several."""
+"""second_stage: patches that share a token are split among several."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""prefix: prefix tokens are scaled with the others."""
+"""prefix: prefix tokens are scaled like the others."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""memory: a running mean over all images is subtracted."""
+"""stateless: a running mean over all images is subtracted."""
 
 from torch import Tensor
 

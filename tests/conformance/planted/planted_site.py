@@ -1,4 +1,4 @@
-"""declares: the site is none of the three."""
+"""declares: the site is invalid."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""accounts: the merged token is given the size of one patch."""
+"""bookkeeping: the merged token gets the size of one patch."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""accounts: every token that is left is given the size of all that are gone."""
+"""bookkeeping: every kept token gets the size of all dropped ones."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

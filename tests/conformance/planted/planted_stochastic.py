@@ -1,4 +1,4 @@
-"""seeding: stochastic is declared, and nothing is random."""
+"""seeding: stochastic is declared, but nothing is random."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""seeding: noise is read and comes to nothing."""
+"""seeding: noise is read, but has no effect."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

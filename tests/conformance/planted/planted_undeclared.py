@@ -1,4 +1,4 @@
-"""undeclared: the class token's attention is read and not declared."""
+"""undeclared: the class token's attention is read, but not declared."""
 
 from tokbench import Context, Downsampler, Tokens, register
 

@@ -1,4 +1,4 @@
-"""gradients: the weight that is to be trained only ranks."""
+"""gradients: the weight is only used for ranking, so it gets no gradient."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""removes: tokens are set to zero and stay where they are."""
+"""removes: tokens are set to zero, not removed."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What methods are tried on: tokens with clusters among them, the attention between them, and a small ViT."""
+"""Test inputs for methods: tokens that form clusters, the attention between them, and a small ViT."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 HEADS, WIDTH = 4, 8
 DIM = HEADS * WIDTH
-DEPTHS = (1, 2)  # not 0, where methods that act before a block have no attention to read
-BLOCKS = 4  # one behind the last reduction, without which nobody would read what is left
-SPREAD = 0.4  # of the tokens around the centre of their cluster, whose own is 1
-SHARPNESS = 2.0  # of the attention's logits
+DEPTHS = (1, 2)  # not 0: methods that act before a block need a previous block
+BLOCKS = 4  # includes one block after the last reduction
+SPREAD = 0.4  # standard deviation of tokens around their cluster centre; centres have 1
+SHARPNESS = 2.0  # a factor of the logits of the attention
 
 
 @dataclass(frozen=True)
 class Case:
-    """Tokens to reduce.
+    """A set of tokens to reduce.
 
     Attributes:
         grid: (h, w) of the image's patches.
         keep: K.
         prefix: P.
         batch: B.
-        dtype: Of the tokens and the method's weights.
-        device: Of both.
-        scale: What the tokens are multiplied with.
+        dtype: Type of the tokens and of the method's weights.
+        device: Device of the tokens and of the method.
+        scale: A factor of the tokens.
     """
 
     grid: tuple[int, int] = (6, 6)
@@ -63,7 +63,7 @@ class Case:
         return f"N={self.n}, K={self.keep}, {self.prefix} prefix tokens, {self.batch} images, {dtype}"
 
     def tokens(self, seed: int = 0) -> Tokens:
-        """Tokens in a few clusters, other ones for each seed, image and dtype alike."""
+        """Tokens in a few clusters, different for each seed and image; the same numbers for every dtype."""
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -77,13 +77,13 @@ class Case:
         return Tokens.from_sequence(x.to(self.device, self.dtype), self.grid, self.prefix)
 
     def method(self, subject: Subject, seed: int = 0) -> Downsampler:
-        """The method, set up for two reductions, its weights off their initial values."""
+        """The method, set up for two reductions, with perturbed weights."""
         with seeded(seed):
             method = subject.create()
             schedule = Schedule.explicit((self.keep, max(1, self.keep // 2)), DEPTHS)
             counts = planned_counts(schedule, method, BLOCKS, self.grid)
             method.setup(Geometry(DIM, HEADS, DEPTHS, self.grid, counts))
-        return shaken(method, seed).to(self.device, self.dtype).eval()
+        return perturbed(method, seed).to(self.device, self.dtype).eval()
 
 
 def context_of(
@@ -95,15 +95,15 @@ def context_of(
     ids: Tensor | None = None,
     noise: Callable[[], Tensor] | None = None,
 ) -> Context:
-    """What a block would know of its tokens: they attend to one another after a layer norm.
+    """A context as a block would provide it, from the tokens' attention to each other after a layer norm.
 
     Args:
-        method: Whose attention is proportional or not.
+        method: The method, which decides whether attention is proportional.
         tokens: N patch tokens.
-        fields: What to fill in; all of it, so that only the check `undeclared` minds what a method reads.
-        seed: Of the noise.
-        ids: (B,) the images' identities; None numbers them from 0.
-        noise: Replaces the noise.
+        fields: The fields to fill in; by default all, so that only the check `undeclared` depends on `needs`.
+        seed: Seed of the noise.
+        ids: (B,) the images' ids; None numbers them from 0.
+        noise: Replaces the default noise.
     """
     x, n, depth = tokens.x, tokens.n_patches, DEPTHS[0]
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -115,23 +115,23 @@ def context_of(
     logits = (q * scale) @ k.mT
     bias = log_size_bias(tokens, proportional=method.proportional)
     matrix = (logits if bias is None else logits + bias).softmax(dim=3)
-    known = AttentionProbe(fields)(Heads(q, k, v, scale, bias, matrix), tokens.n_prefix)
+    filled = AttentionProbe(fields)(Heads(q, k, v, scale, bias, matrix), tokens.n_prefix)
     images = torch.arange(x.shape[0], device=x.device) if ids is None else ids
     return Context(
-        depth=depth, depths=DEPTHS, stage=0, noise=noise or (lambda: uniform(seed, images, depth, n)), **known
+        depth=depth, depths=DEPTHS, stage=0, noise=noise or (lambda: uniform(seed, images, depth, n)), **filled
     )
 
 
 def reduced(subject: Subject, case: Case, method: Downsampler | None = None) -> tuple[Tokens, Tokens]:
     """The tokens before and after one reduction."""
-    with told(case), torch.no_grad():
+    with described(case), torch.no_grad():
         method = method or case.method(subject)
         before = case.tokens()
         return before, method(before, case.keep, context_of(method, before))
 
 
 @dataclass(frozen=True)
-class Step:
+class Reduction:
     """One reduction inside a model."""
 
     before: Tokens
@@ -140,49 +140,49 @@ class Step:
     after: Tokens
 
 
-def model_of(subject: Subject, *, site: str | None = None, seed: int = 0, half: float = 0.5) -> DownsampledViT:
-    """A small ViT with the method in two of its blocks; the ViT is the same for every seed of the method's weights."""
+def model_of(subject: Subject, *, site: str | None = None, seed: int = 0, keep: float = 0.5) -> DownsampledViT:
+    """A small ViT with the method in two blocks; `seed` changes only the method's weights."""
     with seeded(0):
         vit = VisionTransformer(img_size=24, patch_size=4, embed_dim=DIM, depth=BLOCKS, num_heads=HEADS, num_classes=5)
-    shaken(vit, 0, std=0.2)
+    perturbed(vit, 0, std=0.2)
     with seeded(seed):
-        model = DownsampledViT(vit, subject.create(), Schedule.stages(half, DEPTHS), site=site)
+        model = DownsampledViT(vit, subject.create(), Schedule.stages(keep, DEPTHS), site=site)
     assert model.downsampler is not None
-    shaken(model.downsampler, seed)
+    perturbed(model.downsampler, seed)
     return model.eval()
 
 
 def images(seed: int = 0, batch: int = 3) -> Tensor:
-    """(B, 3, 24, 24), of the small ViT's size."""
+    """Random images (B, 3, 24, 24) for the small ViT."""
     return torch.randn(batch, 3, 24, 24, generator=torch.Generator().manual_seed(seed))
 
 
 def logits_of(model: DownsampledViT, pixels: Tensor, ids: Tensor | None = None) -> Tensor:
-    """A model's logits, for checks whose question is another than whether the method runs in a model."""
+    """A model's logits; skips the check if the method fails in a model, which `second_stage` reports."""
     try:
         with torch.inference_mode():
             return model(pixels, ids)  # type: ignore[no-any-return]
     except Exception as error:
-        raise SkipError("the method stops in a model: see 'second_stage'") from error
+        raise SkipError("the method fails in a model: see 'second_stage'") from error
 
 
-def steps_of(model: DownsampledViT, pixels: Tensor) -> tuple[Tensor, list[Step]]:
-    """A model's logits, and the reductions on the way to them."""
-    steps: list[Step] = []
+def reductions_of(model: DownsampledViT, pixels: Tensor) -> tuple[Tensor, list[Reduction]]:
+    """A model's logits, and the reductions inside the model."""
+    reductions: list[Reduction] = []
     assert model.downsampler is not None
 
     def record(_: object, given: tuple[Tokens, int, Context], after: Tokens) -> None:
-        steps.append(Step(given[0], given[1], given[2].depth, after))
+        reductions.append(Reduction(given[0], given[1], given[2].depth, after))
 
     hook = model.downsampler.register_forward_hook(record)
     try:
-        return model(pixels), steps
+        return model(pixels), reductions
     finally:
         hook.remove()
 
 
-def shaken(module: M, seed: int, std: float = 0.1) -> M:
-    """Move every parameter off its initial value, which is 0 or 1 for many and would hide an omission."""
+def perturbed(module: M, seed: int, std: float = 0.1) -> M:
+    """Add noise to every parameter: many start as 0 or 1, which could hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -192,15 +192,15 @@ def shaken(module: M, seed: int, std: float = 0.1) -> M:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """torch's global generator starts from a seed, and is afterwards what it was."""
+    """Seed torch's global generator, and restore its state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 @contextmanager
-def told(what: object) -> Iterator[None]:
-    """An exception says what it happened with."""
+def described(what: object) -> Iterator[None]:
+    """Add a description of the input to any exception."""
     try:
         yield
     except Exception as error:

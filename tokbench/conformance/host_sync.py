@@ -1,6 +1,6 @@
-"""Catching what makes a GPU wait for the program: looks at values, and shapes that depend on them.
+"""Detect host synchronisation: code that reads values, or whose shapes depend on values, and so stalls a GPU.
 
-On a GPU torch tells of it itself. These modes find the same on a CPU, where nothing waits and nothing would be told.
+On a GPU, torch itself can report synchronisation. These modes find the same operations on a CPU.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# What each operator is called in a method's code.
-WAITING = {
+# Operators that synchronise, and how they appear in a method's code.
+SYNCHRONISING = {
     "_local_scalar_dense": ".item(), or a tensor as a Python number or truth value",
     "nonzero": "nonzero(), or torch.where with one argument",
     "masked_select": "masked_select()",
@@ -26,24 +26,24 @@ WAITING = {
     "bincount": "bincount()",
     "equal": "torch.equal()",
 }
-LEAVING = frozenset({"tolist", "numpy", "cpu", "__array__"})
-ARRIVING = frozenset({torch.tensor, torch.as_tensor, torch.from_numpy})
+TO_HOST = frozenset({"tolist", "numpy", "cpu", "__array__"})
+TO_DEVICE = frozenset({torch.tensor, torch.as_tensor, torch.from_numpy})
 
 
 class HostSyncError(Exception):
-    """The method would make a GPU wait."""
+    """The method would stall a GPU."""
 
 
 class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses operators whose result's shape or value the program must wait for."""
+    """Raises an error at operators whose result, or its shape, the host must wait for."""
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run an operator, or refuse it."""
+        """Run an operator, or raise HostSyncError."""
         name = func.overloadpacket.__name__
-        if name in WAITING:
-            raise HostSyncError(WAITING[name])
+        if name in SYNCHRONISING:
+            raise HostSyncError(SYNCHRONISING[name])
         if name == "repeat_interleave" and (kwargs or {}).get("output_size") is None:
             raise HostSyncError("repeat_interleave() without output_size")
         if name == "index" and any(_is_mask(index) for index in args[1]):
@@ -54,22 +54,22 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class CallWatch(TorchFunctionMode):
-    """Refuses calls that take data to the host or bring them from it, which on a CPU are no operators at all."""
+    """Raises an error at calls that copy data to or from the host; on a CPU, these calls run no operator."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run a function, or refuse it."""
+        """Run a function, or raise HostSyncError."""
         name = getattr(func, "__name__", "")
-        if name in LEAVING:
+        if name in TO_HOST:
             raise HostSyncError(f".{name}()")
-        # A device object may be the tokens' own, a string is a choice of the method's.
+        # A device object may be the tokens' own device; a string is hard-coded by the method.
         if name == "to" and "cpu" in [
             given for given in (*args[1:], *(kwargs or {}).values()) if isinstance(given, str)
         ]:
             raise HostSyncError('.to("cpu")')
-        if func in ARRIVING:
-            raise HostSyncError(f"torch.{name}() of the program's numbers, a copy to the device")
+        if func in TO_DEVICE:
+            raise HostSyncError(f"torch.{name}() of Python or numpy values, a copy to the device")
         return func(*args, **(kwargs or {}))
 
 
