@@ -1,7 +1,6 @@
-"""What is timed: tensors of DeiT-S's geometry, the same each time, on CUDA where there is one.
+"""The inputs of the speed benchmarks: fixed tensors of DeiT-S's geometry, on CUDA if available.
 
-These are measurements of speed, not tests: the ordinary run calls each once, to see that it still works, and
-`make bench` times them.
+The benchmarks are not tests: a normal test run calls each once to check that it still works; `make bench` times them.
 """
 
 import time
@@ -27,14 +26,14 @@ BATCH = 64 if DEVICE.type == "cuda" else 8
 
 
 def clock() -> float:
-    """Seconds, once everything that was asked of the GPU is done."""
+    """The time in seconds, after all work of the GPU has finished."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    """Numbers from a fixed seed."""
+    """Normally distributed numbers from a fixed seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
@@ -44,19 +43,19 @@ def tokens() -> Tokens:
 
 
 def heads(*, matrix: bool = False) -> Heads:
-    """A block's attention, with its matrix where that is asked for."""
+    """The attention of a block, with its matrix if requested."""
     q, k, v = normal(3, BATCH, H, P + N, D // H).unbind(0)
     scale = (D // H) ** -0.5
     return Heads(q, k, v, scale, None, ((q * scale) @ k.mT).softmax(dim=3) if matrix else None)
 
 
 def context(method: Downsampler) -> Context:
-    """What the method declares, at its first reduction."""
+    """The context that the method requests, at its first reduction."""
     known = AttentionProbe(method.needs)(heads(matrix="attention" in method.needs), P)
     images = torch.arange(BATCH, device=DEVICE)
     return Context(depth=DEPTHS[0], depths=DEPTHS, stage=0, noise=lambda: uniform(0, images, DEPTHS[0], N), **known)
 
 
-def inferring(function: Callable[..., object]) -> Callable[..., object]:
-    """The function without gradients, as everything is measured."""
+def in_inference(function: Callable[..., object]) -> Callable[..., object]:
+    """The function in inference mode, as in all measurements."""
     return torch.inference_mode()(function)

@@ -1,10 +1,10 @@
-"""The time of one reduction by every method that means something off the shelf, what it is told of taken as given."""
+"""The time of one reduction by every method that needs no training, with a precomputed context."""
 
 import math
 
 import pytest
 import torch
-from deit_small import BATCH, BLOCKS, DEPTHS, DEVICE, GRID, KEEPS, D, H, N, P, clock, context, inferring, tokens
+from deit_small import BATCH, BLOCKS, DEPTHS, DEVICE, GRID, KEEPS, D, H, N, P, clock, context, in_inference, tokens
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from tokbench.downsampler import Geometry
@@ -30,7 +30,7 @@ def test_method(benchmark: BenchmarkFixture, name: str, keep: float) -> None:
     method = method.to(DEVICE).eval()
     benchmark.group = f"a method's reduction, keep {keep}"
     before, count = tokens(), math.ceil(keep * N)
-    after = benchmark(inferring(method), before, count, context(method))
+    after = benchmark(in_inference(method), before, count, context(method))
     assert isinstance(after, Tokens)
     assert after.x.shape == (BATCH, P + after.n_patches, D)
     if not method.adaptive:
