@@ -10,7 +10,7 @@ from torch import Tensor
 from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
 from tokbench.config import load_config
 from tokbench.measure.macs import count_macs
-from tokbench.run.plan import plan
+from tokbench.run.cells import cells_of
 
 DIM = 8
 TRAINED = ["dynamic_vit", "patch_merger", "token_learner", "sinkhorn", "sit", "dtem", "ltmp", "convolution"]
@@ -125,7 +125,7 @@ def test_the_published_size_and_compute():
 @pytest.mark.parametrize("name", TRAINED)
 def test_without_fine_tuning_it_is_skipped_with_the_reason(name: str):
     config = load_config()
-    cells = plan(config.suite("embedded", {"methods": [name], "keep": [0.5]}), config, [])
+    cells = cells_of(config.suite("embedded", {"methods": [name], "keep": [0.5]}), config, [])
     assert [cell.variant.method for cell in cells] == ["none", name]
     assert not cells[0].variant.skipped
     assert "fine-tuned" in cells[1].variant.skipped

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
 from tokbench.config import load_config
-from tokbench.run.plan import plan
+from tokbench.run.cells import cells_of
 
 WIDTH = 3
 
@@ -158,5 +158,5 @@ def test_images_of_different_counts_share_a_batch(tiny_vit):
 
 def test_the_plan_calls_it_untrained():
     config = load_config()
-    cells = plan(config.suite("embedded", {"methods": ["ltmp"], "keep": [0.5]}), config, [])
+    cells = cells_of(config.suite("embedded", {"methods": ["ltmp"], "keep": [0.5]}), config, [])
     assert cells[-1].variant.skipped
