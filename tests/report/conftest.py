@@ -2,16 +2,27 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from stored_results import REFERENCE
+from stored_results import REFERENCE, RESULTS
 
-from tokbench.results import Results, load
+from tokbench.results import COLUMNS, Results, load
+from tokbench.results.columns import TYPES
 
 
 @pytest.fixture(scope="session")
 def reference() -> Results:
     """The results of the embedded suite in this repository; not to be changed."""
     return load(REFERENCE)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> pd.DataFrame:
+    """The table of a comparison of many methods on photographs."""
+    stored = pd.read_csv(RESULTS / "photographs" / "stages" / "table.csv")
+    table = stored.reindex(columns=list(COLUMNS)).assign(mode="eager")
+    texts = [name for name, dtype in TYPES.items() if dtype == "string"]  # in CSV an empty text is a missing value
+    return table.astype(dict.fromkeys(texts, "string")).fillna(dict.fromkeys(texts, ""))
 
 
 @pytest.fixture
