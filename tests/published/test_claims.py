@@ -1,4 +1,4 @@
-"""Published numbers: the file holds what it should, and stands beside the right rows."""
+"""Published numbers: the file is complete and consistent, and each number is shown beside the right rows."""
 
 import io
 import math
@@ -7,36 +7,49 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tokbench import Downsampler, register
+from tokbench import Downsampler
+from tokbench.config import load_config
 from tokbench.downsampler import Claim
 from tokbench.notation import parse_call
-from tokbench.published.claims import (
-    BESIDE,
-    NUMBERS,
-    TEXTS,
-    VALIDATION_IMAGES,
-    beside,
-    claims_for,
-    load_claims,
-    published,
-)
+from tokbench.published.claims import BESIDE, NUMBERS, TEXTS, VALIDATION_IMAGES, load_claims, published
+from tokbench.published.claims import beside as beside_plan
 from tokbench.registry import bind_parameters, discover
 from tokbench.report.terminal.published import render_claims, render_published
-from tokbench.results.table import COLUMNS
+from tokbench.results import COLUMNS, MethodInfo, Plan
+from tokbench.results.columns import TYPES
+from tokbench.run.plan import infos, method_info
 from tokbench.schedule import Schedule
+from tokbench.vit.models import full_name
 
 SMALL = "deit_small_patch16_224"
 TOME = {"method": "tome", "params": "proportional=true", "schedule": "every_block(r=13)", "keep": None}
 
 
+@pytest.fixture(scope="module")
+def methods() -> dict[str, MethodInfo]:
+    """What a plan says of every method that comes with tokbench."""
+    return infos(discover()[0].values())
+
+
+@pytest.fixture(scope="module")
+def beside(methods):
+    """`tokbench.published.claims.beside` with the plan that a comparison of these rows has."""
+
+    def found(rows):
+        models = {model: full_name(model) for model in rows["model"].unique()}
+        return beside_plan(rows, Plan(load_config().suite("embedded", {}), "cpu", None, (), methods, models))
+
+    return found
+
+
 def table(*rows):
-    """A comparison's table from what matters of its rows."""
+    """A comparison's table, from the values that matter in its rows."""
     usual = {
         **{"model": SMALL, "regime": "off-the-shelf", "site": "after_attention", "status": "ok", "params": ""},
         **{"batch_size": 1, "compiled": False, "pareto": False, "gmacs": 2.703},
         **{"top1": 78.9, "images": VALIDATION_IMAGES, "keep": 0.7, "schedule": "stages(at=3-6-9)"},
     }
-    return pd.DataFrame([{**dict.fromkeys(COLUMNS), **usual, **row} for row in rows]).astype(COLUMNS)
+    return pd.DataFrame([{**dict.fromkeys(COLUMNS), **usual, **row} for row in rows]).astype(TYPES)
 
 
 def printed(render, frame, width=80):
@@ -60,7 +73,7 @@ def test_the_file_has_the_columns_and_every_row_its_regime_and_source() -> None:
     assert ((claims["regime"] == "plain") == (claims["method"] == "none")).all()
 
 
-def test_methods_parameters_and_schedules_are_ours_as_the_table_writes_them() -> None:
+def test_methods_parameters_and_schedules_are_written_as_in_the_table() -> None:
     known, _ = discover()
     claims = load_claims()
     for row in claims[claims["method"].isin(known)].to_dict("records"):
@@ -74,11 +87,14 @@ def test_methods_parameters_and_schedules_are_ours_as_the_table_writes_them() ->
 def test_methods_have_claims(name: str) -> None:
     if name not in discover()[0]:
         pytest.skip("not there")
-    assert all(claim.top1 > 50 and claim.source for claim in claims_for(name))
-    assert claims_for(name)
+    found = published({name: method_info(discover()[0][name])})
+    own = found[found["method"] == name]
+    assert len(own) > 0
+    assert (own["top1"] > 50).all()
+    assert (own["source"] != "").all()
 
 
-def test_a_row_stands_beside_what_was_published_of_the_same() -> None:
+def test_a_row_is_shown_beside_published_numbers_of_the_same_setting(beside) -> None:
     found = beside(table(TOME))
     assert list(found.columns) == list(BESIDE)
     assert list(found["paper"]) == ["ToMe issue 11 (user)"]  # not the trained one, not those without a schedule
@@ -100,17 +116,17 @@ def test_a_row_stands_beside_what_was_published_of_the_same() -> None:
         {"status": "failed"},
     ],
 )
-def test_what_differs_in_one_thing_is_something_else(change: dict[str, object]) -> None:
+def test_a_row_that_differs_in_one_setting_matches_nothing(beside, change: dict[str, object]) -> None:
     assert beside(table({**TOME, **change})).empty
 
 
-def test_keep_and_parameters_choose_among_a_methods_claims() -> None:
+def test_keep_and_parameters_select_the_claim(beside) -> None:
     cls = {"method": "score_pruning", "params": "score=cls"}
     found = beside(table({**cls, "keep": 0.5, "top1": 73.0}, {**cls, "params": "score=received"}))
     assert list(found["claimed_top1"]) == [73.8]
 
 
-def test_seeds_count_by_their_mean() -> None:
+def test_the_top1_of_seeds_is_averaged(beside) -> None:
     found = beside(table(*({**TOME, "seed": seed, "top1": 78 + seed} for seed in range(3))))
     assert list(found["top1"]) == [79]
 
@@ -122,8 +138,8 @@ def test_seeds_count_by_their_mean() -> None:
         (None, None, "not measured", "no Δ"),
     ],
 )
-def test_other_data_show_the_claim_without_a_difference(
-    images: int | None, top1: float | None, reason: str, line: str
+def test_the_claim_is_shown_without_a_difference_on_other_images(
+    beside, images: int | None, top1: float | None, reason: str, line: str
 ) -> None:
     found = beside(table({**TOME, "images": images, "top1": top1}))
     assert reason in found.iloc[0]["not_comparable"]
@@ -134,35 +150,38 @@ def test_other_data_show_the_claim_without_a_difference(
     assert ("Published ·" in text) == (top1 is None)
 
 
-def test_a_paper_with_another_plain_model_says_so() -> None:
+def test_the_note_says_if_the_paper_has_another_plain_model(beside) -> None:
     found = beside(table({"method": "none", "schedule": "", "keep": 1.0, "site": "", "top1": 79.856}))
     notes = dict(zip(found["paper"], found["note"], strict=True))
     assert notes["Token Pooling (2110.03860)"] == "its plain model has 81.2 %, the public weights 79.856 %"
     assert notes["DynamicViT"] == notes["timm results"] == ""
 
 
-def test_timms_default_weights_are_meant_where_no_tag_is_written() -> None:
+def test_a_model_without_a_tag_has_timms_default_weights(beside) -> None:
     tome = {**TOME, "model": "vit_small_patch16_224"}
     assert list(beside(table(tome))["claimed_top1"]) == [79.3]
     assert beside(table({**tome, "model": "vit_small_patch16_224.augreg_in1k"})).empty
 
 
-def test_a_plugins_own_claims_are_merged_in() -> None:
-    @register("a_claiming_plugin")
+def test_the_claims_of_a_plugin_class_are_added() -> None:
     class Claiming(Downsampler):
+        name = "a_claiming_plugin"
         claims = (Claim(SMALL, "off-the-shelf", 2.9, 79.0, "https://example.org/paper"),)
 
-    assert claims_for("a_claiming_plugin") == Claiming.claims
-    row = published(["a_claiming_plugin"]).iloc[-1]
-    assert (row["method"], row["model"], row["top1"], row["schedule"]) == (
+    found = published({"a_claiming_plugin": method_info(Claiming)})
+    assert list(found["method"]).count("a_claiming_plugin") == 1
+    row = found.iloc[-1]
+    assert (row["method"], row["model"], row["gmacs"], row["top1"], row["schedule"], row["source"]) == (
         "a_claiming_plugin",
         f"{SMALL}.fb_in1k",
+        2.9,
         79,
         "",
+        "https://example.org/paper",
     )
 
 
-def test_a_comparison_is_readable_at_80_columns() -> None:
+def test_measured_and_published_numbers_fit_80_columns(beside) -> None:
     plain = {"method": "none", "schedule": "", "keep": 1.0, "site": "", "top1": 79.856, "gmacs": 4.599}
     text = printed(render_claims, beside(table(plain, TOME)))
     assert max(map(len, text.splitlines())) <= 80
@@ -171,9 +190,9 @@ def test_a_comparison_is_readable_at_80_columns() -> None:
         assert part in text
 
 
-def test_the_list_is_readable_at_80_columns_and_complete() -> None:
+def test_the_list_of_published_numbers_fits_80_columns_and_is_complete(methods) -> None:
     claims = load_claims()
-    text = printed(render_published, published(["tome", "score_pruning"]))
+    text = printed(render_published, published({name: methods[name] for name in ("tome", "score_pruning")}))
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     for top1 in claims.loc[claims["method"].isin(["tome", "score_pruning", "none"]), "top1"]:
@@ -181,5 +200,5 @@ def test_the_list_is_readable_at_80_columns_and_complete() -> None:
     assert "token_pooling" not in text
 
 
-def test_nothing_to_show_prints_nothing() -> None:
+def test_nothing_is_printed_without_published_numbers(beside) -> None:
     assert printed(render_claims, beside(table({"method": "random_selection"}))) == ""

@@ -1,0 +1,93 @@
+"""Top-1 against compute and time, compared with the rows that the charts are made from."""
+
+import pytest
+from chart_rows import comparison, drawn, entries, row, table, trace
+
+from tokbench.report import charts
+
+
+def test_each_setting_is_one_point_against_compute(embedded):
+    figure = charts.accuracy_by_compute(embedded)
+    others = embedded[embedded["method"] != "none"]
+    expected = others.groupby(["method", "params", "keep"])[["gmacs", "top1"]].mean()
+    points = [drawn(one) for one in figure.data if one.mode == "lines+markers" and one.name != "plain model"]
+    assert set().union(*points) == set(map(tuple, expected.round(6).to_numpy()))
+    assert len(points) == len(expected.groupby(level=["method", "params"]))
+    plain = embedded[embedded["method"] == "none"].iloc[0]
+    assert drawn(trace(figure, "plain model")) == {(round(plain["gmacs"], 6), round(plain["top1"], 6))}
+    (line,) = figure.layout.shapes
+    assert line.y0 == line.y1 == plain["top1"]
+
+
+def test_a_line_connects_points_in_the_order_of_keeps():
+    rows = [row(), *(row("tome", keep, latency_ms=ms) for keep, ms in ((0.5, 40.0), (0.9, 30.0), (0.7, 50.0)))]
+    assert trace(charts.accuracy_by_latency(table(*rows)), "tome").x == (40.0, 50.0, 30.0)
+
+
+def test_batch_sizes_modes_and_seeds_share_one_point_against_compute():
+    one = trace(charts.accuracy_by_compute(comparison()), "random_selection")
+    assert one.y == (71.0,)
+    assert "3 seeds" in one.hovertext[0]
+    for setup in ("batch 1:", "batch 256:", "batch 256 compile:"):
+        assert setup in one.hovertext[0]
+
+
+def test_error_bars_match_the_intervals_of_the_table():
+    rows = table(row(), row("tome", 0.7), row("evit", 0.7, top1_lo=None, latency_ms_hi=None))
+    for figure, name in ((charts.accuracy_by_compute(rows), "gmacs"), (charts.accuracy_by_latency(rows), "latency_ms")):
+        text = rows.set_index("method").loc["tome"]
+        one = trace(figure, "tome")
+        assert one.y[0] + one.error_y.array[0] == pytest.approx(text["top1_hi"])
+        assert one.y[0] - one.error_y.arrayminus[0] == pytest.approx(text["top1_lo"])
+        if name == "latency_ms":
+            assert one.x[0] + one.error_x.array[0] == pytest.approx(text["latency_ms_hi"])
+            assert one.x[0] - one.error_x.arrayminus[0] == pytest.approx(text["latency_ms_lo"])
+            assert trace(figure, "evit").error_x.array == (None,)
+        assert trace(figure, "evit").error_y.arrayminus == (None,)
+
+
+def test_the_front_against_compute_is_that_of_the_table(photographs):
+    figure = charts.accuracy_by_compute(photographs)
+    front = photographs[photographs["pareto"]].groupby(["method", "params", "keep"], dropna=False)
+    assert drawn(trace(figure, "Pareto front")) == set(map(tuple, front[["gmacs", "top1"]].mean().round(6).to_numpy()))
+    (steps,) = [one for one in figure.data if one.line.shape == "hv"]
+    assert list(steps.y) == sorted(set(steps.y))
+    assert list(steps.x) == sorted(set(steps.x))
+
+
+def test_the_front_against_time_has_the_points_that_no_other_beats():
+    figure = charts.accuracy_by_latency(comparison())
+    points = set().union(*(drawn(one) for one in figure.data if one.mode == "lines+markers"))
+    best = {(x, y) for x, y in points if not any(a <= x and b >= y and (a, b) != (x, y) for a, b in points)}
+    assert drawn(trace(figure, "Pareto front of the estimates")) == best
+
+
+def test_hover_texts_show_the_row():
+    rows = [row(), row("tp", 0.7, params="algorithm=kmeans,weighted=true"), row("tp", 0.7, params="algorithm=kmedoids")]
+    text = trace(charts.accuracy_by_compute(table(*rows)), "tp(algorithm=kmeans,weighted=true)").hovertext[0]
+    for part in (
+        *("<b>tp(algorithm=kmeans,weighted=true)</b>", "algorithm=kmeans, weighted=true", "keep 0.7"),
+        *("stages(at=3-6-9)", "after_attention", "3.63 GMACs, 21.0 % saved", "77.2 % top-1 [75.2, 78.2]"),
+        *("-2.0 points [-3.0, -1.0] against the plain model", "batch 32: 40 ms [39, 41]"),
+        "1.27× [1.24, 1.30], faster",  # noqa: RUF001
+    ):
+        assert part in text, text
+
+
+def test_each_batch_size_and_mode_has_a_view_against_time():
+    rows = comparison()
+    figure = charts.accuracy_by_latency(rows)
+    found = entries(figure)
+    assert list(found) == ["batch 1", "batch 256", "batch 256 compile"]
+    order = [one.name for one in figure.data]
+    for (batch, mode), name in {(1, "eager"): "batch 1", (256, "compile"): "batch 256 compile"}.items():
+        data, layout = found[name]
+        own = rows[(rows["batch_size"] == batch) & (rows["mode"] == mode) & (rows["method"] == "tome")]
+        place = order.index("tome")
+        assert sorted(data["x"][place]) == sorted(own["latency_ms"])
+        assert name in layout["xaxis.title.text"]
+        assert all(len(values) == len(figure.data) for values in data.values())
+        # Series that the reader has hidden stay hidden.
+        assert "visible" not in data
+    assert found["batch 1"][0]["x"][order.index("tome")] == trace(figure, "tome").x
+    assert not charts.accuracy_by_latency(rows[rows["batch_size"] == 1]).layout.updatemenus
