@@ -39,12 +39,14 @@ class Accuracy(Kind[AccuracyRecord]):
     exact = True
     live_columns = ("top1",)
     columns = (
-        Column("top1", heading="top-1", unit="%", interval="top1", decimals=1, dropped=1),
+        Column("top1", heading="top-1", unit="%", interval="top1", spread="top1_sd", decimals=1, dropped=1),
         Column("top5", heading="top-5", unit="%", decimals=1, dropped=6),
         Column("images", "Int64"),
         Column("top1_lo"),
         Column("top1_hi"),
-        Column("delta_top1", heading="Δ top-1", unit="points", interval="delta", decimals=1, dropped=1),
+        Column(
+            "delta_top1", heading="Δ top-1", unit="points", interval="delta", decimals=1, only_methods=True, dropped=1
+        ),
         Column("delta_lo"),
         Column("delta_hi"),
         Column("pareto", "bool", heading="★"),

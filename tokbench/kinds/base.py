@@ -39,10 +39,14 @@ class Column:
         unit: What a reader sees below the heading.
         interval: The ends of its 95 % interval are the columns `<interval>_lo` and `<interval>_hi`; empty for a column
             without one.
+        spread: The column with the standard deviation over seeds, to be shown instead of the interval.
         decimals: Decimals to show at least, however wide the interval.
         step: The smallest difference worth showing, for what is counted and has no interval; None elsewhere.
-        exact: Every digit is exact, so four significant ones are shown.
-        dropped: For the terminal's table: 0 never shown there, 1 shown on any width, larger ones are dropped earlier.
+        exact: Every digit is exact; the table shows three significant ones of the largest value.
+        share_of: Shown as a percentage of this column.
+        only_methods: Whether it says nothing about the plain model, where it is 0 or 1 by definition.
+        dropped: For the tables of terminal and papers: 0 is never shown there, 1 on any width; of the others the
+            largest is dropped first where there is no room. Papers show up to 4.
     """
 
     name: str
@@ -50,9 +54,12 @@ class Column:
     heading: str = ""
     unit: str = ""
     interval: str = ""
+    spread: str = ""
     decimals: int | None = None
     step: float | None = None
     exact: bool = False
+    share_of: str = ""
+    only_methods: bool = False
     dropped: int = 0
 
     @property

@@ -4,27 +4,41 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-TIMES = "\N{MULTIPLICATION SIGN}"
-"""The unit of a speedup."""
+import numpy as np
+import pandas as pd
+
+from tokbench.kinds.base import Column
+from tokbench.kinds.latency import TIMES as TIMES
+from tokbench.results.columns import BY_INTERVAL
 
 # Upper bound for all columns: no measurement here is good to more decimals, however narrow its interval.
 MAX_DECIMALS = 3
-# Accuracies have one decimal even where their interval is wide: differences are taken over the same images, so they
-# are known better than either accuracy.
-MIN_DECIMALS = {"top1": 1, "top5": 1, "delta": 1}
-# Counted columns have no interval, but a fixed resolution.
-STEPS = {"gmacs_saved": 0.1, "share": 0.1, "peak_mib": 1.0}
 
 RowValues = dict[Hashable, Any]
-"""The values of one row of output by name; `NAME_half` is half the width of the interval of NAME."""
+"""The values of one row of output by name; `NAME_half` is half the width of the interval of NAME.
+
+A number goes by the name that the ends of its interval begin with: `delta` for `delta_top1`.
+"""
+
+
+def with_half_widths(means: pd.DataFrame) -> pd.DataFrame:
+    """Add to numbers by name half the width of each one's interval, as far as it has one."""
+    for name in [name for name in means if name in BY_INTERVAL]:
+        column = BY_INTERVAL[str(name)]
+        if column.interval:
+            means[f"{name}_half"] = (means[f"{name}_hi"] - means[f"{name}_lo"]) / 2
+        elif column.exact:
+            means[f"{name}_half"] = 10 ** (np.floor(np.log10(means[name].max())) - 2)  # three digits of the largest
+    return means
 
 
 def decimals(row: RowValues, name: str) -> int:
     """Decimals up to the first uncertain digit; three significant digits where the uncertainty is not known."""
-    half = STEPS[name] if name in STEPS else row[f"{name}_half"]
+    column = BY_INTERVAL.get(name, Column(name))
+    half = row.get(f"{name}_half", math.nan) if column.step is None else column.step
     uncertainty = half if half > 0 else abs(row[name]) / 100
     needed = math.ceil(-math.log10(uncertainty)) if uncertainty > 0 else 0
-    return min(MAX_DECIMALS, max(needed, MIN_DECIMALS.get(name, needed)))
+    return min(MAX_DECIMALS, needed if column.decimals is None else max(needed, column.decimals))
 
 
 def number(value: float, digits: int) -> str:

@@ -13,16 +13,24 @@ import pytest_benchmark
 from pytest_benchmark.stats import Stats
 
 from tokbench.errors import UserError
+from tokbench.kinds import KINDS
 from tokbench.kinds.latency import LATENCY, LatencyRecord
 from tokbench.results import Results
 from tokbench.schedule import takes_keep
 from tokbench.stats.times import MIN_ROUNDS
 
 PARAMS = ("model", "method", "site", "schedule", "keep", "device", "dtype", "batch_size", "mode")
-EXTRA = (
-    *("tokens_per_block", "attention_kernel", "params_m", "gmacs", "gmacs_saved"),
-    *("speedup", "speedup_lo", "speedup_hi", "verdict", "noise_floor", "other_load", "peak_mib", "delta_top1"),
-)
+# What else is known of a row. Its time is in the statistics, and top-1 is averaged over seeds.
+EXTRA = [
+    "attention_kernel",
+    "params_m",
+    *(
+        column.name
+        for kind in KINDS.values()
+        for column in kind.columns
+        if not column.name.startswith(("latency_ms", "top1"))
+    ),
+]
 
 
 def pytest_benchmark_json(results: Results) -> dict[str, Any]:

@@ -4,25 +4,26 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from rich.console import JustifyMethod
 from rich.text import Text
 
 from tokbench.kinds.latency import MUCH_LOAD
 from tokbench.names import PLAIN
-from tokbench.report.digits import TIMES, RowValues, aligned, decimals, number
+from tokbench.report.digits import RowValues, aligned, decimals, number, with_half_widths
 from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels
+from tokbench.results.columns import BY_INTERVAL, COLUMNS
+from tokbench.rows import FIELDS
 
 SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
-NUMBERS = [
-    *("gmacs", "gmacs_method", "gmacs_saved", "latency_ms", "latency_ms_lo", "latency_ms_hi", "images_per_s"),
-    *("speedup", "speedup_lo", "speedup_hi", "peak_mib", "top1", "top5", "images", "top1_lo", "top1_hi"),
-    *("delta_top1", "delta_lo", "delta_hi", "noise_floor", "other_load"),
-]
+NUMBERS = [name for name, column in COLUMNS.items() if column.dtype in ("float64", "Int64") and name not in FIELDS]
 
-SETTING_HEADINGS = {"batch_size": "batch", "attention_kernel": "attention"}
+# Comparisons with the plain model: their intervals say whether there is a difference.
+WITH_INTERVAL = ("speedup", "delta")
+
+# The headings of settings that would not be understood without.
+SETTING_HEADINGS = {name: COLUMNS[name].title for name in ("batch_size", "attention_kernel")}
 VERDICT_SIGNS = {"FASTER": ("▲", "green"), "SLOWER": ("▼", "red"), "SAME": ("=", "dim"), "AMBIGUOUS": ("?", "yellow")}
 
 
@@ -31,7 +32,7 @@ class TextColumn:
     """One column of text.
 
     Attributes:
-        key: What `DROPPED_FIRST` calls it.
+        key: The name of the column, or `setting` for one that is not needed to identify a row.
         heading: Its heading.
         unit: Shown below the heading.
         cells: One for each row.
@@ -71,21 +72,22 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
 
     A row has the means of the numbers and, as `NAME_half`, half the width of the intervals.
     """
-    numbers = {name: pd.to_numeric(measured[name]) for name in NUMBERS}
+    numbers = {name: pd.to_numeric(measured[name]).astype(float) for name in NUMBERS}
     groups = measured.assign(**numbers, pareto=measured["pareto"].eq(True)).groupby(IDENTITY, sort=False, dropna=False)
-    means = groups[NUMBERS].mean().rename(columns={"delta_top1": "delta"})
-    for name in ("latency_ms", "speedup", "top1", "delta"):
-        means[f"{name}_half"] = (means[f"{name}_hi"] - means[f"{name}_lo"]) / 2
+    means = groups[NUMBERS].mean()
+    for column in (column for column in COLUMNS.values() if column.share_of):
+        means[column.name] = 100 * means[column.name] / means[column.share_of]
+    means = with_half_widths(means.rename(columns={column.name: name for name, column in BY_INTERVAL.items()}))
     means["images_per_s_half"] = means["images_per_s"] * means["latency_ms_half"] / means["latency_ms"]
     means["top5_half"] = means["top1_half"]
-    means["gmacs_half"] = 10 ** (np.floor(np.log10(means["gmacs"].max())) - 2)  # three digits of the largest
-    means["share"] = 100 * means["gmacs_method"] / means["gmacs"]
-    means["spread"], means["seeds"] = groups["top1"].std(), groups["top1"].count()
+    for column in (column for column in COLUMNS.values() if column.spread):
+        means[column.spread] = groups[column.name].std()
+    means["seeds"] = groups["top1"].count()
     means["verdict"], means["pareto"] = groups["verdict"].first(), groups["pareto"].any()
     means = means.reset_index()
-    # The plain model against itself is 0 or 1 by definition. A measured speedup is kept, as it shows the noise.
     means["is_method"] = means["method"] != PLAIN
-    means.loc[~means["is_method"], ["share", "gmacs_saved", "delta"]] = math.nan
+    means.loc[~means["is_method"], [name for name, column in BY_INTERVAL.items() if column.only_methods]] = math.nan
+    # The plain model's speedup is 1 by definition. A measured one is kept, as it shows the noise.
     means.loc[~means["is_method"] & ~(means["speedup_half"] > 0), "speedup"] = math.nan
     means["method_rank"], means["label_rank"] = (pd.factorize(means[n])[0] for n in ("method", "label"))
     order = ["is_method", "method_rank", "label_rank", "keep"]
@@ -156,24 +158,18 @@ def text_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
         VERDICT_SIGNS[row["verdict"]] if cell_text(row["verdict"]) and row["speedup"] > 0 else ("",) for row in rows
     ]
     stars = [Text("★" if row["pareto"] else "", "yellow") for row in rows]
-    intervals = {name: _intervals(rows, name) for name in ("speedup", "delta")}
     columns = [
         TextColumn("pareto", "", "", stars),
         TextColumn("method", "method", "", [Text(method) for method in methods], "left"),
         *_setting_columns(rows),
         TextColumn("keep", "keep", "", [Text(keep) for keep in aligned([cell_text(row["keep"]) for row in rows])]),
-        TextColumn("GMACs", "GMACs", "", _number_cells(rows, "gmacs")),
-        TextColumn("saved", "saved", "%", _number_cells(rows, "gmacs_saved")),
-        TextColumn("method %", "method", "%", _number_cells(rows, "share")),
-        TextColumn("latency", "latency", "ms", _number_cells(rows, "latency_ms")),
-        TextColumn("img/s", "img/s", "", _number_cells(rows, "images_per_s")),
-        TextColumn("peak", "peak", "MiB", _number_cells(rows, "peak_mib")),
-        TextColumn("verdict", "", "", [Text(*sign) for sign in signs]),
-        TextColumn("speedup", "speedup", TIMES, _number_cells(rows, "speedup"), suffixes=intervals["speedup"]),
-        TextColumn("top-1", "top-1", "%", _number_cells(rows, "top1"), suffixes=_seed_spreads(rows)),
-        TextColumn("top-5", "top-5", "%", _number_cells(rows, "top5")),
-        TextColumn("delta", "Δ top-1", "points", _number_cells(rows, "delta"), suffixes=intervals["delta"]),
     ]
+    for name, column in BY_INTERVAL.items():
+        if column.dropped:
+            if name == "speedup":
+                columns.append(TextColumn("verdict", "", "", [Text(*sign) for sign in signs]))
+            cells = _number_cells(rows, name)
+            columns.append(TextColumn(name, column.title, column.unit, cells, suffixes=_suffixes(rows, name)))
     return [column for column in columns if any(cell.plain.strip() for cell in column.cells)]
 
 
@@ -194,20 +190,21 @@ def _number_cells(rows: Sequence[RowValues], name: str) -> list[Text]:
     return [Text(text) for text in aligned([number(row[name], decimals(row, name)) for row in rows])]
 
 
-def _intervals(rows: Sequence[RowValues], name: str) -> list[str]:
-    """A column's intervals, padded to the same width."""
+def _suffixes(rows: Sequence[RowValues], name: str) -> list[str]:
+    """What follows a column's numbers, padded to the same width: the spread over seeds, or the interval."""
+    column = BY_INTERVAL[name]
 
-    def interval(row: RowValues) -> str:
+    def suffix(row: RowValues) -> str:
         digits = decimals(row, name)
+        if column.spread:
+            return f" ±{number(row[column.spread], digits)}" if row["seeds"] > 1 else ""
+        if name not in WITH_INTERVAL:
+            return ""
         lo, hi = (number(row[f"{name}_{end}"], digits) for end in ("lo", "hi"))
         return f" [{lo}, {hi}]" if lo and hi and not math.isnan(row[name]) else ""
 
-    return _padded([interval(row) for row in rows])
-
-
-def _seed_spreads(rows: Sequence[RowValues]) -> list[str]:
-    """The standard deviations of top-1 over the seeds, padded to the same width."""
-    return _padded([f" ±{number(row['spread'], decimals(row, 'top1'))}" if row["seeds"] > 1 else "" for row in rows])
+    texts = [suffix(row) for row in rows]
+    return _padded(texts) if any(texts) else []
 
 
 def _padded(texts: Sequence[str]) -> list[str]:

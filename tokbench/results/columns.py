@@ -40,4 +40,7 @@ def _ordered() -> dict[str, Column]:
 COLUMNS: dict[str, Column] = _ordered()
 """By name, in the table's order. Accuracies are percentages, differences points, `latency_ms` is per batch."""
 
+BY_INTERVAL = {column.interval or name: column for name, column in COLUMNS.items()}
+"""By the name that the ends of the interval begin with, for those that have one: `delta` for `delta_top1`."""
+
 TYPES = {name: column.dtype for name, column in COLUMNS.items()}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tokbench.names import EAGER, PLAIN
 from tokbench.report.charts.style import PLAIN_LABEL, label
-from tokbench.report.digits import TIMES, RowValues, decimals, number
+from tokbench.report.digits import TIMES, RowValues, decimals, number, with_half_widths
 from tokbench.report.labels import cell_text, series
 from tokbench.schedule import takes_keep
 
@@ -77,10 +77,7 @@ def chart_points(rows: pd.DataFrame, by: Sequence[str] = (*SERIES_AND_KEEP, *BAT
     points[TEXTS] = groups[TEXTS].first()
     points["pareto"], points["plain"] = groups["pareto"].any(), groups["plain"].any()
     points["seeds"] = groups["seed"].nunique()
-    for name in ("latency_ms", "speedup", "top1", "delta"):
-        points[f"{name}_half"] = (points[f"{name}_hi"] - points[f"{name}_lo"]) / 2
-    points["gmacs_half"] = 10 ** (np.floor(np.log10(points["gmacs"].max())) - 2)  # three digits of the largest
-    return points.reset_index()
+    return with_half_widths(points).reset_index()
 
 
 def series_names(rows: pd.DataFrame) -> list[str]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.report.digits import STEPS, TIMES, decimals, number
+from tokbench.kinds.base import Column
+from tokbench.report.digits import TIMES, decimals, number
 from tokbench.report.html.headlines import EQUAL_ACCURACY_LOSS, EQUAL_COMPUTE_SAVING, EQUAL_TIME_SPEEDUP
 from tokbench.report.labels import cell_text, labels
+from tokbench.results.columns import COLUMNS
 
 METHOD_SPECIFIC = ("schedule", "site", "regime", "attention_kernel")
 # The columns that are always shown, besides those that identify a row. The reader can add the others.
@@ -19,17 +21,6 @@ IDENTIFYING = (
     *("model", "method", *METHOD_SPECIFIC, "keep", "seed", "device", "dtype", "batch_size", "mode", "status"),
     "pareto",
 )
-
-HEADINGS = {
-    "batch_size": "batch",
-    "gmacs": "GMACs",
-    "gmacs_saved": "saved %",
-    "latency_ms": "ms",
-    "speedup": f"speedup {TIMES}",
-    "top1": "top-1 %",
-    "delta_top1": "Δ top-1",
-    "pareto": "★",
-}
 # The readings at equal accuracy, compute and time: headings and decimals.
 READING_COLUMNS = {
     "saved_at_equal_accuracy": (f"saved % within {EQUAL_ACCURACY_LOSS:g} points", 1),
@@ -38,10 +29,7 @@ READING_COLUMNS = {
     "delta_at_equal_time": (f"Δ top-1 at {EQUAL_TIME_SPEEDUP:g}{TIMES} speed", 1),
 }
 SUFFIXES = ("_lo", "_hi")
-# The ends of an interval are named after its estimate, with these exceptions.
-STEMS = {"delta_top1": "delta"}
 MANY_DIGITS = 1000
-EXACT_COUNTS = ("gmacs", "gmacs_method", "params_m")
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,7 @@ def comparison_grid(table: pd.DataFrame) -> Grid:
     """
     named = table.assign(method=_method_labels(table))
     first = [name for name in dict.fromkeys((*IDENTIFYING, *ALWAYS)) if name in ALWAYS or _distinguishes(named, name)]
-    left_out = {*constant_columns(table), *(end for name in table for end in _interval_columns(str(name)))}
+    left_out = {*constant_columns(table), *(end for name in table for end in _column(str(name)).ends or ())}
     others = [name for name in named if name not in {*first, *left_out}]
     return _grid(named[[*first, *others]], named, first)
 
@@ -99,7 +87,7 @@ def at_equal_grid(frame: pd.DataFrame) -> Grid:
     settings = ("model", "method", "batch_size", "mode")
     names = [name for name in settings if name == "method" or frame[name].nunique() > 1]
     rows = frame.to_dict("records")
-    columns = [GridColumn(HEADINGS.get(name, name), name) for name in names]
+    columns = [GridColumn(_heading(name), name) for name in names]
     columns += [GridColumn(heading, name) for name, (heading, _) in READING_COLUMNS.items()]
     cells = [
         [GridCell(cell_text(row[name])) for name in names] + [_reading_cell(row, name) for name in READING_COLUMNS]
@@ -133,13 +121,19 @@ def _grid(shown: pd.DataFrame, known: pd.DataFrame, first: list[str]) -> Grid:
     """
     cells = {str(name): _column_cells(known, str(name)) for name in shown}
     kept = [name for name, column in cells.items() if any(cell.text for cell in column)]
-    columns = tuple(GridColumn(HEADINGS.get(name, name.replace("_", " ")), name, name not in first) for name in kept)
+    columns = tuple(GridColumn(_heading(name), name, name not in first) for name in kept)
     return Grid(columns, tuple(zip(*(cells[name] for name in kept), strict=True)))
 
 
-def _interval_columns(name: str) -> tuple[str, str]:
-    stem = STEMS.get(name, name)
-    return f"{stem}{SUFFIXES[0]}", f"{stem}{SUFFIXES[1]}"
+def _column(name: str) -> Column:
+    """A column of the table; a frame of another kind may have others."""
+    return COLUMNS.get(name, Column(name))
+
+
+def _heading(name: str) -> str:
+    column = _column(name)
+    # The page shows the amount where the tables show a percentage of another column.
+    return column.name.replace("_", " ") if column.share_of else f"{column.title} {column.unit}".strip()
 
 
 def _column_cells(frame: pd.DataFrame, name: str) -> list[GridCell]:
@@ -152,7 +146,10 @@ def _column_cells(frame: pd.DataFrame, name: str) -> list[GridCell]:
     if not pd.api.types.is_numeric_dtype(column):
         return [GridCell(cell_text(value).lower() if name == "verdict" else cell_text(value)) for value in column]
     missing = [math.nan] * len(frame)
-    ends = [[_float(v) for v in frame[end]] if end in frame else missing for end in _interval_columns(name)]
+    ends = [
+        [_float(value) for value in frame[end]] if end in frame else missing
+        for end in _column(name).ends or (f"{name}_lo", f"{name}_hi")
+    ]
     return [_number_cell(name, value, lo, hi) for value, lo, hi in zip(column, *ends, strict=True)]
 
 
@@ -160,16 +157,17 @@ def _number_cell(name: str, value: Any, lo: float, hi: float) -> GridCell:
     if pd.isna(value):
         return GridCell("", order="")
     amount = float(value)
+    column = _column(name)
     if hi > lo:
-        stem = STEMS.get(name, name)
+        stem = column.interval or name
         digits = decimals({stem: amount, f"{stem}_half": (hi - lo) / 2}, stem)
         return GridCell(number(amount, digits), f"[{number(lo, digits)}, {number(hi, digits)}]", repr(amount))
-    if name in STEPS:
-        text = number(amount, decimals({name: amount}, name))
-    elif name in ("top1", "top5", "delta_top1"):
-        text = number(amount, 1)
-    elif name in EXACT_COUNTS:
+    if column.exact or column.share_of:
         text = f"{amount:#.4g}"
+    elif column.step is not None:
+        text = number(amount, decimals({name: amount}, name))
+    elif column.decimals is not None:
+        text = number(amount, column.decimals)
     else:
         text = f"{amount:.0f}" if abs(amount) >= MANY_DIGITS else f"{amount:.4g}"
     return GridCell(text, order=repr(amount))

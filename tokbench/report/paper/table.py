@@ -13,10 +13,11 @@ import pandas as pd
 from tokbench.report.digits import TIMES, RowValues
 from tokbench.report.lines import TextColumn, block_title, legend, model_blocks, text_columns
 from tokbench.report.markdown import escape, markdown_table
+from tokbench.results.columns import BY_INTERVAL
 
 # Columns of the terminal's table that are left out; `setting` columns are not needed to identify a row.
-OMITTED = ("setting", "method %", "img/s", "peak", "top-5")
-BOLD = ("GMACs", "top-1")
+OMITTED = ("setting", *(name for name, column in BY_INTERVAL.items() if column.dropped > 4))
+BOLD = ("gmacs", "top1")
 NOT_NUMERIC = ("pareto", "method", "verdict")
 
 # Longer names would not fit on the page. The results hold the full names.

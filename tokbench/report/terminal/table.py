@@ -1,7 +1,7 @@
 """A finished comparison as a table for the terminal: one block for each model, the plain model first.
 
-Settings that all rows of a block share are in its title; the others are columns. On a narrow console the columns of
-`DROPPED_FIRST` are left out, in that order, and long method names take several lines: no text is cut.
+Settings that all rows of a block share are in its title; the others are columns. On a narrow console columns are left
+out in the order of `DROPPED_FIRST`, and long method names take several lines: no text is cut.
 """
 
 import os
@@ -28,13 +28,19 @@ from tokbench.report.lines import (
     model_blocks,
     text_columns,
 )
+from tokbench.results.columns import BY_INTERVAL
 
 # The width for pipes and files, which have none: fits into mails, logs and issues without wrapping.
 PIPED_WIDTH = 100
 
-# The least important first; settings that are not needed to identify a row have the key "setting". The columns that
-# remain answer the main question: how much faster, and how much less accurate.
-DROPPED_FIRST = ("setting", "peak", "img/s", "top-5", "method %", "latency", "saved", "GMACs")
+# The least important first, those settings above all that are not needed to identify a row. The columns that remain
+# answer the main question: how much faster, and how much less accurate.
+DROPPED_FIRST = (
+    "setting",
+    *sorted(
+        (name for name, column in BY_INTERVAL.items() if column.dropped > 1), key=lambda n: -BY_INTERVAL[n].dropped
+    ),
+)
 
 # A method's name keeps at least this many characters per line before the intervals are left out.
 MIN_NAME_WIDTH = 14
@@ -65,7 +71,7 @@ def render(table: pd.DataFrame, console: Console) -> None:
         console.print(*([""] if index else []), block_title(model, rows), sep="\n")
         if rows:
             columns, text_table = _fit(text_columns(rows), console)
-            notes = legend(rows, latency_shown=any(column.key == "latency" for column in columns))
+            notes = legend(rows, latency_shown=any(column.key == "latency_ms" for column in columns))
             console.print("", text_table, "", notes, sep="\n")
         if reasons := _without_result(block):
             console.print("", *reasons, sep="\n")
