@@ -38,7 +38,9 @@ def image_folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "images", [f"{TENCH}/a.png", f"{TENCH}/b.png", f"{TABBY}/a.png"])
 
 
-def test_all_checks_are_run(run: Run, image_folder: Path) -> None:
+def test_all_checks_are_run(run: Run, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "BLOCK_SECONDS", 0.05)
+    monkeypatch.setattr(doctor, "BATCH", 1)
     code, out, _ = run("doctor", "--data", str(image_folder), "--json")
     found = {one["name"]: one for one in json.loads(out)}
     assert [name for name in found if name != "pynvml"] == SUBJECTS

@@ -128,8 +128,8 @@ def test_memory_is_the_growth_of_the_process() -> None:
     assert again == pytest.approx(little, abs=4)
 
 
-def test_compiled_model_has_the_same_output(tiny_vit: Callable[..., VisionTransformer]) -> None:
-    model = tiny_vit(depth=1)
+def test_compiled_model_has_the_same_output() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.GELU())  # one kernel; each takes the C++ compiler some seconds
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         compiled = in_mode(model, "compile", images)

@@ -78,7 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def timed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two directories of one machine, each with a session of its own."""
     root = tmp_path_factory.mktemp("timed")
-    quick = {"only": ["macs", "latency"], "seconds": 0.05, "keep": [0.5], "batch_size": [2]}
+    quick = {"only": ["macs", "latency"], "seconds": 0.01, "keep": [0.5], "batch_size": [1], "seeds": [0]}
     return make(root / "grid", methods=["grid_pooling"], **quick), make(
         root / "rank", methods=["random_selection"], **quick
     )

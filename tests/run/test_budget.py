@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import timm
@@ -83,18 +82,13 @@ def test_a_cost_that_falls_back_at_keep_one_is_no_trap() -> None:
     assert overhead(solve_keep(overhead, 0.7)) == pytest.approx(0.7, rel=0.01)
 
 
-@cache
-def deit_tiny() -> DownsampledViT:
-    return DownsampledViT(timm.create_model("deit_tiny_patch16_224", pretrained=False)).eval()
-
-
-@pytest.mark.parametrize("method", ["random_selection", "token_pooling"])
-def test_deits_gmacs_with_the_methods_own_are_within_one_percent(method: str) -> None:
+def test_deits_gmacs_with_the_methods_own_are_within_one_percent() -> None:
     image = torch.zeros(1, 3, 224, 224)
-    plain = count_macs(deit_tiny(), image).total
+    vit = timm.create_model("deit_tiny_patch16_224", pretrained=False)
+    plain = count_macs(DownsampledViT(vit).eval(), image).total
 
     def cost(keep):
-        model = DownsampledViT(deit_tiny().vit, create(method), Schedule.stages(keep)).eval()
+        model = DownsampledViT(vit, create("token_pooling"), Schedule.stages(keep)).eval()
         return count_macs(model, image).total / plain
 
     assert cost(solve_keep(cost, 0.7)) == pytest.approx(0.7, rel=0.01)
@@ -136,7 +130,7 @@ def test_an_unsolved_budget_leaves_nothing() -> None:
 
 
 def test_compare_solves_it_for_each_method(run: Callable[..., tuple[int, str, str]]) -> None:
-    budget = ("--schedule", "budget(0.3,at=2-5)", "--only", "macs", "--json")
+    budget = ("--schedule", "budget(0.3,at=2-5)", "--only", "macs", "--seeds", "0", "--json")
     code, out, _ = run("compare", "--methods", "random_selection,token_pooling,tome", *budget)
     rows = {row["method"]: row for row in json.loads(out)}
     assert code == 0

@@ -68,8 +68,8 @@ def test_a_change_of_one_kind_leaves_the_keys_of_another() -> None:
 def test_every_file_that_runs_while_something_is_measured_is_part_of_its_key(tmp_path: Path) -> None:
     """The import closure against what really runs, function by function."""
     config = load_config()
-    changes = {"methods": ["ats", "random_selection"], "keep": [0.5], "seeds": [0], "limit": 60, "analyse": True}
-    suite = config.suite("embedded", {**changes, "seconds": 0.01, "batch_size": [4]})
+    changes = {"methods": ["ats", "random_selection"], "keep": [0.5], "seeds": [0], "limit": 4, "analyse": True}
+    suite = config.suite("embedded", {**changes, "seconds": 0.001, "batch_size": [1]})
     comparison = plan_comparison(suite, config)
     ran: dict[str, set[str]] = {}
     measuring: list[str] = []

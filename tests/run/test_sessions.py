@@ -13,7 +13,8 @@ import pytest
 from tokbench.stats.times import compare_times, floor_of
 
 Run = Callable[..., tuple[int, str, str]]
-TIMED = ["compare", "--only", "macs,latency", "--keep", "0.5", "--seeds", "0", "--seconds", "0.05", "--out", "x"]
+QUICK = ["--keep", "0.5", "--seeds", "0", "--seconds", "0.02"]
+TIMED = ["compare", "--only", "macs,latency", *QUICK, "--batch-size", "1", "--out", "x"]
 
 
 def records(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
@@ -22,7 +23,7 @@ def records(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def test_each_session_times_the_plain_model_against_itself(run: Run, tmp_path: Path) -> None:
-    run(*TIMED, "--methods", "grid_pooling", "--batch-size", "2,4")
+    run(*TIMED, "--methods", "grid_pooling", "--batch-size", "1,2")
     sessions = records(tmp_path / "x", "noise")
     timed = records(tmp_path / "x", "latency")
     assert len(sessions) == 2  # one a batch size
@@ -36,7 +37,7 @@ def test_each_session_times_the_plain_model_against_itself(run: Run, tmp_path: P
     }
     assert set(table["noise_floor"]) == floors
     # What is timed later has a session of its own.
-    run(*TIMED, "--methods", "grid_pooling,random_selection", "--batch-size", "2,4")
+    run(*TIMED, "--methods", "grid_pooling,random_selection", "--batch-size", "1,2")
     assert len(records(tmp_path / "x", "noise")) == 4
     assert len(records(tmp_path / "x", "latency")) == 6
 
@@ -65,7 +66,7 @@ def test_a_precise_enough_row_says_nothing(run: Run, tmp_path: Path) -> None:
 
 
 def test_turning_fusion_off_is_a_row_of_its_own(run: Run, tmp_path: Path) -> None:
-    plain = ("--limit", "100", "--only", "macs,latency,accuracy")
+    plain = ("--limit", "80", "--only", "macs,latency,accuracy")
     code, out, _ = run(*TIMED, *plain, "--methods", "none(attention=eager),grid_pooling")
     assert code == 0
     table = pd.read_parquet(tmp_path / "x/table.parquet")
@@ -103,7 +104,7 @@ def test_an_adaptive_method_on_noise_is_remarked_on(run: Run, tmp_path: Path) ->
     (tmp_path / "tokbench.toml").write_text(
         '[suites.blind]\nmodels = ["digits_deit"]\nmethods = ["ats"]\nonly = ["macs", "latency"]\n'
     )
-    run("compare", "blind", "--seconds", "0.05", "--out", "x", "--keep", "0.5")
+    run("compare", "blind", "--seconds", "0.02", "--batch-size", "1", "--out", "x", "--keep", "0.5")
     table = pd.read_parquet(tmp_path / "x/table.parquet")
     assert ["name images with --data" in remarks for remarks in table["remarks"]] == [False, True]
     assert set(table["status"]) == {"ok"}
