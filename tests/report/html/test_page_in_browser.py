@@ -1,21 +1,22 @@
 """The report's page in a real browser: charts, sorting and filtering work, nothing is fetched or executed."""
 
-import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from stored_results import REFERENCE, write_plan
 
 from tokbench.report.html.page import render_page
-from tokbench.results.table import read_table
+from tokbench.results import PlannedRow, Results, load
+from tokbench.results.plan import read_plan
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
-REFERENCE = Path(__file__).parents[2] / "results/reference/embedded"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -42,7 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = shutil.copytree(REFERENCE, tmp_path_factory.mktemp("report") / "embedded")
     Image.new("RGB", (900, 300), "orange").save(results / "tokens.png")
     file = results / "report.html"
-    file.write_text(render_page(results), encoding="utf-8")
+    file.write_text(render_page(load(results)), encoding="utf-8")
     return file
 
 
@@ -95,13 +96,13 @@ def opened(browser: Any, written: Path) -> Iterator[Opened]:
     one.context.close()
 
 
-def test_all_charts_are_drawn_without_errors_or_requests(opened: Opened) -> None:
+def test_all_charts_are_drawn_without_errors_or_requests(opened: Opened, reference: Results) -> None:
     opened.draw()
     charts = opened.page.locator(".chart")
     assert charts.count() >= 5
     assert opened.page.locator(".chart:has(svg.main-svg)").count() == charts.count()
     # The charts have points.
-    assert opened.page.locator("#compute .scatterlayer .points path").count() >= len(read_table(REFERENCE)) / 3
+    assert opened.page.locator("#compute .scatterlayer .points path").count() >= len(reference.table) / 3
     assert opened.page.eval_on_selector("#pictures img", "image => image.naturalWidth") == 900
     assert opened.messages == []
     assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -112,9 +113,9 @@ def test_charts_are_only_drawn_near_the_window(opened: Opened) -> None:
     assert opened.page.locator(".chart:has(svg.main-svg)").count() < charts.count()
 
 
-def test_clicking_a_heading_sorts_by_number(opened: Opened) -> None:
+def test_clicking_a_heading_sorts_by_number(opened: Opened, reference: Results) -> None:
     opened.show_all_rows()
-    table = read_table(REFERENCE)
+    table = reference.table
     for name in ("latency_ms", "gmacs", "delta_top1"):
         measured = sorted(table[name])
         assert opened.numbers(name) != pytest.approx(measured)
@@ -127,8 +128,8 @@ def test_clicking_a_heading_sorts_by_number(opened: Opened) -> None:
     assert texts != sorted(texts, reverse=True)
 
 
-def test_typing_filters(opened: Opened) -> None:
-    table = read_table(REFERENCE)
+def test_typing_filters(opened: Opened, reference: Results) -> None:
+    table = reference.table
     wanted = table["params"].str.contains("kmeans").sum()
     assert 0 < wanted < len(table)
     opened.page.locator("#rows input[type=search]").fill("kmeans")
@@ -138,12 +139,12 @@ def test_typing_filters(opened: Opened) -> None:
     assert opened.page.locator("#rows-table tbody tr").inner_text().startswith("No matching")
 
 
-def test_hidden_columns_can_be_shown(opened: Opened) -> None:
+def test_hidden_columns_can_be_shown(opened: Opened, reference: Results) -> None:
     assert opened.page.locator("#rows-table th[title=images_per_s]").count() == 0
     opened.page.locator("#rows .columns").click()
     opened.page.locator(".dt-button-collection").get_by_text("images per s", exact=True).click()
     assert opened.page.locator("#rows-table th[title=images_per_s]").is_visible()
-    assert opened.numbers("images_per_s") == pytest.approx(read_table(REFERENCE)["images_per_s"][:30].tolist())
+    assert opened.numbers("images_per_s") == pytest.approx(reference.table["images_per_s"][:30].tolist())
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
@@ -179,7 +180,7 @@ def brightness(colour: str) -> list[float]:
     return [float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
 
 
-def test_the_printed_page_has_all_charts_and_rows(browser: Any, written: Path) -> None:
+def test_the_printed_page_has_all_charts_and_rows(browser: Any, written: Path, reference: Results) -> None:
     one = Opened(browser, written, color_scheme="dark")
     one.page.evaluate("""() => addEventListener('beforeprint', () => {
         const drawings = [...document.querySelectorAll('.chart .main-svg')];
@@ -194,7 +195,7 @@ def test_the_printed_page_has_all_charts_and_rows(browser: Any, written: Path) -
     printed = one.page.evaluate("window.printed")
     assert printed["charts"] == one.page.locator(".chart").count()
     assert printed["widest"] <= 703  # A4 within margins of 12 mm
-    assert printed["rows"] == len(read_table(REFERENCE))
+    assert printed["rows"] == len(reference.table)
     assert not printed["dark"]
     # Afterwards the view is restored.
     assert one.page.evaluate("document.documentElement.classList.contains('dark')")
@@ -207,16 +208,18 @@ def test_the_printed_page_has_all_charts_and_rows(browser: Any, written: Path) -
 
 def test_hostile_names_are_shown_but_not_executed(browser: Any, tmp_path: Path) -> None:
     results = shutil.copytree(REFERENCE, tmp_path / "results")
-    plan = json.loads((results / "plan.json").read_text())
-    plan["suite"]["description"] = HOSTILE + "n" * 10_000
-    for row in plan["rows"]:
-        if row["method"] == "grid_pooling":
-            row["method"] = HOSTILE + "n" * 10_000
-        if row["method"] == "random_selection":
-            row["failed"] = HOSTILE + "n" * 10_000
-    (results / "plan.json").write_text(json.dumps(plan))
+    plan = read_plan(results)
+    long = HOSTILE + "n" * 1_000  # many times the width of the window
+
+    def changed(row: PlannedRow) -> PlannedRow:
+        if row.id.method == "grid_pooling":
+            return replace(row, id=replace(row.id, method=long))
+        return replace(row, failed=long) if row.id.method == "random_selection" else row
+
+    suite = plan.suite.model_copy(update={"description": long})
+    write_plan(results, replace(plan, suite=suite, rows=tuple(map(changed, plan.rows))))
     file = tmp_path / "report.html"
-    file.write_text(render_page(results), encoding="utf-8")
+    file.write_text(render_page(load(results)), encoding="utf-8")
     for width in (1280, 390):
         one = Opened(browser, file, width)
         one.draw()
