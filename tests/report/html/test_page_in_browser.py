@@ -81,31 +81,51 @@ class Opened:
         """A column's exact numbers; the texts are rounded."""
         return [float(text) if text else -math.inf for text in self.column(name, "dataset.order")]
 
-    def click_heading(self, name: str, order: str) -> None:
+    def click_heading(self, name: str, order: str = "") -> None:
+        """Click a heading and wait for the order that this gives, by default the original one."""
         self.page.click(f"#rows-table th[title={name}]")
-        self.page.wait_for_selector(f"#rows-table th[title={name}][aria-sort={order}]")
+        state = f"[aria-sort={order}]" if order else ":not([aria-sort])"
+        self.page.wait_for_selector(f"#rows-table th[title={name}]{state}")
 
     def show_all_rows(self) -> None:
         self.page.select_option("#rows .dt-length select", "-1")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(browser: Any, written: Path) -> Iterator[Opened]:
+    """A page whose charts are not drawn yet. The tests leave its rows in their order, unfiltered, 30 to a page."""
     one = Opened(browser, written)
     yield one
     one.context.close()
 
 
-def test_all_charts_are_drawn_without_errors_or_requests(opened: Opened, reference: Results) -> None:
-    opened.draw()
-    charts = opened.page.locator(".chart")
+@pytest.fixture(scope="module")
+def wide(browser: Any, written: Path) -> Iterator[Opened]:
+    """A page in a wide, light window, with all charts drawn."""
+    one = Opened(browser, written)
+    one.draw()
+    yield one
+    one.context.close()
+
+
+@pytest.fixture(scope="module")
+def narrow(browser: Any, written: Path) -> Iterator[Opened]:
+    """A page in a narrow, dark window, with all charts drawn. The tests leave it dark."""
+    one = Opened(browser, written, 390, color_scheme="dark")
+    one.draw()
+    yield one
+    one.context.close()
+
+
+def test_all_charts_are_drawn_without_errors_or_requests(wide: Opened, reference: Results) -> None:
+    charts = wide.page.locator(".chart")
     assert charts.count() >= 5
-    assert opened.page.locator(".chart:has(svg.main-svg)").count() == charts.count()
+    assert wide.page.locator(".chart:has(svg.main-svg)").count() == charts.count()
     # The charts have points.
-    assert opened.page.locator("#compute .scatterlayer .points path").count() >= len(reference.table) / 3
-    assert opened.page.eval_on_selector("#pictures img", "image => image.naturalWidth") == 900
-    assert opened.messages == []
-    assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert wide.page.locator("#compute .scatterlayer .points path").count() >= len(reference.table) / 3
+    assert wide.page.eval_on_selector("#pictures img", "image => image.naturalWidth") == 900
+    assert wide.messages == []
+    assert [url for url in wide.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_charts_are_only_drawn_near_the_window(opened: Opened) -> None:
@@ -126,6 +146,9 @@ def test_clicking_a_heading_sorts_by_number(opened: Opened, reference: Results) 
     # Sorting as text would give another order.
     texts = [text.split()[0] for text in opened.column("delta_top1")]
     assert texts != sorted(texts, reverse=True)
+    opened.click_heading("delta_top1")
+    assert opened.numbers("delta_top1") == pytest.approx(table["delta_top1"].tolist())
+    opened.page.select_option("#rows .dt-length select", "30")
 
 
 def test_typing_filters(opened: Opened, reference: Results) -> None:
@@ -137,6 +160,8 @@ def test_typing_filters(opened: Opened, reference: Results) -> None:
     assert all("kmeans" in text for text in opened.column("method"))
     opened.page.locator("#rows input[type=search]").fill("nothing is called so")
     assert opened.page.locator("#rows-table tbody tr").inner_text().startswith("No matching")
+    opened.page.locator("#rows input[type=search]").fill("")
+    assert len(opened.column("method")) == 30
 
 
 def test_hidden_columns_can_be_shown(opened: Opened, reference: Results) -> None:
@@ -147,33 +172,29 @@ def test_hidden_columns_can_be_shown(opened: Opened, reference: Results) -> None
     assert opened.numbers("images_per_s") == pytest.approx(reference.table["images_per_s"][:30].tolist())
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_page_fits_the_window(browser: Any, written: Path, width: int, scheme: str) -> None:
-    one = Opened(browser, written, width, color_scheme=scheme)
-    one.draw()
+@pytest.mark.parametrize("window", ["wide", "narrow"])
+def test_the_page_fits_the_window(request: pytest.FixtureRequest, window: str) -> None:
+    one = request.getfixturevalue(window)
     assert one.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    wide = (
+    wider = (
         "charts => charts.filter(c => c.querySelector('.main-svg').getBoundingClientRect().width > innerWidth).length"
     )
-    assert one.page.eval_on_selector_all(".chart", wide) == 0
+    assert one.page.eval_on_selector_all(".chart", wider) == 0
     assert one.messages == []
-    one.context.close()
 
 
-def test_light_and_dark(browser: Any, written: Path) -> None:
-    one = Opened(browser, written, color_scheme="dark")
-    one.draw()
+def test_the_button_switches_between_dark_and_light(narrow: Opened) -> None:
+    page = narrow.page
     ground = "getComputedStyle(document.body).backgroundColor"
     text = "getComputedStyle(document.querySelector('#compute .xtitle')).fill"
-    dark = one.page.evaluate(ground), one.page.evaluate(text)
-    one.page.click("#theme")
-    light = one.page.evaluate(ground), one.page.evaluate(text)
+    dark = page.evaluate(ground), page.evaluate(text)
+    page.click("#theme")
+    light = page.evaluate(ground), page.evaluate(text)
     assert light[0] == "rgb(255, 255, 255)"
     assert sum(brightness(dark[0])) < 120 < 600 < sum(brightness(dark[1]))
     assert sum(brightness(light[1])) < 200
-    one.page.click("#theme")
-    assert (one.page.evaluate(ground), one.page.evaluate(text)) == dark
-    one.context.close()
+    page.click("#theme")
+    assert (page.evaluate(ground), page.evaluate(text)) == dark
 
 
 def brightness(colour: str) -> list[float]:
@@ -220,17 +241,18 @@ def test_hostile_names_are_shown_but_not_executed(browser: Any, tmp_path: Path) 
     write_plan(results, replace(plan, suite=suite, rows=tuple(map(changed, plan.rows))))
     file = tmp_path / "report.html"
     file.write_text(render_page(load(results)), encoding="utf-8")
+    one = Opened(browser, file)
+    one.draw()
+    assert HOSTILE in one.page.locator("#rows-table tbody").text_content()
+    one.click_heading("method", "ascending")
+    one.page.locator("#rows input[type=search]").fill("onerror")
+    assert len(one.column("method")) >= 3
     for width in (1280, 390):
-        one = Opened(browser, file, width)
-        one.draw()
-        assert HOSTILE in one.page.locator("#rows-table tbody").text_content()
-        one.click_heading("method", "ascending")
-        one.page.locator("#rows input[type=search]").fill("onerror")
-        assert len(one.column("method")) >= 3
+        one.page.set_viewport_size({"width": width, "height": 900})
         one.page.locator("#compute .points path").first.hover(force=True)
+        one.page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
         one.page.wait_for_timeout(100)
         assert one.page.evaluate("window.__x") is None
-        assert one.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert one.messages == []
-        assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == []
-        one.context.close()
+    assert one.messages == []
+    assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    one.context.close()
