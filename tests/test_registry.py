@@ -85,7 +85,7 @@ def test_all_parameters_are_bound_for_the_record():
         ("qqq", {}, "token_pooling"),
         ("token_pooling", {"algorithm": "ward"}, "algorithm"),
         ("token_pooling", {"iterations": "many"}, "iterations"),
-        ("token_pooling", {"iterations": 0}, "iterations=0: at least 1"),
+        ("token_pooling", {"iterations": 0}, "iterations=0: must be at least 1"),
         ("token_pooling", {"speed": 1}, "'speed'"),
         ("random_selection", {"score": "cls"}, "it has no parameters"),
     ],

@@ -394,5 +394,5 @@ def test_a_common_offset_changes_no_cluster(algorithm: str):
 
 
 def test_no_iteration_is_refused():
-    with pytest.raises(UserError, match="iterations=0: at least 1"):
+    with pytest.raises(UserError, match="iterations=0: must be at least 1"):
         create("token_pooling", iterations=0)
