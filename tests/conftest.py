@@ -66,7 +66,7 @@ def run(
 ) -> Callable[..., tuple[int, str, str]]:
     """Run a command in an empty folder; returns its exit code and its output."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)  # the terminal width of whoever runs the tests
+    monkeypatch.delenv("COLUMNS", raising=False)  # the terminal width must not matter
 
     def ran(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])

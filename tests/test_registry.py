@@ -1,4 +1,4 @@
-"""Where methods come from: names, plugin files, and what is expected of those that fail."""
+"""Names of methods, plugin files, and error messages of broken plugins."""
 
 import sys
 from collections.abc import Callable

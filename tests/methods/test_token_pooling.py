@@ -369,7 +369,7 @@ def test_summing_over_all_tokens_instead_of_the_cluster_raises_the_objective_abo
             assert ours <= before
 
 
-# What comes out
+# The result
 
 
 @pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])

@@ -59,9 +59,9 @@ def expected(matrix: list, keys: list, prefix: int, keep: int, share: float, rou
     first, _ = voted(matrix, prefix, list(range(n)), 1)
     ranked = sorted(range(n), key=lambda i: -first[i])
     half = n - n // 2
-    alike = {i: max(cosine(keys[i], keys[j]) for j in ranked[:half]) for i in ranked[half:]}
-    gone = sorted(alike, key=lambda i: -alike[i])[: round(share * (n - keep))]
-    left = [i for i in range(n) if i not in gone]
+    similarity = {i: max(cosine(keys[i], keys[j]) for j in ranked[:half]) for i in ranked[half:]}
+    removed = sorted(similarity, key=lambda i: -similarity[i])[: round(share * (n - keep))]
+    left = [i for i in range(n) if i not in removed]
     score, heads = voted(matrix, prefix, left, rounds)
     best = sorted(range(len(left)), key=lambda i: -score[i])[:keep]
     return sorted(left[i] for i in best), heads
