@@ -73,7 +73,7 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
 
     A row has the means of the numbers and, as `NAME_half`, half the width of the intervals.
     """
-    measured = measured.reindex(columns=dict.fromkeys((*measured, *NUMBERS)))
+    measured = measured.reindex(columns=list(dict.fromkeys((*measured, *NUMBERS))))
     numbers = {name: pd.to_numeric(measured[name]).astype(float) for name in NUMBERS}
     groups = measured.assign(**numbers, pareto=measured["pareto"].eq(True)).groupby(IDENTITY, sort=False, dropna=False)
     means = groups[NUMBERS].mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,7 +68,7 @@ class Results:
             if value is None:
                 return None
             try:
-                self._parsed[place] = TypeAdapter(kind.record).validate_python(value)
+                self._parsed[place] = _reader(kind.record).validate_python(value)
             except ValidationError as error:
                 reason = f"{kind.name}: {error.errors()[0]['msg']}"
                 raise UserError(f"{self.directory} is damaged ({reason}): measure again with --fresh") from None
@@ -182,6 +182,11 @@ class Results:
     def reconstruction(self) -> pd.DataFrame:
         """The methods' reconstruction errors, where `--analyse` measured them."""
         return reconstruction_table(self)
+
+
+@cache
+def _reader(record: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
 
 
 def load(directory: Path | str) -> Results:

@@ -55,8 +55,8 @@ def test_an_unfinished_directory_works(here):
 
 
 def test_user_errors(here):
-    for out, endings in (("fig.jpg", ".pdf, .svg, .png"), ("fig", ".pdf, .svg, .png")):
-        with pytest.raises(UserError, match="must end in"):
+    for out in ("fig.jpg", "fig"):
+        with pytest.raises(UserError, match=r"must end in \.pdf or \.svg or \.png"):
             plot(REFERENCE, out=Path(out))
     with pytest.raises(UserError, match=r"must end in \.tex"):
         plot(REFERENCE, latex=True, out=Path("table.md"))
