@@ -147,7 +147,8 @@ class Latency(Kind[LatencyRecord]):
         if record is None:
             return {}
         latency = median_interval(record.other_s)
-        floor = noise_floor(results.read(NOISE, record.session))
+        noise = results.read(NOISE, record.session)
+        floor = noise_floor(noise)
         against = compare_times(record.base_s, record.other_s, floor)
         tails = {name: percentile(record.other_s, quantile) for name, quantile in TAILS.items()}
         return {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from tokbench.errors import UserError
 from tokbench.files import write_atomically
@@ -68,7 +68,7 @@ class Results:
             if value is None:
                 return None
             try:
-                self._parsed[place] = _reader(kind.record).validate_python(value)
+                self._parsed[place] = kind.adapter.validate_python(value)
             except ValidationError as error:
                 reason = f"{kind.name}: {error.errors()[0]['msg']}"
                 raise UserError(f"{self.directory} is damaged ({reason}): measure again with --fresh") from None
@@ -182,11 +182,6 @@ class Results:
     def reconstruction(self) -> pd.DataFrame:
         """The methods' reconstruction errors, where `--analyse` measured them."""
         return reconstruction_table(self)
-
-
-@cache
-def _reader(record: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(record)
 
 
 def load(directory: Path | str) -> Results:
