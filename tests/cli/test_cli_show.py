@@ -163,7 +163,7 @@ def test_a_broken_plugin_is_told_of(run: Run, digit: Path, tmp_path: Path) -> No
         (["digit.png", "--at", "3", "--schedule", "every_block"], "give one of the two"),
         (["digit.png", "--at", "12"], "depth 12 is outside the model"),
         (["digit.png", "--site", "inside"], "site"),
-        (["digit.png", "--weights", "x.pth"], "leave --weights out"),
+        (["digit.png", "--weights", "x.pth"], "drop --weights"),
         (["digit.png", "--plugins", "x.py"], "no plugin at x.py"),
         (["digit.png", "--config", "x.toml"], "no config file at x.toml"),
     ],
