@@ -130,7 +130,7 @@ MISTAKES = {
     "compare --methods token_pooling(iterations=0)": "at least 1",
     "compare --models deit_tiny_patch16_244 --data .": "did you mean 'deit_tiny_patch16_224'",
     "compare --models resnet18 --data empty": "empty",
-    "compare --models resnet18 --only macs": "no timm VisionTransformer",
+    "compare --models resnet18 --only macs": "not a timm VisionTransformer",
     "compare --models deit_tiny_patch16_224": "goes with --data embedded",
     "compare imagenet": "name them with --data",
     "compare imagenet --data nowhere": "nowhere does not exist",
@@ -263,7 +263,7 @@ def test_a_broken_method_fails_only_its_own_rows(run: Run, tmp_path: Path) -> No
     }
     assert "out of ideas [/] <script> (mine.py:11)" in table.loc["raises", "reason"]
     assert "not finite" in table.loc["nan", "reason"]
-    assert "not Tokens" in table.loc["shape", "reason"]
+    assert "expected Tokens" in table.loc["shape", "reason"]
     assert "returned 33 patch tokens, count() says 32" in table.loc["count", "reason"]
     assert "layer 7" in table.loc["setup", "reason"]
     assert table.loc[["none", "grid_pooling"], ["gmacs", "top1"]].notna().all().all()
