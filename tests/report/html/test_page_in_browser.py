@@ -167,7 +167,7 @@ def test_typing_filters(opened: Opened, reference: Results) -> None:
 def test_hidden_columns_can_be_shown(opened: Opened, reference: Results) -> None:
     assert opened.page.locator("#rows-table th[title=images_per_s]").count() == 0
     opened.page.locator("#rows .columns").click()
-    opened.page.locator(".dt-button-collection").get_by_text("images per s", exact=True).click()
+    opened.page.locator(".dt-button-collection").get_by_text("img/s", exact=True).click()
     assert opened.page.locator("#rows-table th[title=images_per_s]").is_visible()
     assert opened.numbers("images_per_s") == pytest.approx(reference.table["images_per_s"][:30].tolist())
 
