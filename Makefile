@@ -3,35 +3,36 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+.DEFAULT_GOAL := compare
 .DELETE_ON_ERROR:
-.PHONY: compare test check bench docs embedded setup clean
+.PHONY: help compare test check bench docs embedded setup clean
 
-compare: setup
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+compare: setup ## compare methods on handwritten digits, in under two minutes
 	@$(BIN)/tokbench compare
 
-test: setup check
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+test: setup check ## run all checks and tests
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-check: setup
+check: setup ## run ruff, mypy and import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-# Times every operator and method at DeiT-S's geometry; with CUDA on the GPU.
-bench: setup
+bench: setup ## time every operator and method at DeiT-S's geometry, on the GPU if there is one
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-warmup=on --benchmark-warmup-iterations=3 --benchmark-disable-gc --benchmark-sort=mean --benchmark-columns=median,iqr,rounds
 
-# Writes the pages that say what the code says.
-docs: setup
+docs: setup ## write the pages that are made from the code
 	@$(BIN)/python docs/methods_page.py
 	@$(BIN)/python docs/python_page.py
 
-# Trains the embedded suite's model anew; the command says how long it takes.
-embedded: setup
+embedded: setup ## train the embedded model again; says how long it takes
 	@$(BIN)/python -m tokbench.embedded.train
 
-setup: $(VENV)/installed
+setup: $(VENV)/installed ## install everything into .venv
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokbench needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)")'
@@ -40,5 +41,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-clean:
+clean: ## remove .venv and built packages
 	rm -rf $(VENV) build dist *.egg-info

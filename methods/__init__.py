@@ -1,1 +1,1 @@
-"""The downsamplers that come with tokbench, one file each."""
+"""The methods included in tokbench, one file each."""

@@ -1,15 +1,15 @@
 """ATC: agglomerative clustering of the keys (Haurum et al. 2024, arXiv 2409.11923).
 
-Each token is a cluster of its own; the two nearest clusters become one, N-K times. Tokens are as far apart as the
-cosine of their keys (mean over heads) says, d_ij = 1 - cos(k_i, k_j), and clusters as the linkage says:
+Each token starts as its own cluster; the two nearest clusters are merged, N-K times. The distance of two tokens is
+d_ij = 1 - cos(k_i, k_j), with the keys' mean over heads; the distance of two clusters I and J depends on the linkage:
 
-    single:   the least d_ij over i∈I, j∈J        d(I∪J, L) = min(d(I, L), d(J, L))
-    complete: the greatest                        d(I∪J, L) = max(d(I, L), d(J, L))
+    single:   the smallest d_ij over i∈I, j∈J     d(I∪J, L) = min(d(I, L), d(J, L))
+    complete: the largest                         d(I∪J, L) = max(d(I, L), d(J, L))
     average:  the mean                            d(I∪J, L) = (|I| d(I, L) + |J| d(J, L)) / (|I| + |J|)
 
-By the recurrences on the right (Lance and Williams 1967) all images of a batch take each step together. |I| counts the
-tokens that cluster here, each once; the size of a token weighs only in the mean that a cluster becomes. Of equally
-near pairs the first in the order of their tokens is merged. The class token takes no part.
+With the recurrences on the right (Lance and Williams 1967), all images of a batch are processed step by step together.
+|I| is the number of tokens in the cluster, each counted once; token sizes only weight the mean that represents a
+cluster. Of equally near pairs, the first in the order of their tokens is merged. The class token is not involved.
 """
 
 from typing import Literal
@@ -35,7 +35,7 @@ class ATC(Downsampler):
         """Choose the linkage.
 
         Args:
-            linkage: How far two clusters are apart: `average`, `single` (nearest) or `complete` (farthest tokens).
+            linkage: The distance of two clusters: `average`, `single` (nearest tokens) or `complete` (farthest tokens).
         """
         super().__init__()
         self.linkage = linkage
@@ -53,20 +53,20 @@ def agglomerate(distance: Tensor, n: int, count: int, linkage: Linkage) -> Tenso
 
     Args:
         distance: (B, N, N).
-        n: N, as an integer where the tensor's shape is traced.
+        n: N, as a Python integer even if shapes are traced.
         count: K.
-        linkage: See above.
+        linkage: The distance of two clusters.
 
     Returns:
         (B, N) the cluster of each token in [0, K), in the order of the clusters' first tokens.
     """
-    # A matrix product need not round ij and ji alike; the nearest pair must be the same read either way.
+    # A matrix product may round ij and ji differently, but the nearest pair must not depend on their order.
     distance = torch.minimum(distance, distance.mT)
     distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     members = torch.ones_like(distance[:, 0])
     owner = torch.arange(n, device=distance.device).expand(members.shape)
     for _ in range(n - count):
-        # Of the symmetric matrix the upper half is met first, so i < j. Only `amin` reads fast on a CPU.
+        # The matrix is symmetric, and the first minimum is in its upper half, so i < j. On a CPU, `amin` is fast.
         i = distance.amin(dim=2).min(dim=1, keepdim=True).indices
         d_i = row(distance, i)
         j = d_i.min(dim=1, keepdim=True).indices

@@ -1,18 +1,19 @@
-"""Adaptive Token Sampling: read tokens off the distribution of significance (Fayyaz et al. 2022, arXiv 2111.15667).
+"""Adaptive Token Sampling: sample tokens by their significance (Fayyaz et al. 2022, arXiv 2111.15667).
 
-A token's significance and its cumulative distribution, over the tokens in rising order of S, are
+The significance of a token, and its cumulative distribution over the tokens in ascending order of S, are
 
     S_i = a_i |v_i| / Σ_j a_j |v_j|,    c_i = Σ_{j: S_j <= S_i} S_j,
 
-with a the class token's attention (mean over heads, which scales all S alike) and v the values of all heads together.
-Each of the points (2k - 1) / 2K, k = 1..K, takes the token whose c is nearest; a token taken often is kept once. So K
-bounds the count, and an image whose significance sits in few tokens keeps fewer. They stay in their order.
+with a the class token's attention (mean over heads, which scales all S equally) and v the values of all heads together.
+Each of the points (2k - 1) / 2K, k = 1..K, selects the token whose c is nearest; a token selected several times is kept
+once. So K is an upper bound, and an image whose significance is concentrated in few tokens keeps fewer. The order of
+the tokens is kept.
 
-The paper leaves out rows of the attention matrix, A_S V, before the projection; selecting rows after the attention
-gives the same tokens, at the cost of the rows left out. The order in which the distribution is summed is that of the
-authors' code, which lays the points evenly from the least c to 1, takes at least 8 of them, and takes as many as there
-were tokens at first in every block from the fourth on. Here K is what the schedule leaves of its own earlier K, not of
-the tokens that are there, whose number depends on the other images of the batch.
+The paper drops rows of the attention matrix, A_S V, before the projection; selecting rows after the attention gives the
+same tokens, but also computes the dropped rows. The order of summation in the distribution is that of the authors'
+code. That code places the points evenly from the smallest c to 1, uses at least 8 points, and uses as many points as
+there were tokens initially in every block from the fourth on. Here K follows from the schedule's own previous K, not
+from the number of tokens present, which depends on the other images of the batch.
 """
 
 import dataclasses
@@ -25,14 +26,14 @@ from tokbench import Context, Downsampler, Geometry, Paper, Tokens, register
 
 @register("ats")
 class AdaptiveTokenSampling(Downsampler):
-    """Sample tokens by significance, as many as the image needs and at most K."""
+    """Sample up to K tokens by significance, fewer if it is concentrated in few tokens."""
 
     needs = frozenset({"cls_attention", "values"})
     adaptive = True
     paper = Paper("Adaptive Token Sampling for Efficient Vision Transformers", "ECCV", 2022, "2111.15667")
 
     def __init__(self) -> None:
-        """Sample; there is nothing to choose."""
+        """Create the method, which has no parameters."""
         super().__init__()
         self.points: dict[int, int] = {}
 
@@ -40,7 +41,7 @@ class AdaptiveTokenSampling(Downsampler):
         self.points = dict(zip(geometry.depths, geometry.counts, strict=True))
 
     def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
-        """The most that come out."""
+        """The maximum number of tokens returned."""
         return min(self.points.get(depth, keep), n_patches)
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
@@ -48,22 +49,25 @@ class AdaptiveTokenSampling(Downsampler):
             values = context.values.to(torch.promote_types(tokens.x.dtype, torch.float32))
             score = context.cls_attention * torch.linalg.vector_norm(values, dim=(1, 3))
             valid = torch.ones_like(score, dtype=torch.bool) if tokens.valid is None else tokens.valid
-            kept = sampled(score, valid, self.points.get(context.depth, keep))
+            kept = sample(score, valid, self.points.get(context.depth, keep))
         most = self.count(keep, tokens.n_patches, context.depth, tokens.layout)
-        # Images that keep fewer are filled up with tokens marked as padding, which own nothing.
+        # Images that keep fewer tokens are filled up with padding, which owns no patches.
         index = kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
         after, valid = tokens.select(index), kept.gather(1, index)
         padding = ~valid.gather(1, after.owner.clamp_min(0))
         return dataclasses.replace(after, owner=after.owner.masked_fill(padding, -1), valid=valid)
 
 
-def sampled(score: Tensor, valid: Tensor, points: int) -> Tensor:
-    """Which tokens the sampling points take, (B, N) bool.
+def sample(score: Tensor, valid: Tensor, points: int) -> Tensor:
+    """Select the tokens nearest to the sampling points.
 
     Args:
-        score: (B, N), not negative, of any scale.
-        valid: (B, N) bool; padding is never taken.
+        score: (B, N), not negative, with any scale.
+        valid: (B, N) bool; padding is never selected.
         points: K.
+
+    Returns:
+        (B, N) bool, True for selected tokens.
     """
     ascending, order = score.masked_fill(~valid, -1).sort(dim=1, stable=True)  # padding first
     cdf = ascending.clamp_min(0).cumsum(dim=1)

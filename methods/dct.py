@@ -1,15 +1,15 @@
-"""DCT: resample the sequence of tokens by its lowest frequencies (He et al. 2023, arXiv 2305.15099).
+"""DCT: resample the token sequence from its lowest frequencies (He et al. 2023, arXiv 2305.15099).
 
 Along the token axis: the orthonormal cosine transform (DCT-II) of length N, its first K coefficients, and the inverse
-transform of length K, scaled by √(K/N) so that a constant stays what it is. That is x' = M x with
+transform of length K, scaled by √(K/N) so that a constant sequence is unchanged. That is x' = M x with
 
     M[k, i] = 1/N Σ_{m<K} c_m cos(π m (2k+1) / 2K) cos(π m (2i+1) / 2N),    c_0 = 1, c_m = 2.
 
-The Fourier Transformer's spectral filter, for text; used on ViTs as a baseline (Tran et al. 2024, arXiv 2405.16148),
-in every block, by code that leaves the scale out, so that a constant grows by √(N/K). Prefix tokens are left alone.
-The axis is the order of the patches row by row, so what is smoothed are rows and hardly columns. M has negative
-entries, so sizes are not mixed by it: of the K new tokens, at the centres of K equal parts of the sequence, each patch
-is counted to the one whose part it lies in.
+This is the spectral filter of the Fourier Transformer, a text model. Tran et al. (2024, arXiv 2405.16148) use it as a
+baseline for ViTs, in every block; their code omits the scale, so that a constant grows by √(N/K). Prefix tokens are
+unchanged. The sequence is the patches row by row, so the method smooths along rows and hardly along columns. M has
+negative entries, so it does not determine sizes: the K new tokens represent K equal parts of the sequence, and each old
+token belongs to the part that contains its centre.
 """
 
 import torch
@@ -20,7 +20,7 @@ from tokbench import Context, Downsampler, Paper, Tokens, register
 
 @register("dct")
 class DCT(Downsampler):
-    """Keep the K lowest frequencies of the sequence."""
+    """Resample the sequence from its K lowest frequencies."""
 
     schedule = "every_block"
     paper = Paper(
@@ -39,7 +39,7 @@ class DCT(Downsampler):
 
 
 def resampling(n: int, keep: int, device: torch.device) -> Tensor:
-    """M, (K, N) float64: the sums run over up to N terms, and single precision may be TF32 on a GPU."""
+    """M, (K, N), in float64, since the sums have up to N terms and float32 products may be TF32 on a GPU."""
     frequency = torch.arange(keep, device=device, dtype=torch.float64)
     c = torch.where(frequency == 0, 1.0, 2.0)[:, None]
     return cosines(keep, frequency).mT @ (c * cosines(n, frequency) / n)

@@ -1,14 +1,14 @@
-"""DiffRate: prune the least attended tokens, then merge the next few (Chen et al. 2023, arXiv 2305.17997).
+"""DiffRate: prune the least attended tokens, then merge the next ones (Chen et al. 2023, arXiv 2305.17997).
 
-In each block the N tokens are sorted by a_i, the class token's attention to them (mean over heads). The first P stay;
-of these, each of the last P-K is merged into the one of the first K whose x has the greatest cosine with its own. A
-merged token is the plain mean of its tokens, whatever their sizes. P and K of each block are learned once for a
-model and a budget; those published are for DeiT-S at 2.9 gmacs. K comes from the schedule, P from the parameter,
-in patch tokens (the paper counts the class token too).
+In each block, the N tokens are sorted by a_i, the class token's attention to them (mean over heads). The first P are
+kept; of these, each of the last P-K is merged into the one of the first K whose x has the largest cosine similarity to
+its own. A merged token is the unweighted mean of its tokens. P and K of each block are learned once per model and
+budget; the published values are for DeiT-S at 2.9 gmacs. K comes from the schedule, P from the parameter `prune`, both
+in patch tokens (the paper includes the class token).
 
-Ours: where P does not fit into [K, N], as under another schedule, it is clamped; beyond the last block it names
-nothing is pruned. A merged token's size is the sum of its tokens' sizes, the patches it stands for; the public code
-adds that of a merged token only in proportion to the cosine.
+Decided here: if P is outside [K, N], as it can be with another schedule, it is clamped; blocks beyond the end of
+`prune` do not prune. The size of a merged token is the sum of its tokens' sizes, the number of patches that it
+represents; the public code adds the sizes of tokens that are merged into it only in proportion to the cosine.
 """
 
 import torch
@@ -19,7 +19,7 @@ from tokbench import Context, Downsampler, Paper, Tokens, register
 
 @register("diffrate")
 class DiffRate(Downsampler):
-    """Drop the tokens that the class token attends to least, merge the next into the rest."""
+    """Drop the tokens that the class token attends to least, and merge the next ones into the others."""
 
     needs = frozenset({"cls_attention"})
     proportional = True
@@ -32,15 +32,15 @@ class DiffRate(Downsampler):
         """Choose the pruning rates.
 
         Args:
-            prune: P of each block from 0 on, the patch tokens that pruning leaves before K of them are left by merging.
+            prune: P of each block from block 0 on, the patch tokens left by pruning, before merging leaves K of them.
 
         Raises:
-            ValueError: Anything but whole numbers joined by `-`.
+            ValueError: `prune` is not a sequence of whole numbers joined by `-`.
         """
         super().__init__()
         counts = prune.split("-")
         if not all(count.isdecimal() for count in counts):
-            raise ValueError(f"prune={prune}: one whole number a block, as in 196-190-168")
+            raise ValueError(f"prune={prune}: expected one whole number per block, as in 196-190-168")
         self.unpruned = tuple(int(count) for count in counts)
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:

@@ -1,18 +1,18 @@
-"""DPC-KNN: cluster around tokens that are dense and far from denser ones (Zeng et al. 2022, arXiv 2204.08680).
+"""DPC-KNN: density peaks clustering with k nearest neighbours (Zeng et al. 2022, arXiv 2204.08680).
 
-Density peaks by nearest neighbours (Du et al. 2016), with d_ij = |x_i - x_j| / √D:
+Cluster centres are tokens of high density ρ, far from denser tokens (Du et al. 2016). With d_ij = |x_i - x_j| / √D:
 
     ρ_i = exp(-mean of d_ij² over the k nearest neighbours j of i)
     δ_i = min of d_ij over the denser j, and max of d_ij over all j for the densest token
 
-The K tokens of the greatest ρ_i δ_i are the centres, every token joins its nearest centre (a centre itself), and a
-cluster becomes the mean of its tokens. TCFormer learns the weights of that mean; without training they are equal.
-Its next attention reads the tokens from before the clustering, so that a cluster counts for as much as its tokens; the
-host's reads the clusters alone, and proportional attention gives them that weight.
+The K tokens with the largest ρ_i δ_i are the centres. Each token joins its nearest centre (a centre joins itself), and
+a cluster is replaced by the mean of its tokens. TCFormer learns the weights of this mean; without training they are
+equal. In TCFormer, the next attention reads the tokens before clustering, so that a cluster has the weight of all its
+tokens; here it reads only the clusters, and proportional attention gives them this weight.
 
-Ours: k is N-1 at most, and a token is not its own neighbour. Of tokens of equal density the earlier counts as denser,
-where the public code breaks ties by adding unseeded noise, so that the same image may be clustered in two ways. ρδ is
-compared by its logarithm, since ρ underflows where activations are large.
+Decided here: k is at most N-1, and a token is not its own neighbour. Of tokens with equal density, the earlier counts
+as denser; the public code breaks ties with unseeded noise, so its result can vary. ρδ is compared by its logarithm,
+because ρ underflows for large activations.
 """
 
 import torch
@@ -35,17 +35,17 @@ class DPCKNN(Downsampler):
     )
 
     def __init__(self, neighbours: int = 5) -> None:
-        """Choose how locally density is taken.
+        """Choose the neighbourhood of the density.
 
         Args:
-            neighbours: k, over how many nearest neighbours; at most N-1 are taken.
+            neighbours: k, the number of nearest neighbours that define the density; at most N-1 are used.
 
         Raises:
-            ValueError: No neighbour.
+            ValueError: `neighbours` is less than 1.
         """
         super().__init__()
         if neighbours < 1:
-            raise ValueError(f"neighbours={neighbours}: at least 1")
+            raise ValueError(f"neighbours={neighbours}: must be at least 1")
         self.neighbours = neighbours
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
@@ -55,13 +55,13 @@ class DPCKNN(Downsampler):
             centres = peaks(squared, min(self.neighbours, tokens.n_patches - 1), keep)
             to_centre = squared.gather(1, centres[..., None].expand(-1, -1, tokens.n_patches))
             own = torch.arange(keep, device=x.device).expand_as(centres)
-            # A centre stays in its own cluster even where another has the same vector, so that none comes out empty.
+            # A centre stays in its own cluster even if another one has the same vector, so that no cluster is empty.
             owner = to_centre.min(dim=1).indices.scatter(1, centres, own)
         return tokens.merge(owner, keep, torch.ones_like(tokens.size))
 
 
 def peaks(squared: Tensor, k: int, count: int) -> Tensor:
-    """The density peaks of points whose squared distances are (B, N, N): (B, K) indices, rising."""
+    """The density peaks of points with squared distances (B, N, N): indices (B, K), in ascending order."""
     others = squared.clone()
     others.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     log_density = -others.topk(k, dim=2, largest=False).values.mean(dim=2)
@@ -74,8 +74,8 @@ def peaks(squared: Tensor, k: int, count: int) -> Tensor:
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """(B, N, D) -> (B, N, N), each of a point to itself exactly 0."""
-    x = x - x.mean(dim=1, keepdim=True)  # distances stay; the rounding error of computing them shrinks
+    """(B, N, D) -> (B, N, N), exactly 0 on the diagonal."""
+    x = x - x.mean(dim=1, keepdim=True)  # leaves distances unchanged and reduces rounding errors
     norms = x.square().sum(dim=2)
     squared = (norms[:, :, None] + norms[:, None] - 2 * (x @ x.mT)).clamp_min(0)
     squared.diagonal(dim1=1, dim2=2).zero_()

@@ -1,15 +1,16 @@
-"""DTEM: merge by an embedding learned for merging alone (Lee and Hong 2024, arXiv 2412.10569).
+"""DTEM: merge tokens by an embedding learned only for merging (Lee and Hong 2024, arXiv 2412.10569).
 
     z_i = W x_i + b  (64 channels),    c_ij = cos(z_i, z_j)
 
-Tokens at odd places are sources, those at even places targets (a class token would stand before them); of the pairs
-of a source and its most similar target the N-K most similar become one token each, the mean weighted by size, and
-later attention adds log(size): ToMe's matching on z. At most half of the tokens can go.
+This is ToMe's matching applied to z: patch tokens at odd positions are sources, those at even positions targets (the
+class token comes before them). Each source is paired with its most similar target, and the N-K most similar pairs
+become one token each, the mean weighted by size; later attention adds log(size). At most half of the tokens can be
+removed.
 
-The paper's training relaxes grouping and merging (a soft choice of the top r); that comes with `tokbench finetune`.
-In training mode merging is hard here too, and a merged source's weight carries a factor c / c = 1 whose gradient
-reaches W (straight-through). What z is computed from could not be read: the token that would be merged, cut off from
-the gradient, since the embedding is to stay apart from the backbone's features.
+In the paper's training, grouping and merging are relaxed (a soft selection of the top r); that is part of
+`tokbench finetune`. Here merging is hard in training mode too, and the weight of a merged source has a factor c / c = 1
+whose gradient reaches W (straight-through). Our sources do not say what z is computed from; here it is the token to be
+merged, detached, because the embedding should be independent of the backbone's features.
 """
 
 import torch
@@ -21,7 +22,7 @@ from tokbench import Context, Downsampler, Geometry, Paper, Tokens, bipartite_ma
 
 @register("dtem")
 class DTEM(Downsampler):
-    """Merge the tokens whose learned embeddings are most alike."""
+    """Merge the tokens whose learned embeddings are most similar."""
 
     proportional = True
     trained = True
@@ -37,14 +38,14 @@ class DTEM(Downsampler):
         """Choose the embedding.
 
         Args:
-            channels: Of z.
+            channels: The number of channels of z.
 
         Raises:
-            ValueError: No channel.
+            ValueError: `channels` is less than 1.
         """
         super().__init__()
         if channels < 1:
-            raise ValueError(f"channels={channels}: at least 1")
+            raise ValueError(f"channels={channels}: must be at least 1")
         self.channels = channels
         self.embeddings = nn.ModuleList()
 

@@ -1,13 +1,13 @@
-"""EViT: keep the tokens that the class token attends to, fuse the rest into one (Liang et al. 2022, arXiv 2202.07800).
+"""EViT: keep the tokens the class token attends to, fuse the others into one (Liang et al. 2022, arXiv 2202.07800).
 
 With a_i = mean_h A[h, class, i], the class token's attention after the softmax over all tokens,
 
-    kept:  the K tokens of the highest a_i, in their order
+    kept:  the K tokens with the highest a_i, in their original order
     fused: x_f = Σ_{i dropped} a_i x_i
 
-The weights of the fused token are not renormalised: they sum to less than one, so it is short where the dropped tokens
-matter little. It comes last, is one token more than was asked for (K+1 come out), stands for all the patches that it
-fuses, and is a patch token like any other in later reductions, where K counts it among the N.
+The weights of the fused token are not renormalised. They sum to less than one, so its norm is small if the dropped
+tokens receive little attention. The fused token comes last and in addition to the K kept tokens, so K+1 tokens are
+returned. It represents all dropped patches, and later reductions treat it like any other of their N patch tokens.
 """
 
 import torch
@@ -17,7 +17,7 @@ from tokbench import Context, Downsampler, Paper, Tokens, register
 
 @register("evit")
 class EViT(Downsampler):
-    """Keep the attentive tokens and fuse the inattentive ones."""
+    """Keep the tokens that the class token attends to most, and fuse the others into one."""
 
     needs = frozenset({"cls_attention"})
     paper = Paper(

@@ -1,18 +1,18 @@
-"""Frequency-aware reduction: keep what attention sharpens, average the rest (Lee et al. 2025, arXiv 2511.21477).
+"""Frequency-aware reduction: keep high-frequency tokens, average the others (Lee et al. 2025, arXiv 2511.21477).
 
-Attention A splits into a low-pass part, the mean over all n tokens, and the rest: A = 11ᵀ/n + A_HP. A token's share
-in the high frequencies is its column of A_HP,
+Attention A is the sum of a low-pass part, the mean over all n tokens, and a high-pass part: A = 11ᵀ/n + A_HP. The score
+of a token is its column in A_HP,
 
     Ã_k = mean_{h,q} (A[h, q, k] - 1/n),
 
-which orders as the attention received does. The tokens of the highest Ã stay. The others, and the DC tokens of
-earlier reductions, are averaged into w² DC tokens, one for each of w×w windows of the image.
+which ranks tokens in the same order as the attention received. The tokens with the highest Ã are kept. The others, and
+the DC tokens of earlier reductions, are averaged into w² DC tokens, one for each of w×w windows of the image.
 
-The published method besides learns weights ω, by which attention favours high-frequency and DC tokens, and is
-fine-tuned with them: left out here, so this is its training-free part. Decided here: the DC tokens count among the K
-(the paper keeps ⌊τn⌋ tokens and w² more); a token that stands for several patches is a DC token, in the window of its
-patches' centre; averages are over image patches; each window gives at least its lowest token, so that no DC token is
-empty; where K < w² there is one window.
+The published method also learns weights ω, by which attention favours high-frequency and DC tokens, and is fine-tuned
+with them. They are omitted here, so this is the training-free part. Decided here: the K tokens include the DC tokens
+(the paper keeps ⌊τn⌋ tokens plus w²); a token that represents several patches is a DC token, and belongs to the window
+that contains the centre of its patches; means are taken over image patches; the lowest token of each window always goes
+into its DC token, so that no DC token is empty; if K < w², there is only one window.
 """
 
 import torch
@@ -23,24 +23,24 @@ from tokbench import Context, Downsampler, Paper, Tokens, group_sum, register
 
 @register("frequency")
 class Frequency(Downsampler):
-    """Keep the high-frequency tokens and a few means of the others."""
+    """Keep the high-frequency tokens, and average the others in a few windows."""
 
     needs = frozenset({"received"})
     paper = Paper("Frequency-Aware Token Reduction for Efficient Vision Transformer", "NeurIPS", 2025, "2511.21477")
 
     def __init__(self, windows: int = 2, local: int = 1) -> None:
-        """Choose the DC tokens; the defaults are the paper's w = 2, 1, 1 for three reductions.
+        """Choose the windows; the defaults are the paper's w = 2, 1, 1 for three reductions.
 
         Args:
-            windows: w, windows along each side of the image in the first reductions; one window in the later ones.
-            local: How many reductions, from the first, use w windows.
+            windows: w, the number of windows along each side of the image in the first reductions; later ones use 1.
+            local: The number of reductions, from the first, with w windows per side.
 
         Raises:
-            ValueError: Less than one window, or a negative number of reductions.
+            ValueError: `windows` is less than 1, or `local` is negative.
         """
         super().__init__()
         if windows < 1 or local < 0:
-            raise ValueError(f"windows={windows}, local={local}: at least 1 and 0")
+            raise ValueError(f"windows={windows}, local={local}: must be at least 1 and 0")
         self.windows = windows
         self.local = local
 
@@ -63,7 +63,7 @@ class Frequency(Downsampler):
 
 
 def windows_of(tokens: Tokens, down: int, across: int) -> Tensor:
-    """(B, N), the window of down×across that the centre of each token's patches is in."""
+    """(B, N), the index of the window, of down×across, that contains the centre of each token's patches."""
     h, w = tokens.grid
     patch = torch.arange(h * w, device=tokens.x.device)
     place = torch.stack([patch // w, patch % w, torch.ones_like(patch)], dim=1).to(torch.float32)

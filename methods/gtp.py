@@ -1,22 +1,23 @@
-"""GTP: drop tokens, and pass what they held on to their neighbours in a graph (Xu et al. 2024, arXiv 2311.03035).
+"""GTP: drop tokens, and propagate them to their neighbours in a graph (Xu et al. 2024, arXiv 2311.03035).
 
-With A the attention (heads h, queries q), the tokens of least
+With A the attention (heads h, queries q), the tokens with the lowest
 
-    max_h A[h, i, i] · max_h Σ_q A[h, q, i]    (hard to make of others) · (handed on to many)
+    max_h A[h, i, i] · max_h Σ_q A[h, q, i]    (hard to replace by others) · (attended to by many)
 
-are dropped, and those kept become
+are dropped, and the kept tokens become
 
     x_kept + α Ĝ x_dropped,    Ĝ = D^(-1/2) G D^(-1/2),    D the degrees of G,
 
-with rows of the kept and columns of the dropped tokens. G joins tokens that are next to each other in the image (8
-neighbours) or alike (each with the M most similar by the cosine of x). Later attention adds the logarithm of the sizes
-(the paper's token scales).
+where the rows of Ĝ are kept tokens and the columns are dropped tokens. G connects tokens that are adjacent in the image
+(8 neighbours) or similar (each with its M most similar tokens, by the cosine of x). Later attention adds the logarithm
+of the sizes (the paper's token scales).
 
-Ours, since our sources do not say: sizes are passed on as x is, edges all weigh the same, no token is joined to itself,
-M = 8, queries include the class token. So `size` here is a scale rather than a count of patches, and `owner` tells of a
-dropped token's patch that it is gone. The paper's graph comes from the first layer's tokens; here it is that of the
-tokens present, as a method keeps nothing from depth to depth. The paper also keeps only the greatest entries of each
-attention matrix, which changes the backbone and is left out; its published example leaves it out too.
+Our sources do not give the following details, decided here: sizes are propagated like x, all edges have the same
+weight, there are no self-loops, M = 8, and queries include the class token. So `size` is a scale here rather than a
+count of patches, and the patches of a dropped token have owner -1. The paper's graph comes from the tokens of the first
+layer; here it comes from the present tokens, because a method keeps no state between depths. The paper also keeps only
+the largest entries of each attention matrix, which changes the backbone; this is omitted here and in its published
+example.
 """
 
 from typing import Literal
@@ -45,18 +46,18 @@ class GTP(Downsampler):
         """Choose the propagation.
 
         Args:
-            alpha: How much of the dropped tokens is passed on.
-            graph: Which neighbours receive it: `spatial`, `semantic` or both.
-            similar: M, how many most similar tokens each is joined with; at most N-1 are taken.
+            alpha: The weight of the propagated tokens.
+            graph: The neighbours: `spatial`, `semantic`, or `mixed` for both.
+            similar: M, the number of similar tokens to which each token is connected; at most N-1 are used.
 
         Raises:
-            ValueError: alpha outside [0, 1], or no similar token.
+            ValueError: `alpha` is outside [0, 1], or `similar` is less than 1.
         """
         super().__init__()
         if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha={alpha}: from 0 to 1")
+            raise ValueError(f"alpha={alpha}: must be between 0 and 1")
         if similar < 1:
-            raise ValueError(f"similar={similar}: at least 1")
+            raise ValueError(f"similar={similar}: must be at least 1")
         self.alpha = alpha
         self.graph = graph
         self.similar = similar
@@ -66,9 +67,9 @@ class GTP(Downsampler):
         with torch.no_grad():
             wide = torch.promote_types(tokens.x.dtype, torch.float32)
             attention = context.attention.to(wide)
-            alone = attention.diagonal(dim1=2, dim2=3)[..., p:].amax(dim=1)
+            own = attention.diagonal(dim1=2, dim2=3)[..., p:].amax(dim=1)
             received = attention[..., p:].sum(dim=2).amax(dim=1)
-            order = (alone * received).argsort(dim=1, descending=True, stable=True)
+            order = (own * received).argsort(dim=1, descending=True, stable=True)
             kept, dropped = order[:, :keep].sort(dim=1).values, order[:, keep:]
 
             edges = torch.zeros_like(attention[:, 0, p:, p:], dtype=torch.bool)
@@ -81,18 +82,18 @@ class GTP(Downsampler):
             links = links.gather(2, dropped[:, None].expand(-1, keep, -1))
             links = scale.gather(1, kept)[..., None] * links * scale.gather(1, dropped)[:, None]
             links = self.alpha * links
-        left, gone = tokens.select(kept), tokens.select(dropped)
-        return left.replace(
-            patches=left.patches.to(wide) + links @ gone.patches.to(wide),
-            size=left.size + (links.to(gone.size.dtype) @ gone.size[..., None])[..., 0],
+        after, removed = tokens.select(kept), tokens.select(dropped)
+        return after.replace(
+            patches=after.patches.to(wide) + links @ removed.patches.to(wide),
+            size=after.size + (links.to(removed.size.dtype) @ removed.size[..., None])[..., 0],
         )
 
 
 def adjacent(tokens: Tokens) -> Tensor:
-    """(B, N, N), whether two tokens' patches touch, by a side or a corner; a token lies where its first patch does."""
+    """(B, N, N), whether two tokens touch at a side or corner; the position of a token is that of its first patch."""
     width = tokens.grid[1]
     patch = torch.arange(tokens.grid[0] * width, device=tokens.x.device).expand_as(tokens.owner)
-    # One column more takes the patches that were dropped.
+    # The extra column collects the dropped patches.
     column = torch.where(tokens.owner < 0, tokens.n_patches, tokens.owner)
     last = torch.full_like(F.pad(tokens.size, (0, 1)), tokens.grid[0] * width, dtype=torch.int64)
     place = last.scatter_reduce(1, column, patch, "amin")[:, :-1]
@@ -105,7 +106,7 @@ def adjacent(tokens: Tokens) -> Tensor:
 
 
 def similar(x: Tensor, m: int) -> Tensor:
-    """(B, N, N), whether one of two tokens is among the m most similar to the other (ties included)."""
+    """(B, N, N), whether one of two tokens is among the m tokens most similar to the other, including ties."""
     x = F.normalize(x, dim=2)
     cosine = x @ x.mT
     cosine.diagonal(dim1=1, dim2=2).fill_(-torch.inf)

@@ -1,8 +1,8 @@
-"""Importance sampling: draw K tokens without replacement, each draw in proportion to the score of what is left.
+"""Importance sampling: draw K tokens without replacement, with probability proportional to the score at each draw.
 
-With u_i uniform, the K smallest of -log(u_i) / s_i are such a draw (Efraimidis and Spirakis 2006): the arrival times
-of N Poisson processes with rates s_i. A baseline of Marin et al. 2021 (arXiv 2110.03860), whose text defines the
-score (attention received) but not the draw.
+With u_i uniform, the tokens with the K smallest -log(u_i) / s_i are such a sample (Efraimidis and Spirakis 2006); these
+are the arrival times of N Poisson processes with rates s_i. A baseline of Marin et al. 2021 (arXiv 2110.03860), whose
+text defines the score (attention received) but not the sampling procedure.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from tokbench import Context, Downsampler, Paper, Tokens, register
 
 @register("importance_sampling")
 class ImportanceSampling(Downsampler):
-    """Keep a random subset in which important tokens are likelier."""
+    """Keep a random subset in which tokens with a high score are more likely."""
 
     stochastic = True
     paper = Paper("Token Pooling in Vision Transformers", "WACV", 2023, "2110.03860")
@@ -21,7 +21,7 @@ class ImportanceSampling(Downsampler):
         """Choose the score.
 
         Args:
-            score: `received`, the attention a token receives from all; `cls`, from the class token.
+            score: `received`, the attention that a token receives from all tokens; `cls`, from the class token.
         """
         super().__init__()
         self.score = score

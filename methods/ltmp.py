@@ -1,17 +1,17 @@
 """LTMP: merge above a learned similarity, prune below a learned importance (Bonnaerens and Dambre 2023, 2307.10780).
 
-    merge:  tokens at odd places are sources, those at even places targets; a source is merged into its most similar
-            target (cosine of keys) where that similarity is above θ_m
-    prune:  of what is left, drop the tokens of importance s_i = mean_{h,q} A[h, q, i] below θ_p
+    merge:  tokens at odd positions are sources, those at even positions targets; a source is merged into its most
+            similar target (cosine of keys) if that similarity is above θ_m
+    prune:  of the remaining tokens, drop those with importance s_i = mean_{h,q} A[h, q, i] below θ_p
 
-with two learned thresholds for each reduction, θ_m = 0.9 and θ_p = 0 at first. They alone decide, so how many tokens
-stay differs from image to image, and K is not read: it names what training aims at, by a loss on the FLOPs that comes
-with `tokbench finetune`. `count` promises no more than that none is added.
+with two learned thresholds per reduction, initially θ_m = 0.9 and θ_p = 0. Only the thresholds decide, so the number of
+tokens left differs between images and K is ignored: it is the target of training, by a loss on the FLOPs that is part
+of `tokbench finetune`. `count` therefore returns N, the upper bound.
 
-Decided here: a merged token is the mean by size and has its target's importance; attention does not see sizes, which
-the paper's masked attention has no term for; the most important token always stays; queries that are padding have no
-say in s. In training mode a threshold's decision x > θ has the gradient of sigmoid((x - θ) / 0.1) (straight-through),
-but what goes is gone, where the paper's training masks attention and keeps all tokens.
+Decided here: a merged token is the mean weighted by size and has its target's importance; attention does not include
+sizes, since the paper's masked attention has no such term; the most important token is always kept; padding queries are
+excluded from s. In training mode, a threshold decision x > θ has the gradient of sigmoid((x - θ) / 0.1)
+(straight-through), but tokens are really removed, while the paper's training masks attention and keeps all tokens.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ TEMPERATURE = 0.1
 
 @register("ltmp")
 class LTMP(Downsampler):
-    """Merge the tokens that are alike and drop those that matter little, by learned thresholds."""
+    """Merge similar tokens and drop unimportant ones, by learned thresholds."""
 
     needs = frozenset({"received", "keys"})
     trained = True
@@ -36,7 +36,7 @@ class LTMP(Downsampler):
     paper = Paper("Learned Thresholds Token Merging and Pruning for Vision Transformers", "TMLR", 2023, "2307.10780")
 
     def __init__(self) -> None:
-        """No parameters; the thresholds come with `setup`."""
+        """Create the method, which has no parameters; `setup` creates the thresholds."""
         super().__init__()
         self.merge_thresholds = nn.Parameter(torch.empty(0))
         self.prune_thresholds = nn.Parameter(torch.empty(0))
@@ -61,25 +61,27 @@ class LTMP(Downsampler):
         similarity, partner = (keys[:, 1::2] @ keys[:, 0::2].mT).masked_fill(~pairs, -torch.inf).max(dim=2)
         merging = similarity > theta_m
         source = torch.arange(1, n, 2, device=merging.device).expand_as(merging)
-        absorbed = torch.zeros_like(valid).scatter(1, source, merging)
+        merged = torch.zeros_like(valid).scatter(1, source, merging)
 
         queries = tokens.n_prefix + valid.sum(dim=1, keepdim=True)
         s = context.received / (self.heads * queries)
-        candidates = s.masked_fill(absorbed | ~valid, -torch.inf)
-        staying = (candidates >= theta_p).scatter(1, candidates.argmax(dim=1, keepdim=True), 1)
+        candidates = s.masked_fill(merged | ~valid, -torch.inf)
+        kept = (candidates >= theta_p).scatter(1, candidates.argmax(dim=1, keepdim=True), 1)
 
-        owner = (staying.to(torch.int64).cumsum(dim=1) - 1).masked_fill(~staying, -1)
-        joined = torch.where(merging, owner.gather(1, 2 * partner), owner.gather(1, source))
-        owner = owner.scatter(1, source, joined)
+        owner = (kept.to(torch.int64).cumsum(dim=1) - 1).masked_fill(~kept, -1)
+        source_owner = torch.where(merging, owner.gather(1, 2 * partner), owner.gather(1, source))
+        owner = owner.scatter(1, source, source_owner)
         weight = tokens.size.to(wide)
         if self.training:
-            weight = weight.scatter(1, source, weight.gather(1, source) * passing(similarity - theta_m))
-            tokens = tokens.replace(patches=tokens.patches * passing(s - theta_p)[..., None].to(tokens.x.dtype))
+            weight = weight.scatter(1, source, weight.gather(1, source) * straight_through(similarity - theta_m))
+            tokens = tokens.replace(
+                patches=tokens.patches * straight_through(s - theta_p)[..., None].to(tokens.x.dtype)
+            )
         result = tokens.merge(owner, n, weight)
         return dataclasses.replace(result, valid=result.size > 0)
 
 
-def passing(margin: Tensor) -> Tensor:
-    """1, with the gradient of a soft threshold."""
+def straight_through(margin: Tensor) -> Tensor:
+    """The value 1 with the gradient of a soft threshold."""
     soft = (margin / TEMPERATURE).sigmoid()
     return 1 + soft - soft.detach()

@@ -1,18 +1,18 @@
-"""PiToMe: merge where many tokens are alike, protect those that stand alone (Tran et al. 2024, arXiv 2405.16148).
+"""PiToMe: merge tokens with many similar ones, protect distinct tokens (Tran et al. 2024, arXiv 2405.16148).
 
-With cos_ij the cosine of the keys (mean over heads) of patch tokens i and j, block l of L gives each token the energy
+With cos_ij the cosine of the keys (mean over heads) of patch tokens i and j, each token in block l of L has the energy
 
     E_i = 1/N Σ_j ELU_α(cos_ij - m_l),    m_l = margin · (1 - l/L),    ELU_α(z) = z for z >= 0, α (e^z - 1) below,
 
-high inside a large cluster. Tokens are ranked by falling energy; even ranks are A, odd ranks B, and r = N - K of A
-join the most similar B as in ToMe, by a mean weighted by size:
+which is high inside a large cluster. Tokens are ranked by descending energy; even ranks are set A, odd ranks set B, and
+r = N - K tokens of A are merged into their most similar B as in ToMe, by a mean weighted by size:
 
-    l <  ⌈L/2⌉:  over all tokens, the r most similar pairs
-    l >= ⌈L/2⌉:  over the 2r tokens of highest energy, all pairs; the rest are protected
+    l <  ⌈L/2⌉:  among all tokens, the r most similar pairs
+    l >= ⌈L/2⌉:  among the 2r tokens with the highest energy, all pairs; the others are protected
 
-The energy and `proportional` are those of the authors' code for classification, which leaves sizes out of the
-attention; its margins differ from one version to another. The class token has no part in any of it. At most half of
-the patch tokens go at once.
+The energy and `proportional` follow the authors' code for classification, which does not use sizes in the attention;
+its margins differ between versions. The class token is not involved. At most half of the patch tokens are removed at
+once.
 """
 
 import math
@@ -25,7 +25,7 @@ from tokbench import Context, Downsampler, Geometry, Paper, Tokens, bipartite_ma
 
 @register("pitome")
 class PiToMe(Downsampler):
-    """Merge tokens of high energy, protect those of low."""
+    """Merge tokens with many similar ones (high energy), and protect distinct tokens (low energy)."""
 
     needs = frozenset({"keys"})
     schedule = "every_block"
@@ -36,20 +36,20 @@ class PiToMe(Downsampler):
 
         Args:
             layers: L, the model's number of blocks.
-            margin: The cosine above which tokens count as alike in the first block; it falls to 0 behind the last.
-            alpha: How far dissimilar tokens lower the energy.
-            proportional: Whether later attention counts a token by its size.
+            margin: The cosine above which tokens are similar in the first block; it decreases to 0 after the last.
+            alpha: How much dissimilar tokens lower the energy.
+            proportional: Whether later attention weights a token by its size.
 
         Raises:
-            ValueError: No layer, a margin that is no cosine, or a negative alpha.
+            ValueError: `layers` is less than 1, `margin` is outside [-1, 1], or `alpha` is negative.
         """
         super().__init__()
         if layers < 1:
-            raise ValueError(f"layers={layers}: a model has at least 1")
+            raise ValueError(f"layers={layers}: must be at least 1")
         if not -1 <= margin <= 1:
-            raise ValueError(f"margin={margin}: a cosine is between -1 and 1")
+            raise ValueError(f"margin={margin}: must be between -1 and 1")
         if alpha < 0:
-            raise ValueError(f"alpha={alpha}: not below 0")
+            raise ValueError(f"alpha={alpha}: must be at least 0")
         self.layers = layers
         self.margin = margin
         self.alpha = alpha

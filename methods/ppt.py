@@ -1,16 +1,16 @@
-"""PPT: prune or pool, whichever suits the image and the depth (Wu et al. 2023, arXiv 2310.01812).
+"""PPT: prune or merge tokens, depending on the image and the depth (Wu et al. 2023, arXiv 2310.01812).
 
 The significance of a token, as in ATS (Fayyaz et al. 2022), with v_i the value of all heads together:
 
     S_i = a_i |v_i| / Σ_j a_j |v_j|,    a_i the class token's attention to i, over all heads
 
-Where the S_i of an image hardly differ, Var(S) < τ, attention cannot tell which tokens are superfluous, and the r
-most similar pairs are merged as in ToMe (Bolya et al. 2023): alternate tokens into their nearest of the others, by
-the cosine of their keys. Elsewhere the r tokens of least significance are dropped. All images lose the same r.
+If the S_i of an image hardly differ, Var(S) < τ, attention does not show which tokens are unimportant, and the r most
+similar pairs are merged as in ToMe (Bolya et al. 2023): every other token into its most similar one of the rest, by the
+cosine of the keys. Otherwise the r tokens with the lowest significance are dropped. r is the same for all images.
 
-Ours: j runs over the patch tokens, the variance is that of a sample (N-1), and proportional attention is on, as in the
-ToMe that the pooling is taken from. Merging can halve the tokens at most, so pruning does not go further either: of
-the schedule's last 96 tokens 48 stay, and with them the published 2.944 gmacs are met.
+Decided here: j runs over the patch tokens, the variance is the sample variance (N-1), and proportional attention is on,
+as in ToMe. Merging can remove at most half of the tokens, so pruning is limited in the same way: of the last 96 tokens
+in the schedule, 48 are kept, and this reproduces the published 2.944 gmacs.
 """
 
 import torch
@@ -21,7 +21,7 @@ from tokbench import Context, Downsampler, Paper, Tokens, bipartite_matching, re
 
 @register("ppt")
 class PPT(Downsampler):
-    """Merge similar tokens where attention is even, drop the insignificant where it is not."""
+    """Merge similar tokens if their significance hardly differs in an image, else drop the least significant ones."""
 
     needs = frozenset({"cls_attention", "values", "keys"})
     proportional = True
@@ -35,11 +35,11 @@ class PPT(Downsampler):
             threshold: τ; images with a lower variance of the significance merge, the others prune.
 
         Raises:
-            ValueError: A negative threshold.
+            ValueError: `threshold` is negative.
         """
         super().__init__()
         if not threshold >= 0:
-            raise ValueError(f"threshold={threshold}: at least 0")
+            raise ValueError(f"threshold={threshold}: must be at least 0")
         self.threshold = threshold
 
     def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
@@ -54,13 +54,13 @@ class PPT(Downsampler):
             score = context.cls_attention * length
             score = score / score.sum(dim=1, keepdim=True).clamp_min(torch.finfo(wide).tiny)
 
-            place = torch.arange(n, device=score.device)
+            position = torch.arange(n, device=score.device)
             ranked = score.argsort(dim=1, descending=True, stable=True)
             kept = ranked[:, :left].sort(dim=1).values
-            pruned = torch.full_like(ranked, -1).scatter(1, kept, place[:left].expand_as(kept))
+            pruned = torch.full_like(ranked, -1).scatter(1, kept, position[:left].expand_as(kept))
 
             keys = F.normalize(context.keys.to(wide), dim=2)
-            source, target = place[1::2], place[::2]  # ToMe's halves: it counts from the class token
+            source, target = position[1::2], position[::2]  # as in ToMe, which includes the class token
             pooled = bipartite_matching(keys[:, 1::2] @ keys[:, ::2].mT, source, target, n, n - left)
 
             even = score.var(dim=1, keepdim=True) < self.threshold

@@ -1,6 +1,6 @@
-"""Random selection: keep a uniformly random subset of the patch tokens, in their order.
+"""Random selection: keep a uniformly random subset of the patch tokens, in their original order.
 
-The baseline that every score has to beat (Marin et al. 2021, arXiv 2110.03860).
+The baseline for every score (Marin et al. 2021, arXiv 2110.03860).
 """
 
 from tokbench import Context, Downsampler, Paper, Tokens, register
@@ -8,7 +8,7 @@ from tokbench import Context, Downsampler, Paper, Tokens, register
 
 @register("random_selection")
 class RandomSelection(Downsampler):
-    """Keep K of N tokens, each subset equally likely."""
+    """Keep a uniformly random subset of K tokens."""
 
     stochastic = True
     paper = Paper("Token Pooling in Vision Transformers", "WACV", 2023, "2110.03860")

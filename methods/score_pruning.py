@@ -1,12 +1,12 @@
-"""Score-based pruning: keep the K tokens of the highest score, in their order; drop the rest.
+"""Score-based pruning: keep the K tokens with the highest score, in their original order; drop the others.
 
-Two scores of the attention A (heads h, queries q):
+Two scores from the attention A (heads h, queries q):
 
     received: s_i = Σ_h Σ_q A[h, q, i], PoWER-BERT's column sums (Goyal et al. 2020, arXiv 2001.08950, section 3.2)
     cls:      s_i = mean_h A[h, class, i], the class token's row (EViT without its fused token: Liang et al. 2022)
 
-PoWER-BERT's code takes the mean over heads and leaves the diagonal out; Token Pooling's text does not say. The mean
-orders as the sum does; the diagonal stays in here.
+PoWER-BERT's code takes the mean over heads and excludes the diagonal; Token Pooling's text does not say. The mean gives
+the same order as the sum; the diagonal is included here.
 """
 
 from typing import Literal
@@ -16,7 +16,7 @@ from tokbench import Context, Downsampler, Paper, Tokens, register
 
 @register("score_pruning")
 class ScorePruning(Downsampler):
-    """Keep the tokens that the attention finds most important."""
+    """Keep the tokens that receive the most attention."""
 
     paper = Paper(
         "PoWER-BERT: Accelerating BERT Inference via Progressive Word-vector Elimination", "ICML", 2020, "2001.08950"
@@ -26,7 +26,7 @@ class ScorePruning(Downsampler):
         """Choose the score.
 
         Args:
-            score: `received`, the attention a token receives from all; `cls`, from the class token.
+            score: `received`, the attention that a token receives from all tokens; `cls`, from the class token.
         """
         super().__init__()
         self.score = score

@@ -1,14 +1,14 @@
 """Sinkhorn: optimal transport from the tokens to K learned centres (Haurum et al. 2023, arXiv 2308.04657).
 
-With tokens x̂_i and learned queries q̂_k of unit length, the plan Γ = argmax Σ Γ_ki q̂_k·x̂_i + ε H(Γ) that gives every
-token and every centre the same mass is found by normalising exp(q̂ x̂ᵀ / ε) in turn, in the log domain:
+With unit-length tokens x̂_i and learned queries q̂_k, the transport plan Γ = argmax Σ Γ_ki q̂_k·x̂_i + ε H(Γ), in which
+all tokens and all centres have equal mass, is found by alternately normalising exp(q̂ x̂ᵀ / ε) in the log domain:
 
     3 times:  Σ_k Γ_ki = 1 for each token i, then Σ_i Γ_ki = 1 for each centre k;    y = Γ x
 
-with ε = 1 (columns that sum to 1 rather than K/N change nothing: the next step takes out a common factor). It ends
-with the centres, so each new token is a weighted mean. The authors' code mixes the tokens of unit length; here the
-tokens themselves are mixed, which keeps the residual stream's scale. A new token is in the accounts for the patches
-of each token in proportion to its weight among the K.
+with ε = 1 (columns that sum to 1 instead of K/N make no difference: the next step removes a common factor). The last
+step normalises the centres, so each new token is a weighted mean. The authors' code averages the unit-length tokens;
+here the original tokens are averaged, which keeps the residual stream's scale. For `size` and `owner`, each token is
+divided among the K new tokens in proportion to their weights for it.
 """
 
 import torch
@@ -20,7 +20,7 @@ from tokbench import Context, Downsampler, Geometry, Paper, Tokens, register
 
 @register("sinkhorn")
 class Sinkhorn(Downsampler):
-    """Replace the tokens by their transport to learned centres."""
+    """Replace the tokens by weighted means, from their optimal transport to learned centres."""
 
     site = "before_block"
     trained = True
@@ -36,11 +36,11 @@ class Sinkhorn(Downsampler):
             iterations: Rounds of normalisation.
 
         Raises:
-            ValueError: An ε that is not positive, or no round.
+            ValueError: `epsilon` is not positive, or `iterations` is less than 1.
         """
         super().__init__()
         if epsilon <= 0 or iterations < 1:
-            raise ValueError(f"epsilon={epsilon}, iterations={iterations}: above 0 and at least 1")
+            raise ValueError(f"epsilon={epsilon}, iterations={iterations}: must be above 0 and at least 1")
         self.epsilon = epsilon
         self.iterations = iterations
         self.queries = nn.ParameterList()
@@ -54,5 +54,5 @@ class Sinkhorn(Downsampler):
         log_plan = queries @ F.normalize(tokens.patches.to(wide), dim=2).mT / self.epsilon
         for _ in range(self.iterations):
             log_plan = log_plan.log_softmax(dim=1).log_softmax(dim=2)
-        share = log_plan.softmax(dim=1)  # of each token's patches, adding up to 1 over the K
+        share = log_plan.softmax(dim=1)  # of each token's size; sums to 1 over K
         return tokens.mix(log_plan.exp()).replace(size=(share @ tokens.size.to(wide)[..., None])[..., 0])

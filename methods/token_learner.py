@@ -1,12 +1,12 @@
-"""TokenLearner: K learned maps of importance pool N tokens into K (Ryoo et al. 2021, arXiv 2106.11297).
+"""TokenLearner: pool N tokens into K by K learned importance maps (Ryoo et al. 2021, arXiv 2106.11297).
 
     α = MLP_{D → 64 → K}(LN(x)),    y_k = Σ_i softmax_i(α_ik) x_i      (version 1.1)
                                     y_k = mean_i sigmoid(α_ik) x_i     (the paper's gate and average pooling)
 
-Version 1.0 makes the maps α by convolutions, which want tokens on a grid; the authors' version 1.1 makes them by a
-two-layer MLP, as here, and gates by softmax. It was published as one reduction to 8 or 16 tokens in the middle of the
-network; dropout in the MLP is left to training. A new token is in the accounts for the patches of each token in
-proportion to its gate among the K.
+Version 1.0 computes the maps α by convolutions, which need tokens on a grid; the authors' version 1.1 uses a two-layer
+MLP, as here, and softmax. The published configuration is a single reduction to 8 or 16 tokens in the middle of the
+network; the MLP's dropout is part of the training recipe. For `size` and `owner`, each token is divided among the K new
+tokens in proportion to their gates for it.
 """
 
 from typing import Literal
@@ -20,7 +20,7 @@ from tokbench import Context, Downsampler, Geometry, Paper, Tokens, register
 
 @register("token_learner")
 class TokenLearner(Downsampler):
-    """Pool the tokens by learned maps of importance."""
+    """Pool the tokens by learned importance maps."""
 
     site = "before_block"
     trained = True
@@ -31,21 +31,21 @@ class TokenLearner(Downsampler):
 
         Args:
             gate: `softmax` over the tokens (version 1.1), or `sigmoid` and the mean over the tokens (the paper).
-            bottleneck: Hidden channels of the MLP.
+            bottleneck: The number of hidden channels of the MLP.
 
         Raises:
-            ValueError: No hidden channel.
+            ValueError: `bottleneck` is less than 1.
         """
         super().__init__()
         if bottleneck < 1:
-            raise ValueError(f"bottleneck={bottleneck}: at least 1")
+            raise ValueError(f"bottleneck={bottleneck}: must be at least 1")
         self.gate = gate
         self.bottleneck = bottleneck
         self.maps = nn.ModuleList()
 
     def setup(self, geometry: Geometry) -> None:
         dim, hidden = geometry.dim, self.bottleneck
-        bias = self.gate == "sigmoid"  # the softmax over the tokens would take it out
+        bias = self.gate == "sigmoid"  # it would cancel in the softmax over the tokens
         self.maps = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, count, bias=bias))
             for count in geometry.counts
@@ -60,5 +60,5 @@ class TokenLearner(Downsampler):
         else:
             log_gate = -F.softplus(-alpha)
             pooled = tokens.mix(log_gate.exp() / tokens.n_patches)
-        share = log_gate.softmax(dim=1)  # of each token's patches, adding up to 1 over the K
+        share = log_gate.softmax(dim=1)  # of each token's size; sums to 1 over K
         return pooled.replace(size=(share @ tokens.size.to(wide)[..., None])[..., 0])

@@ -1,22 +1,22 @@
-"""Token Pooling: the K tokens that reconstruct the N given ones best (Marin et al. 2021, arXiv 2110.03860).
+"""Token Pooling: the K tokens that best reconstruct the N given ones (Marin et al. 2021, arXiv 2110.03860).
 
 Tokens f_i are samples of a signal, and the loss of a coarser set F̂ is the weighted asymmetric Chamfer distance
 
     l(F̂) = Σ_i w_i min_j |f_i - f̂_j|²,    w_i = Σ_h Σ_q A[h, q, i] (the attention received), or 1,
 
-which is the objective of clustering. Each iteration assigns every token to its nearest centre, then moves the centres:
+which is a clustering objective. Each iteration assigns every token to its nearest centre, then updates the centres:
 
     K-Means:   f̂_k = Σ_{i∈k} w_i f_i / Σ_{i∈k} w_i
-    K-Medoids: f̂_k = the f_j, j∈k, for which Σ_{i∈k} w_i |f_i - f_j|² is least
+    K-Medoids: f̂_k = the f_j, j∈k, for which Σ_{i∈k} w_i |f_i - f_j|² is smallest
 
-Ours: a round of K-Medoids also swaps centres for tokens of other clusters where that lowers l. On the tokens of a DeiT,
-half or 70 % of them kept, moves within clusters alone end 21 to 76 % above what PAM reaches from the same start; five
-rounds with swaps end about 1 % above it (results/speed/clustering.txt).
+Decided here: each round of K-Medoids also swaps centres for tokens of other clusters if that lowers l. On tokens of a
+DeiT, with 50 % or 70 % kept, updates within clusters alone end 21 to 76 % above the result of PAM from the same start;
+five rounds with swaps end about 1 % above it (results/speed/clustering.txt).
 
-Not known of the paper: whether K-Medoids emits medoids or cluster means, how class token and diagonal enter w, and K
-for each layer. The K-Medoids of the public benchmark by Haurum et al. 2023 is not this: its update sums the distances
-to all tokens rather than to those of the cluster, unsquared, and weights the candidate j rather than the members i,
-so its objective can rise above that of its own start.
+The paper does not say whether K-Medoids returns medoids or cluster means, how the class token and the diagonal
+contribute to w, or the K of each layer. The K-Medoids in the public benchmark of Haurum et al. (2023) is a different
+algorithm: its update sums unsquared distances to all tokens instead of squared ones to the cluster, and weights the
+candidate j instead of the members i, so its objective can become worse than at the start.
 """
 
 from typing import Literal
@@ -39,7 +39,7 @@ from tokbench import (
 
 @register("token_pooling")
 class TokenPooling(Downsampler):
-    """Cluster the tokens and keep one for each cluster."""
+    """Cluster the tokens, and replace each cluster by one token."""
 
     site = "after_block"
     schedule = "every_block"
@@ -57,17 +57,18 @@ class TokenPooling(Downsampler):
 
         Args:
             algorithm: Centres anywhere (`kmeans`) or among the tokens (`kmedoids`).
-            weighted: Whether tokens count by the attention they receive.
-            iterations: Rounds of assignment and update, at least 1; the paper says 5 usually suffice.
-            init: Start from the K tokens that receive most attention, or farthest-first from the one nearest the mean.
-            output: What a cluster becomes: the weighted mean of its tokens, or the one nearest its centre.
+            weighted: Whether tokens are weighted by the attention that they receive.
+            iterations: Rounds of assignment and update, at least 1; according to the paper, 5 are usually enough.
+            init: `scores`: the K tokens that receive most attention; `farthest`: farthest-first from the token nearest
+                the mean.
+            output: `mean`: the weighted mean of each cluster; `medoid`: the token nearest to its centre.
 
         Raises:
-            ValueError: No iteration.
+            ValueError: `iterations` is less than 1.
         """
         super().__init__()
         if iterations < 1:
-            raise ValueError(f"iterations={iterations}: at least 1")
+            raise ValueError(f"iterations={iterations}: must be at least 1")
         self.algorithm = algorithm
         self.weighted = weighted
         self.iterations = iterations
@@ -76,7 +77,7 @@ class TokenPooling(Downsampler):
         self.needs = frozenset({"received"}) if weighted or init == "scores" else frozenset()
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
-        # A token that nobody looks at still is somewhere: it weighs next to nothing, but not nothing.
+        # The clustering needs positive weights, also for a token that receives no attention.
         weight = context.received.clamp_min(1e-12) if self.weighted else torch.ones_like(tokens.size)
         with torch.no_grad():
             f = tokens.patches

@@ -1,14 +1,14 @@
-"""Token Merging: merge the r pairs of most similar tokens into one each (Bolya et al. 2023, arXiv 2210.09461).
+"""Token Merging: merge the r most similar pairs of tokens (Bolya et al. 2023, arXiv 2210.09461).
 
-The tokens of the sequence are split alternately into A (even positions) and B (odd), each a in A finds its most
-similar b in B, and the r most similar of these pairs are merged:
+The tokens of the sequence are split alternately into A (even positions) and B (odd positions). Each a in A is paired
+with its most similar b in B, and the r most similar pairs are merged:
 
     similarity: cosine of k̄_i = mean_h K[h, i], this block's keys
-    merged:     x_b ← Σ s_i x_i / Σ s_i over b and those that chose it, s_b ← Σ s_i, the size
+    merged:     x_b ← Σ s_i x_i / Σ s_i over b and the a merged into it, s_b ← Σ s_i, the size
     attention:  softmax(q·k / √d + log s), "proportional", in all blocks that follow
 
-Prefix tokens are merged with none, but count in the positions: behind one class token, patches 1, 3, 5... are A. What
-results stands as the unmerged tokens of A, then B. As published, at most half of the patch tokens go at once.
+Prefix tokens are not merged, but count in the positions: with one class token, patches 1, 3, 5... are A. The result
+contains the unmerged tokens of A, then B. As published, at most half of the patch tokens are removed at once.
 """
 
 import torch
@@ -30,8 +30,8 @@ class ToMe(Downsampler):
         """Choose the attention.
 
         Args:
-            proportional: Whether later attention counts a token by its size; the paper leaves it out for MAE models
-                off the shelf.
+            proportional: Whether later attention weights a token by its size; the paper does not use it for
+                off-the-shelf MAE models.
         """
         super().__init__()
         self.proportional = proportional
@@ -43,7 +43,7 @@ class ToMe(Downsampler):
         n = tokens.n_patches
         count = self.count(keep, n, context.depth, tokens.layout)
         position = torch.arange(n, device=tokens.x.device)
-        first = tokens.n_prefix % 2  # the patch at the first even position of the sequence
+        first = tokens.n_prefix % 2  # the first patch at an even position of the sequence
         a, b = position[first::2], position[1 - first :: 2]
         with torch.no_grad():
             similarity = cosine(context.keys[:, first::2], context.keys[:, 1 - first :: 2])
@@ -52,6 +52,6 @@ class ToMe(Downsampler):
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """(B, S, D) and (B, T, D) -> (B, S, T), in float32 at least."""
+    """(B, S, D) and (B, T, D) -> (B, S, T), in float32 or wider."""
     wide = torch.promote_types(a.dtype, torch.float32)
     return F.normalize(a.to(wide), dim=2) @ F.normalize(b.to(wide), dim=2).mT

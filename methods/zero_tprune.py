@@ -1,20 +1,20 @@
 """Zero-TPrune: drop tokens by importance and similarity, both from attention (Wang et al. 2024, arXiv 2305.17328).
 
-A head's attention A is a graph in which each token votes for others. Its importance is the stationary vote
+A head's attention A is a graph in which each token votes for others. The importance of a token is its stationary vote
 
-    I:   s ← Aᵀ s,  from s = 1, the class token √n times that;  s_i = √(mean_h s_hi²)
+    I:   s ← Aᵀ s,  starting with s = 1, for the class token √n;  s_i = √(mean_h s_hi²)
 
-over the heads h whose scores have a variance over the patch tokens in [0.01, 0.7] (over all heads if none has). One
-layer runs I′→S→I:
+over the heads h whose scores have a variance over the patch tokens in [0.01, 0.7] (over all heads if there is none).
+One layer runs I′→S→I:
 
     I′:  rank the tokens by a first importance
-    S:   of its less important half drop those most similar (cosine of keys) to a token of the other half
-    I:   vote again among what is left, and keep the K most important
+    S:   of the less important half, drop the tokens most similar (cosine of keys) to a token of the other half
+    I:   vote again among the remaining tokens, and keep the K most important
 
-Not known of the paper and decided here: I′ is one round of voting; a fixed share of what must go is dropped in S;
-tokens dropped there vote no longer and get no votes (A's rows are normalised anew); votes sum to what they began
-with, so the mean score is about 1, the scale on which the bounds of the variance discriminate; shallow, middle and
-deep are depths 0-3, 4-7 and 8 on, which fits the 12 blocks of a DeiT.
+The paper does not give the following details, decided here: I′ is one round of voting; a fixed fraction of the removed
+tokens is dropped in S; these tokens no longer vote and get no votes (the rows of A are normalised again); the sum of
+votes is constant, so the mean score is about 1, the scale for which the variance bounds are meant; shallow, middle and
+deep blocks are depths 0-3, 4-7 and 8 on, which fits the 12 blocks of a DeiT.
 """
 
 import torch
@@ -23,12 +23,12 @@ from torch.nn import functional as F
 
 from tokbench import Context, Downsampler, Paper, Tokens, gather_rows, register
 
-VARIANCE = (0.01, 0.7)
+VARIANCE = (0.01, 0.7)  # heads with a score variance in this range are used
 
 
 @register("zero_tprune")
 class ZeroTPrune(Downsampler):
-    """Keep the tokens that matter to those that matter, without their doubles."""
+    """Keep tokens that important tokens attend to, and drop those that are similar to others."""
 
     needs = frozenset({"attention", "keys"})
     paper = Paper(
@@ -39,22 +39,22 @@ class ZeroTPrune(Downsampler):
     )
 
     def __init__(self, similar: float = 0.25, shallow: int = 30, middle: int = 5, deep: int = 1) -> None:
-        """Choose how K splits between the two stages, and the rounds of voting.
+        """Choose how the N-K removed tokens are divided between the two stages, and the rounds of voting.
 
         Args:
-            similar: The share of the N-K tokens that goes for its similarity, in [0, 1]; at most half the tokens.
+            similar: The fraction of the N-K tokens that is removed by similarity, in [0, 1]; at most half the tokens.
             shallow: Rounds of voting at depths 0-3 (the paper: 30 to 50).
             middle: Rounds at depths 4-7 (5 to 10).
             deep: Rounds from depth 8 on.
 
         Raises:
-            ValueError: A share outside [0, 1], or less than one round.
+            ValueError: `similar` is outside [0, 1], or a number of rounds is less than 1.
         """
         super().__init__()
         if not 0 <= similar <= 1:
-            raise ValueError(f"similar={similar}: a share, from 0 to 1")
+            raise ValueError(f"similar={similar}: must be between 0 and 1")
         if min(shallow, middle, deep) < 1:
-            raise ValueError(f"shallow={shallow}, middle={middle}, deep={deep}: at least one round of voting each")
+            raise ValueError(f"shallow={shallow}, middle={middle}, deep={deep}: must be at least 1")
         self.similar = similar
         self.shallow = shallow
         self.middle = middle
@@ -67,30 +67,30 @@ class ZeroTPrune(Downsampler):
             attention = context.attention.to(wide)
             present = torch.ones_like(tokens.size, dtype=wide)
             order = descending(importance(attention, present, rounds=1))
-            ahead, behind = order[:, : n - n // 2], order[:, n - n // 2 :]
+            upper, lower = order[:, : n - n // 2], order[:, n - n // 2 :]
             keys = F.normalize(context.keys.to(wide), dim=2)
-            likeness = (gather_rows(keys, behind) @ gather_rows(keys, ahead).mT).amax(dim=2)
-            doubles = descending(likeness)[:, : round(self.similar * (n - keep))]
-            present = present.scatter(1, behind.gather(1, doubles), 0)
+            similarity = (gather_rows(keys, lower) @ gather_rows(keys, upper).mT).amax(dim=2)
+            redundant = descending(similarity)[:, : round(self.similar * (n - keep))]
+            present = present.scatter(1, lower.gather(1, redundant), 0)
             score = importance(attention, present, rounds).masked_fill(present == 0, -1)
         return tokens.select(descending(score)[:, :keep].sort(dim=1).values)
 
 
 def importance(attention: Tensor, present: Tensor, rounds: int) -> Tensor:
-    """The votes that patch tokens end up with.
+    """The importance of the patch tokens, by voting.
 
     Args:
-        attention: (B, H, P+N, P+N), a row for each voter.
-        present: (B, N), 1 for the patch tokens that take part, else 0.
-        rounds: How often everyone votes.
+        attention: (B, H, P+N, P+N), one row per voter.
+        present: (B, N), 1 for patch tokens that take part, else 0.
+        rounds: The number of rounds of voting.
 
     Returns:
-        (B, N), 0 for those that take no part.
+        (B, N), 0 for tokens that do not take part.
     """
     n = int(attention.shape[-1])
     prefix = n - int(present.shape[1])
     taking_part = F.pad(present, (prefix, 0), value=1.0)[:, None, None]
-    # Rows of votes from the left: a column from the right takes several times as long on a CPU.
+    # A row vector times the matrix: on a CPU, the matrix times a column vector takes several times as long.
     given = (taking_part @ attention.mT).clamp_min(torch.finfo(attention.dtype).tiny)
     start = torch.ones(n, dtype=attention.dtype, device=attention.device)
     if prefix:
@@ -109,5 +109,5 @@ def importance(attention: Tensor, present: Tensor, rounds: int) -> Tensor:
 
 
 def descending(scores: Tensor) -> Tensor:
-    """(B, N) -> (B, N), positions from the highest score to the lowest; the earlier first where equal."""
+    """(B, N) -> (B, N), positions in descending order of the score; the earlier first if equal."""
     return scores.argsort(dim=1, descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Fixtures shared by several test files."""
 
 import gc
 import sys
@@ -28,7 +28,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Small tensors only: more threads would cost more than they give, and change the order of sums."""
+    """Use one thread: for small tensors, more threads are slower, and they change the order of sums."""
     torch.set_num_threads(1)
 
 
@@ -41,7 +41,7 @@ def isolated_registry() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shake() -> Callable[..., nn.Module]:
-    """Move every parameter away from its initial value, which is 0, 1 or 1e-6 for many and would hide an omission."""
+    """Add noise to every parameter: many start as 0, 1 or 1e-6, which could hide errors."""
 
     def shaken(model: nn.Module, std: float = 0.05, seed: int = 0) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)
@@ -76,9 +76,9 @@ def tiny_vit(shake: Callable[..., nn.Module]) -> Callable[..., VisionTransformer
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in an empty folder; gives its exit code and what it printed."""
+    """Run a command in an empty folder; returns its exit code and its output."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)  # the width of whoever runs the tests
+    monkeypatch.delenv("COLUMNS", raising=False)  # the terminal width must not matter
 
     def ran(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])

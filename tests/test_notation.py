@@ -1,4 +1,4 @@
-"""How methods and schedules are written, and what a user is told who writes them wrongly."""
+"""How methods and schedules are written, and what a user is expected who writes them wrongly."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,11 +19,11 @@ def method(
     label: str = "x",
     limit: int | None = None,
 ) -> None:
-    """Something with parameters of every kind that methods have."""
+    """A function with parameters of every kind that methods have."""
 
 
-def complaint(function, *arguments):
-    """The message, which is one line."""
+def error_message(function, *arguments):
+    """The error message, which must be one line."""
     with pytest.raises(UserError) as caught:
         function(*arguments)
     message = str(caught.value)
@@ -68,7 +68,7 @@ CALLS = st.recursive(
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(CALLS, max_size=4))
-def test_a_joined_list_comes_apart_again(items):
+def test_a_joined_list_can_be_split_again(items):
     assert split_list(",".join(items)) == items
 
 
@@ -90,7 +90,7 @@ def test_a_joined_list_comes_apart_again(items):
         ("f(3-6,x=2)", Call("f", ("3-6",), {"x": "2"})),
     ],
 )
-def test_a_call_is_read_with_its_values_as_written(text, call):
+def test_a_call_is_parsed_with_its_values_as_text(text, call):
     assert parse_call(text) == call
 
 
@@ -114,14 +114,14 @@ def test_a_call_is_read_with_its_values_as_written(text, call):
         "a\nb",
     ],
 )
-def test_what_is_no_call_is_refused_in_one_line(text):
-    assert "name(parameter=value" in complaint(parse_call, text)
+def test_invalid_notation_is_rejected_in_one_line(text):
+    assert "name(parameter=value" in error_message(parse_call, text)
 
 
 # Binding
 
 
-def test_defaults_fill_what_is_not_given():
+def test_missing_values_have_their_defaults():
     assert bind(method, {}, "method 'm'") == {
         "algorithm": "kmedoids",
         "weighted": True,
@@ -150,7 +150,7 @@ def test_defaults_fill_what_is_not_given():
         ("limit", None, None),
     ],
 )
-def test_text_becomes_what_the_signature_says(name, given_value, value):
+def test_text_is_converted_to_the_annotated_type(name, given_value, value):
     bound = bind(method, {name: given_value}, "method 'm'")[name]
     assert bound == value
     assert type(bound) is type(value)
@@ -169,35 +169,35 @@ def test_text_becomes_what_the_signature_says(name, given_value, value):
         ("limit", "all"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_named_in_one_line(name, value):
-    message = complaint(bind, method, {name: value}, "method 'm'")
+def test_a_value_of_the_wrong_type_is_reported_in_one_line(name, value):
+    message = error_message(bind, method, {name: value}, "method 'm'")
     assert message.startswith("method 'm': ")
     assert name in message
     assert repr(value) in message
 
 
-def test_a_wrong_choice_is_answered_with_the_choices():
-    message = complaint(bind, method, {"algorithm": "ward"}, "method 'm'")
+def test_an_invalid_choice_lists_the_choices():
+    message = error_message(bind, method, {"algorithm": "ward"}, "method 'm'")
     assert "'kmeans'" in message
     assert "'kmedoids'" in message
 
 
-def test_an_unknown_parameter_is_answered_with_the_known_ones():
-    message = complaint(bind, method, {"weigthed": "true"}, "method 'm'")
+def test_an_unknown_parameter_lists_the_known_ones():
+    message = error_message(bind, method, {"weigthed": "true"}, "method 'm'")
     assert "'weigthed'" in message
     assert all(name in message for name in ("algorithm", "weighted", "iterations", "ratio"))
 
 
-def test_a_parameter_of_something_without_parameters_is_refused():
+def test_a_parameter_of_a_function_without_parameters_is_rejected():
     def plain() -> None: ...
 
-    assert "no parameters" in complaint(bind, plain, {"x": "1"}, "method 'm'")
+    assert "no parameters" in error_message(bind, plain, {"x": "1"}, "method 'm'")
 
 
-def test_a_missing_parameter_is_named():
+def test_a_missing_parameter_is_reported():
     def strict(size: int) -> None: ...
 
-    assert "size" in complaint(bind, strict, {}, "method 'm'")
+    assert "size" in error_message(bind, strict, {}, "method 'm'")
 
 
 def test_a_class_is_bound_by_its_constructor():
@@ -215,7 +215,7 @@ def test_a_class_is_bound_by_its_constructor():
     st.floats(-10, 10, allow_nan=False),
     st.integers(-5, 5),
 )
-def test_what_the_table_shows_can_be_written_again(algorithm, weighted, iterations, ratio, limit):
+def test_the_parameters_of_the_table_can_be_parsed_again(algorithm, weighted, iterations, ratio, limit):
     bound = bind(
         method,
         {"algorithm": algorithm, "weighted": weighted, "iterations": iterations, "ratio": ratio, "limit": limit},
@@ -225,12 +225,12 @@ def test_what_the_table_shows_can_be_written_again(algorithm, weighted, iteratio
     assert bind(method, call.named, "method 'm'") == bound
 
 
-def test_a_parameter_that_is_none_can_be_written_too():
+def test_a_parameter_that_is_none_can_be_parsed_again():
     call = parse_call(f"m({parameters_text({'limit': None})})")
     assert bind(method, call.named, "method 'm'")["limit"] is None
 
 
-def test_the_table_shows_parameters_sorted():
+def test_parameters_are_sorted():
     assert parameters_text({"weighted": True, "algorithm": "kmeans"}) == "algorithm=kmeans,weighted=true"
     assert parameters_text({}) == ""
 

@@ -1,4 +1,4 @@
-"""Where methods come from: names, plugin files, and what is told of those that fail."""
+"""Names of methods, plugin files, and error messages of broken plugins."""
 
 import sys
 from collections.abc import Callable
@@ -31,7 +31,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a plugin file: a method of that name, with more code behind it."""
+    """Write a plugin file: a method of that name, followed by more code."""
 
     def write(file: str, name: str | None = None, more: str = "") -> Path:
         path = tmp_path / file
@@ -42,8 +42,8 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def complaint(function, *arguments, **named):
-    """The message, which is one line."""
+def error_message(function, *arguments, **named):
+    """The error message, which must be one line."""
     with pytest.raises(UserError) as caught:
         function(*arguments, **named)
     message = str(caught.value)
@@ -55,7 +55,7 @@ def complaint(function, *arguments, **named):
 # Built-in methods
 
 
-def test_every_file_of_the_package_is_found_and_none_is_broken():
+def test_all_built_in_methods_are_found():
     classes, broken = registry.discover()
     assert broken == ()
     assert list(classes) == sorted(classes)
@@ -66,33 +66,33 @@ def test_every_file_of_the_package_is_found_and_none_is_broken():
         assert Path(registry.source_file(cls)).is_file()
 
 
-def test_create_makes_a_method_with_its_parameters():
+def test_create_sets_the_parameters():
     method = create("token_pooling", algorithm="kmeans", weighted="false", iterations="3")
     assert (method.name, method.algorithm, method.weighted, method.iterations) == ("token_pooling", "kmeans", False, 3)
     assert create("token_pooling").iterations == 5
 
 
-def test_all_parameters_are_bound_for_the_record():
+def test_bind_parameters_includes_the_defaults():
     assert registry.bind_parameters("score_pruning", {}) == {"score": "received"}
     assert registry.bind_parameters("random_selection", {}) == {}
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "told"),
+    ("name", "params", "expected"),
     [
         ("token_poolin", {}, "did you mean 'token_pooling'?"),
         ("random", {}, "did you mean 'random_selection'?"),
         ("qqq", {}, "token_pooling"),
         ("token_pooling", {"algorithm": "ward"}, "algorithm"),
         ("token_pooling", {"iterations": "many"}, "iterations"),
-        ("token_pooling", {"iterations": 0}, "iterations=0: at least 1"),
+        ("token_pooling", {"iterations": 0}, "iterations=0: must be at least 1"),
         ("token_pooling", {"speed": 1}, "'speed'"),
         ("random_selection", {"score": "cls"}, "it has no parameters"),
     ],
 )
-def test_a_wrong_name_or_parameter_is_told_in_one_line(name, params, told):
-    message = complaint(create, name, **params)
-    assert told in message
+def test_an_invalid_name_or_parameter_is_reported_in_one_line(name, params, expected):
+    message = error_message(create, name, **params)
+    assert expected in message
     assert f"'{name}'" in message
 
 
@@ -107,7 +107,7 @@ def test_only_downsamplers_can_be_registered():
     assert "thing" not in registry.discover()[0]
 
 
-def test_the_same_class_may_be_registered_again_and_another_not():
+def test_a_name_can_be_registered_again_only_by_the_same_class():
     def define():
         @register("mine")
         class Mine(Downsampler):
@@ -123,7 +123,7 @@ def test_the_same_class_may_be_registered_again_and_another_not():
     class Other(latest):
         pass
 
-    complaint(register("mine"), Other)
+    error_message(register("mine"), Other)
     assert registry.method_class("mine") is latest
 
 
@@ -150,7 +150,7 @@ def test_an_isolated_block_restores_the_registered_methods(write: Write):
 # Plugin files
 
 
-def test_a_file_and_a_folder_are_loaded_by_path(write: Write):
+def test_files_and_folders_are_loaded_by_path(write: Write):
     alone = write("alone.py", "alone")
     write("folder/one.py", "one")
     write("folder/two.py", "two")
@@ -161,7 +161,7 @@ def test_a_file_and_a_folder_are_loaded_by_path(write: Write):
     assert registry.source_file(classes["one"]) == str((alone.parent / "folder" / "one.py").resolve())
 
 
-def test_private_files_and_other_files_are_skipped(write: Write, tmp_path: Path):
+def test_private_and_other_files_are_skipped(write: Write, tmp_path: Path):
     write("_private.py", "private", more="raise RuntimeError")
     write("notes.txt", more="no Python")
     write("deeper/inside.py", "inside")
@@ -172,7 +172,7 @@ def test_private_files_and_other_files_are_skipped(write: Write, tmp_path: Path)
     assert not {"private", "inside"} & set(classes)
 
 
-def test_a_file_named_twice_is_loaded_once(write: Write, tmp_path: Path):
+def test_a_file_given_twice_is_loaded_once(write: Write, tmp_path: Path):
     file = write(
         "real/counted.py", "counted", more="import builtins\nbuiltins.loads = getattr(builtins, 'loads', 0) + 1\n"
     )
@@ -192,15 +192,15 @@ def test_a_file_named_twice_is_loaded_once(write: Write, tmp_path: Path):
         del builtins.loads
 
 
-def test_two_files_of_one_file_name_are_two_plugins(write: Write):
+def test_two_files_with_the_same_name_are_two_plugins(write: Write):
     paths = [write("a/method.py", "first"), write("b/method.py", "second")]
     classes, broken = registry.discover(paths)
     assert {"first", "second"} <= set(classes)
     assert broken == ()
 
 
-def test_a_path_that_does_not_exist_is_the_users_mistake(tmp_path: Path):
-    assert "nowhere.py" in complaint(registry.discover, [tmp_path / "nowhere.py"])
+def test_a_path_that_does_not_exist_is_a_user_error(tmp_path: Path):
+    assert "nowhere.py" in error_message(registry.discover, [tmp_path / "nowhere.py"])
 
 
 # Broken files
@@ -216,11 +216,11 @@ def test_a_path_that_does_not_exist_is_the_users_mistake(tmp_path: Path):
         ("raise ValueError", "ValueError"),
     ],
 )
-def test_a_broken_file_costs_only_its_own_methods(write: Write, tmp_path: Path, code: str, reason: str):
+def test_a_broken_file_affects_only_its_own_methods(write: Write, tmp_path: Path, code: str, reason: str):
     write("a_fine.py", "fine_before")
     bad = write("b_bad.py", "half_done", more=code) if "def f(" not in code else write("b_bad.py", more=code)
     write("c_fine.py", "fine_after")
-    for _ in range(2):  # asked again, the answer is the same
+    for _ in range(2):  # the second call gives the same result
         classes, broken = registry.discover([tmp_path])
         assert {"fine_before", "fine_after", "token_pooling"} <= set(classes)
         assert "half_done" not in classes
@@ -231,16 +231,16 @@ def test_a_broken_file_costs_only_its_own_methods(write: Write, tmp_path: Path, 
     assert not [name for name in sys.modules if "b_bad" in name]
 
 
-def test_a_mended_file_is_loaded(write: Write):
-    file = write("mending.py", "mending", more="raise RuntimeError")
+def test_a_fixed_file_is_loaded(write: Write):
+    file = write("fixed.py", "fixed", more="raise RuntimeError")
     assert registry.discover([file])[1]
-    write("mending.py", "mending")
+    write("fixed.py", "fixed")
     classes, broken = registry.discover([file])
-    assert "mending" in classes
+    assert "fixed" in classes
     assert broken == ()
 
 
-def test_a_broken_entry_point_is_told_of_and_a_good_one_loaded(write: Write, tmp_path: Path, monkeypatch):
+def test_a_broken_entry_point_is_reported_and_others_are_loaded(write: Write, tmp_path: Path, monkeypatch):
     write("site/good_plugin_of_a_test.py", "from_entry_point")
     write("site/bad_plugin_of_a_test.py", "lost", more="raise RuntimeError('no')")
     info = tmp_path / "site" / "plugin_of_a_test-1.0.dist-info"
@@ -259,20 +259,20 @@ def test_a_broken_entry_point_is_told_of_and_a_good_one_loaded(write: Write, tmp
         sys.modules.pop("good_plugin_of_a_test", None)
 
 
-def test_an_unknown_method_may_be_one_that_was_lost(write: Write, tmp_path: Path, monkeypatch):
+def test_the_error_for_an_unknown_method_names_broken_plugins(write: Write, tmp_path: Path, monkeypatch):
     write("site/bad_plugin_of_a_test.py", "lost", more="raise RuntimeError('no\\nreason')")
     info = tmp_path / "site" / "plugin_of_a_test-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-of-a-test\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[tokbench.methods]\nbad = bad_plugin_of_a_test\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    assert "bad_plugin_of_a_test could not be imported: RuntimeError: no" in complaint(create, "lost")
+    assert "bad_plugin_of_a_test could not be imported: RuntimeError: no" in error_message(create, "lost")
 
 
-# Names taken twice
+# Duplicate names
 
 
-def test_a_name_taken_twice_names_both_files(write: Write):
+def test_the_error_for_a_duplicate_name_gives_both_files(write: Write):
     first, second = write("first.py", "shared"), write("second.py", "shared")
     with pytest.raises(registry.NameTakenError) as caught:
         registry.discover([first, second])
@@ -284,7 +284,7 @@ def test_a_name_taken_twice_names_both_files(write: Write):
     assert registry.source_file(registry.method_class("shared")) == str(first.resolve())
 
 
-def test_a_built_in_name_is_taken_too(write: Write):
+def test_a_built_in_name_cannot_be_used(write: Write):
     mine = write("mine.py", "token_pooling")
     with pytest.raises(registry.NameTakenError) as caught:
         registry.discover([mine])
@@ -293,7 +293,7 @@ def test_a_built_in_name_is_taken_too(write: Write):
     assert registry.method_class("token_pooling").__name__ == "TokenPooling"
 
 
-# What a row remembers of the source
+# The digest of the source
 
 
 def test_the_digest_changes_with_the_file(write: Write):
@@ -306,6 +306,6 @@ def test_the_digest_changes_with_the_file(write: Write):
     assert before != registry.source_digest(classes["token_pooling"])
 
 
-def test_the_constructors_value_error_is_the_users_mistake(write: Write):
+def test_a_value_error_of_the_constructor_is_a_user_error(write: Write):
     registry.discover([write("strict.py", "strict")])
-    assert complaint(create, "strict", ratio=-1) == "method 'strict': ratio=-1.0: at least 0"
+    assert error_message(create, "strict", ratio=-1) == "method 'strict': ratio=-1.0: at least 0"

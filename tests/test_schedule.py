@@ -1,4 +1,4 @@
-"""When a method acts and how much it leaves: exact counts, and what a user is told who asks for the impossible."""
+"""Schedules: exact counts, and error messages."""
 
 import dataclasses
 from fractions import Fraction
@@ -15,21 +15,21 @@ QUICK = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 class Plain(Downsampler):
-    """Leaves what it is asked for."""
+    """Keeps the requested number of tokens."""
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         raise NotImplementedError
 
 
 class OneMore(Plain):
-    """Leaves one more than it is asked for, as EViT's fused token does."""
+    """Returns one token more than requested, like EViT's fused token."""
 
     def count(self, keep, n_patches, depth, layout):
         return keep + 1
 
 
-def complaint(function, *arguments, **named):
-    """The message, which is one line."""
+def error_message(function, *arguments, **named):
+    """The error message, which must be one line."""
     with pytest.raises(UserError) as caught:
         function(*arguments, **named)
     message = str(caught.value)
@@ -38,7 +38,7 @@ def complaint(function, *arguments, **named):
     return message
 
 
-# The count that a fraction keeps
+# The count for a fraction
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def complaint(function, *arguments, **named):
         (1e-5, 196, 1),
     ],
 )
-def test_a_keep_means_the_number_that_was_written(keep, n, k):
+def test_a_keep_is_used_as_an_exact_decimal(keep, n, k):
     assert kept(keep, n) == k
     assert Schedule.stages(keep).target(0, n) == k
 
 
 @QUICK
 @given(st.integers(1, 1000), st.integers(1, 2000))
-def test_it_is_rounded_up_and_only_where_there_is_something_to_round(thousandths, n):
+def test_the_count_is_rounded_up_only_if_it_is_not_whole(thousandths, n):
     k = kept(thousandths / 1000, n)
     assert k >= Fraction(thousandths, 1000) * n > k - 1
     assert 1 <= k <= n
@@ -74,7 +74,7 @@ def test_it_is_rounded_up_and_only_where_there_is_something_to_round(thousandths
 # The kinds
 
 
-def test_stages_act_where_they_are_told_and_keep_the_same_fraction_each_time():
+def test_stages_keep_the_same_fraction_at_the_given_depths():
     schedule = Schedule.stages(0.5, at=(0, 5, 11))
     assert schedule.depths(12) == (0, 5, 11)
     assert [schedule.target(stage, 99) for stage in range(3)] == [50, 50, 50]
@@ -82,25 +82,25 @@ def test_stages_act_where_they_are_told_and_keep_the_same_fraction_each_time():
 
 
 @pytest.mark.parametrize("blocks", [1, 4, 12])
-def test_every_block_acts_everywhere(blocks):
+def test_every_block_acts_in_all_blocks(blocks):
     for schedule in (Schedule.every_block(keep=0.9), Schedule.every_block(r=3)):
         assert schedule.depths(blocks) == tuple(range(blocks))
 
 
 @QUICK
 @given(st.integers(1, 50), st.integers(1, 300))
-def test_r_removes_r_but_never_the_last(r, n):
+def test_r_removes_r_tokens_but_never_the_last_one(r, n):
     target = Schedule.every_block(r=r).target(0, n)
     assert target == (n - r if n - r >= 1 else 1)
 
 
-def test_explicit_counts_are_left_as_far_as_there_are_that_many():
+def test_explicit_counts_are_limited_by_the_present_tokens():
     schedule = Schedule.explicit((138, 97, 68), at=(3, 6, 9))
     assert schedule.depths(12) == (3, 6, 9)
     assert [schedule.target(stage, 100) for stage in range(3)] == [100, 97, 68]
 
 
-def test_explicit_counts_without_depths_are_one_a_block():
+def test_explicit_counts_without_depths_are_one_per_block():
     assert Schedule.explicit((9, 8, 7)).depths(3) == (0, 1, 2)
 
 
@@ -123,11 +123,11 @@ def test_the_plan_follows_schedule_and_method_stage_by_stage(hundredths, depths,
     assert plan == tuple(expected)
 
 
-def test_the_plan_of_every_block_goes_down_by_r_to_one():
+def test_the_plan_of_every_block_decreases_by_r_to_one():
     assert planned_counts(Schedule.every_block(r=5), Plain(), 6, (4, 5)) == (15, 10, 5, 1, 1, 1)
 
 
-def test_the_plan_of_explicit_counts_never_rises():
+def test_the_plan_of_explicit_counts_never_increases():
     assert planned_counts(Schedule.explicit((10, 12, 4)), Plain(), 3, (4, 4)) == (10, 10, 4)
 
 
@@ -136,9 +136,9 @@ def test_a_keep_of_one_plans_no_reduction():
 
 
 @pytest.mark.parametrize(("keep", "plan"), [(0.5, (98, 49)), (0.7, (132, 90)), (0.25, (49, 12))])
-def test_grid_pooling_is_planned_twice_on_the_grid_that_the_first_time_left(keep, plan):
+def test_the_plan_of_grid_pooling_uses_the_grid_of_the_previous_stage(keep, plan):
     def best(h, w, k):
-        # The most cells, then the nearest to the shape before: all grids tried.
+        # The most cells, then the nearest in shape, by trying all grids.
         return max(
             ((a, b) for a in range(1, h + 1) for b in range(1, w + 1) if a * b <= k),
             key=lambda grid: (grid[0] * grid[1], -abs(Fraction(grid[0], h) - Fraction(grid[1], w))),
@@ -184,22 +184,22 @@ SCHEDULES = st.one_of(
 
 @QUICK
 @given(SCHEDULES)
-def test_what_a_schedule_prints_is_read_as_itself(schedule):
+def test_the_text_of_a_schedule_parses_to_itself(schedule):
     again = Schedule.parse(str(schedule), schedule.keep)
     assert again == schedule
     assert str(again) == str(schedule)
 
 
-def test_a_schedule_cannot_be_changed():
+def test_a_schedule_is_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Schedule.stages(0.5).keep = 0.7
 
 
-# What is refused
+# Invalid schedules
 
 
 @pytest.mark.parametrize(
-    ("text", "keep", "told"),
+    ("text", "keep", "expected"),
     [
         ("stages", None, "--keep"),
         ("stages", 0, "(0, 1]"),
@@ -235,8 +235,8 @@ def test_a_schedule_cannot_be_changed():
         ("", 0.5, "name(parameter=value"),
     ],
 )
-def test_what_makes_no_schedule_is_refused_in_one_line(text, keep, told):
-    assert told in complaint(Schedule.parse, text, keep)
+def test_an_invalid_schedule_is_rejected_in_one_line(text, keep, expected):
+    assert expected in error_message(Schedule.parse, text, keep)
 
 
 @pytest.mark.parametrize(
@@ -250,19 +250,19 @@ def test_what_makes_no_schedule_is_refused_in_one_line(text, keep, told):
         (Schedule.every_block, {"keep": 0.5, "r": 3}),
     ],
 )
-def test_the_same_is_refused_in_python(make, arguments):
-    complaint(make, **arguments)
+def test_invalid_arguments_are_rejected_in_python(make, arguments):
+    error_message(make, **arguments)
 
 
 @pytest.mark.parametrize(
-    ("schedule", "blocks", "told"),
+    ("schedule", "blocks", "expected"),
     [
         (Schedule.stages(0.5), 9, "depth 9"),
         (Schedule.explicit((5,), (4,)), 4, "depth 4"),
         (Schedule.explicit((5, 4)), 12, "2 counts"),
     ],
 )
-def test_a_schedule_that_does_not_fit_the_model_is_refused_in_one_line(schedule, blocks, told):
-    message = complaint(schedule.depths, blocks)
-    assert told in message
+def test_a_schedule_that_does_not_fit_the_model_is_rejected_in_one_line(schedule, blocks, expected):
+    message = error_message(schedule.depths, blocks)
+    assert expected in message
     assert str(blocks) in message

@@ -1,4 +1,4 @@
-"""Tokens against plain loops: what happens to each vector, each size, and each image patch."""
+"""Tokens against plain loops: every vector, size and owner after each operation."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ def integers(generator, low, high, *shape):
 
 @st.composite
 def any_tokens(draw, masked=None):
-    """Tokens as some earlier reduction may have left them, in float64 so that a loop over floats is exact enough."""
+    """Tokens as after some earlier reduction, in float64, to be compared with loops over Python floats."""
     batch, n, prefix = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(0, 2))
     grid = draw(st.tuples(st.integers(1, 3), st.integers(2, 4)))
     g = rng(draw(SEEDS))
@@ -40,7 +40,7 @@ def any_tokens(draw, masked=None):
 
 
 def follow(owner, new_of_old):
-    """Each patch's new token by a loop: -1 stays, else the new place of its old token."""
+    """The new token of each patch, by a loop: -1 stays -1, otherwise the new position of its old token."""
     return [
         [-1 if old < 0 else int(new[old]) for old in row] for row, new in zip(owner.tolist(), new_of_old, strict=True)
     ]
@@ -56,11 +56,11 @@ def close(actual, expected, tolerance=1e-12):
     )
 
 
-# The start
+# Initial tokens
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 3])
-def test_at_the_start_each_patch_is_its_own_token(prefix):
+def test_initially_each_patch_is_its_own_token(prefix):
     x = torch.randn(2, prefix + 6, 4, generator=rng(0))
     tokens = Tokens.from_sequence(x, (2, 3), prefix)
     assert tokens.x is x
@@ -79,7 +79,7 @@ def test_one_prefix_token_is_the_default():
 
 
 @pytest.mark.parametrize("length", [6, 8])
-def test_a_sequence_that_is_not_the_grid_is_refused(length):
+def test_a_sequence_that_does_not_match_the_grid_is_rejected(length):
     with pytest.raises(ValueError, match="2x3"):
         Tokens.from_sequence(torch.zeros(1, length, 2), (2, 3), 1)
 
@@ -91,7 +91,7 @@ def test_prefix_and_patches_are_views():
     assert tokens.patches.data_ptr() == tokens.x[:, 1:].data_ptr()
 
 
-def test_tokens_cannot_be_changed():
+def test_tokens_are_immutable():
     tokens = Tokens.from_sequence(torch.zeros(1, 7, 4), (2, 3))
     for field in dataclasses.fields(Tokens):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -103,7 +103,7 @@ def test_tokens_cannot_be_changed():
 
 @QUICK
 @given(any_tokens(), SEEDS, st.data())
-def test_select_keeps_what_is_named_in_its_order_and_drops_the_rest(tokens, seed, data):
+def test_select_keeps_the_index_in_order_and_drops_the_others(tokens, seed, data):
     batch, n = tokens.size.shape
     count = data.draw(st.integers(1, n))
     index = torch.stack([torch.randperm(n, generator=rng(seed + b))[:count] for b in range(batch)])
@@ -156,7 +156,7 @@ def test_merge_is_the_weighted_mean_of_each_group(tokens, seed, count, own_weigh
 def test_mix_combines_all_tokens_and_patches_follow_the_largest_entry(tokens, seed, count):
     batch, n = tokens.size.shape
     g = rng(seed)
-    # Some entries zero or below, so that some columns have no positive entry.
+    # Some entries are zero or negative, so that some columns have no positive entry.
     matrix = torch.randn(batch, count, n, generator=g, dtype=torch.float64)
     matrix[:, :, 0] = -matrix[:, :, 0].abs()
     after = tokens.mix(matrix, layout=(1, count))
@@ -181,7 +181,7 @@ def test_mix_combines_all_tokens_and_patches_follow_the_largest_entry(tokens, se
 
 @QUICK
 @given(any_tokens(), SEEDS, st.integers(1, 3))
-def test_append_adds_tokens_behind_and_moves_only_the_named_patches(tokens, seed, extra):
+def test_append_adds_tokens_and_moves_only_the_given_patches(tokens, seed, extra):
     batch, n = tokens.size.shape
     g = rng(seed)
     patches = torch.randn(batch, extra, 3, generator=g, dtype=torch.float64)
@@ -205,7 +205,7 @@ def test_append_adds_tokens_behind_and_moves_only_the_named_patches(tokens, seed
 
 @QUICK
 @given(any_tokens(), SEEDS, st.booleans(), st.booleans())
-def test_replace_changes_vectors_and_sizes_and_nothing_else(tokens, seed, vectors, sizes):
+def test_replace_changes_only_vectors_and_sizes(tokens, seed, vectors, sizes):
     patches = torch.randn(tokens.patches.shape, generator=rng(seed), dtype=torch.float64) if vectors else None
     size = torch.rand(tokens.size.shape, generator=rng(seed)) if sizes else None
     after = tokens.replace(patches=patches, size=size)
@@ -220,7 +220,7 @@ def test_replace_changes_vectors_and_sizes_and_nothing_else(tokens, seed, vector
 @pytest.mark.parametrize(
     ("name", "shape"), [("patches", (1, 5, 4)), ("patches", (2, 6, 4)), ("size", (1, 5)), ("size", (2, 6))]
 )
-def test_replace_refuses_another_count(name, shape):
+def test_replace_rejects_a_different_count(name, shape):
     tokens = Tokens.from_sequence(torch.zeros(1, 7, 4), (2, 3))
     with pytest.raises(ValueError, match=f"replace.{name}"):
         tokens.replace(**{name: torch.zeros(shape)})
@@ -231,7 +231,7 @@ def test_replace_refuses_another_count(name, shape):
 
 @QUICK
 @given(st.integers(1, 3), st.integers(0, 2), SEEDS, st.lists(st.sampled_from(["select", "merge", "drop"]), max_size=4))
-def test_through_any_chain_sizes_owners_and_vectors_tell_of_the_same_patches(batch, prefix, seed, operations):
+def test_sizes_owners_and_vectors_are_consistent_after_any_chain(batch, prefix, seed, operations):
     g = rng(seed)
     x = torch.randn(batch, prefix + 12, 3, generator=g, dtype=torch.float64)
     tokens = Tokens.from_sequence(x, (3, 4), prefix)
@@ -269,7 +269,7 @@ def test_through_any_chain_sizes_owners_and_vectors_tell_of_the_same_patches(bat
 
 @QUICK
 @given(any_tokens(), SEEDS)
-def test_no_operation_changes_what_it_was_given(tokens, seed):
+def test_no_operation_changes_its_input(tokens, seed):
     before = [field.clone() for field in (tokens.x, tokens.size, tokens.owner)]
     batch, n = tokens.size.shape
     tokens.select(torch.zeros(batch, 1, dtype=torch.int64))
@@ -293,7 +293,7 @@ def test_merging_twice_gives_the_same_bits():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_merges_are_the_exact_mean_rounded_once(dtype):
+def test_half_precision_merges_equal_the_exact_mean_rounded_once(dtype):
     # 2500 values near 1: summed in half precision the total would stick at 2048 (float16) or 256 (bfloat16).
     g = rng(5)
     x = (torch.rand(1, 2501, 4, generator=g) + 0.5).to(dtype)
@@ -305,11 +305,11 @@ def test_half_precision_merges_are_the_exact_mean_rounded_once(dtype):
     for d in range(4):
         got = after.patches[0, 0, d]
         ulp = torch.finfo(dtype).eps * 2.0 ** math.floor(math.log2(exact[d]))
-        assert abs(float(got) - exact[d]) <= ulp * 0.501  # half a step, and what float32 sums lose
+        assert abs(float(got) - exact[d]) <= ulp * 0.501  # half a step, plus the rounding errors of float32 sums
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_every_operation_keeps_the_dtype(dtype):
+def test_every_operation_keeps_the_data_type(dtype):
     tokens = Tokens.from_sequence(torch.randn(2, 7, 4, generator=rng(0)).to(dtype), (2, 3))
     weight = torch.rand(2, 6, generator=rng(1))
     results = [

@@ -17,7 +17,6 @@ from tokbench.notation import first_problem
 
 FILE_NAME = "tokbench.toml"
 
-Measurement = Literal["macs", "latency", "accuracy"]
 Keep = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -76,7 +75,7 @@ class Suite(BaseModel):
         1024, description="Memory for decoded images, in MiB; tokens that rows share may take as much again."
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds for stochastic methods.")
-    only: tuple[Measurement, ...] = Field(
+    only: tuple[str, ...] = Field(
         ("macs", "latency", "accuracy"), min_length=1, description="Measure only these: macs, latency, accuracy."
     )
     mode: tuple[Mode, ...] = Field(
@@ -92,6 +91,17 @@ class Suite(BaseModel):
     )
     threads: pydantic.PositiveInt | None = Field(None, description="CPU threads for computing; default: PyTorch's.")
     analyse: bool = Field(False, description="Also measure redundancy: token spectra and reconstruction errors.")
+
+    @pydantic.field_validator("only")
+    @classmethod
+    def _check_kinds(cls, only: tuple[str, ...]) -> tuple[str, ...]:
+        from tokbench.kinds import KINDS  # here, so that --help does not wait for pandas
+
+        known = [name for name, kind in KINDS.items() if kind.on_request]
+        for name in only:
+            if name not in known:
+                raise ValueError(f"'{name}' cannot be measured: choose from {', '.join(known)}")
+        return only
 
 
 def as_lists(settings: dict[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Context:
         self.depths = tuple(depths)
         self.stage = stage
         self._noise = noise
-        self._asked = {
+        self._fields = {
             "keys": keys,
             "values": values,
             "attention": attention,
@@ -116,7 +116,7 @@ class Context:
         return self._field("received")
 
     def _field(self, name: Field) -> Tensor:
-        value = self._asked[name]
+        value = self._fields[name]
         if value is None:
             raise UndeclaredFieldError(
                 f"context.{name} is not available: declare needs = frozenset({{{name!r}}}) in the method's class, "

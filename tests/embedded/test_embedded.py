@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from tokbench.embedded import canvases, train
-from tokbench.embedded.canvases import SIDE, compose, digits, held_out, to_input
+from tokbench.embedded.canvases import DIGITS, SIDE, compose, digits, held_out, to_input
 from tokbench.embedded.model import WEIGHTS, build, load
 
 CHECKSUM = "50e7846064960901bb674dc8becc646d6e9be9d10c8d06bb547c99000afb6166"
@@ -24,7 +23,15 @@ def test_the_split_is_by_sample_disjoint_and_complete():
     training, held = digits("train"), digits("held_out")
     assert (len(training.labels), len(held.labels)) == (797, 1000)
     assert not pixels(training.images) & pixels(held.images)
-    assert pixels(training.images) | pixels(held.images) == pixels(load_digits().images.astype(np.uint8))
+
+
+def test_the_digits_are_those_of_scikit_learn():
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    bunch = datasets.load_digits()
+    with np.load(DIGITS) as file:
+        np.testing.assert_array_equal(file["images"], bunch.images)
+        np.testing.assert_array_equal(file["labels"], bunch.target)
+    assert pixels(digits("train").images) | pixels(digits("held_out").images) == pixels(bunch.images.astype(np.uint8))
 
 
 def test_both_parts_contain_every_class():

@@ -45,7 +45,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 
 @pytest.mark.parametrize("kind", LINKAGES)
 @pytest.mark.parametrize(("seed", "n"), [(0, 2), (1, 5), (2, 12), (3, 23)])
-def test_clusters_are_scipys(kind: str, seed: int, n: int):
+def test_clusters_equal_scipys(kind: str, seed: int, n: int):
     x, keys = drawn(seed, 3, n, 4), drawn(seed + 50, 3, n, 5)
     for keep in range(1, n):
         after = reduced(x, keys, keep, kind)
@@ -57,7 +57,7 @@ def test_clusters_are_scipys(kind: str, seed: int, n: int):
 
 @pytest.mark.parametrize("kind", LINKAGES)
 @pytest.mark.parametrize("seed", range(3))
-def test_clusters_and_their_vectors_are_those_of_the_definitions(kind: str, seed: int):
+def test_clusters_and_vectors_match_the_definitions(kind: str, seed: int):
     n = 9
     x, keys = drawn(seed, 2, n, 4), drawn(seed + 50, 2, n, 3)
     size = torch.randint(1, 5, (2, n), generator=torch.Generator().manual_seed(seed)).float()
@@ -75,13 +75,13 @@ def test_clusters_and_their_vectors_are_those_of_the_definitions(kind: str, seed
 
 
 @pytest.mark.parametrize("kind", LINKAGES)
-def test_of_equally_near_pairs_the_first_is_merged(kind: str):
+def test_the_first_of_equally_near_pairs_is_merged(kind: str):
     after = reduced(drawn(0, 1, 6, 2), torch.ones(1, 6, 4, dtype=torch.float64), 3, kind)
     assert after.owner[0].tolist() == [0, 0, 0, 0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", LINKAGES)
-def test_a_key_of_length_zero_is_no_accident(kind: str):
+def test_a_zero_key_is_handled(kind: str):
     keys = drawn(0, 1, 6, 4)
     keys[0, 2:4] = 0
     after = reduced(drawn(1, 1, 6, 2), keys, 3, kind)
@@ -89,7 +89,7 @@ def test_a_key_of_length_zero_is_no_accident(kind: str):
     assert set(after.owner[0].tolist()) == {0, 1, 2}
 
 
-def test_the_linkages_differ_as_they_should_on_a_chain():
+def test_the_linkages_differ_on_a_chain():
     # Points on a circle, each a little farther from the one before than that is from its own.
     angle = torch.tensor([0.0, 0.20, 0.41, 0.63, 0.86, 1.30], dtype=torch.float64)
     keys = torch.stack([angle.cos(), angle.sin()], dim=1)[None]
@@ -98,13 +98,13 @@ def test_the_linkages_differ_as_they_should_on_a_chain():
     assert two["complete"] == {frozenset(range(4)), frozenset({4, 5})}
 
 
-def test_its_work_is_counted(tiny_vit):
+def test_its_macs_are_counted(tiny_vit):
     model = DownsampledViT(tiny_vit(), create("atc"), Schedule.stages(0.5, (1, 2))).eval()
     macs = count_macs(model, torch.zeros(1, 3, 32, 32))
     assert macs.ledger.leaving == (16, 8, 4, 4)
     assert macs.method > (16 * 16 + 8 * 8) * 16  # the cosines of keys of 16 channels
 
 
-def test_an_unknown_linkage_is_refused():
+def test_an_unknown_linkage_is_rejected():
     with pytest.raises(UserError):
         create("atc", linkage="ward")

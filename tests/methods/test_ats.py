@@ -22,7 +22,7 @@ def context_of(attention: Tensor, values: Tensor) -> Context:
 
 
 def expected(attention: list[float], values: list[list[list[float]]], points: int) -> list[int]:
-    """The tokens that the points take; values by head, token, channel."""
+    """The selected tokens; values by head, token, channel."""
     n = len(attention)
     score = [a * math.sqrt(sum(c * c for head in values for c in head[i])) for i, a in enumerate(attention)]
     rising = sorted(range(n), key=lambda i: score[i])
@@ -51,7 +51,7 @@ def check(tokens: Tokens, attention: Tensor, values: Tensor, keep: int) -> Token
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("peak", [0.5, 3.0])
-def test_each_point_takes_the_nearest_token_of_the_distribution(seed: int, peak: float):
+def test_each_point_selects_the_nearest_token_of_the_distribution(seed: int, peak: float):
     for n in (2, 3, 9, 16):
         attention = (noisy(3, n + 1, seed=seed) * peak).softmax(dim=1)[:, 1:]
         values = noisy(3, HEADS, n, WIDTH, seed=90 + seed)
@@ -61,15 +61,15 @@ def test_each_point_takes_the_nearest_token_of_the_distribution(seed: int, peak:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_padding_is_never_taken(seed: int):
+def test_padding_is_never_selected(seed: int):
     n, keep = 12, 7
     tokens = Tokens.from_sequence(noisy(4, 1 + n, 4, seed=seed), (1, n))
     first = check(tokens, (noisy(4, n, seed=seed) * 3).softmax(dim=1), noisy(4, HEADS, n, WIDTH, seed=seed), 9)
     assert not bool(first.valid.all())
-    attention = noisy(4, 9, seed=40 + seed).exp()  # padding would score here: no host has masked it
+    attention = noisy(4, 9, seed=40 + seed).exp()  # padding has scores here, since no model has masked it
     values = noisy(4, HEADS, 9, WIDTH, seed=60 + seed)
     second = check(first, attention, values, keep)
-    # What is padding has no say: other vectors, scores and values there change nothing.
+    # Padding has no influence: other vectors, scores and values there change nothing.
     other = create("ats")(
         first, keep, context_of(attention.where(first.valid, 5.0), values.where(first.valid[:, None, :, None], -9.0))
     )
@@ -77,7 +77,7 @@ def test_padding_is_never_taken(seed: int):
     assert torch.equal(other.valid, second.valid)
 
 
-def test_an_image_keeps_as_many_as_its_significance_is_spread_over():
+def test_an_image_with_concentrated_significance_keeps_fewer_tokens():
     n, keep = 20, 15
     even, peaked = torch.full((n,), 1.0), torch.full((n,), 1e-6)
     peaked[[3, 11]] = torch.tensor([2.0, 1.0])
@@ -90,7 +90,7 @@ def test_an_image_keeps_as_many_as_its_significance_is_spread_over():
     assert after.owner[1, 11] >= 0
 
 
-def test_values_are_measured_over_all_heads_together():
+def test_the_norm_of_values_is_over_all_heads():
     # |v| is 5 for token 0 and √18 for token 1; summed head by head it would be 5 and 6, and the order turned.
     values = torch.zeros(1, HEADS, 2, WIDTH)
     values[0, 0, :, 0], values[0, 1, :, 0] = torch.tensor([5.0, 3.0]), torch.tensor([0.0, 3.0])
@@ -100,7 +100,7 @@ def test_values_are_measured_over_all_heads_together():
     assert after.owner.tolist() == [[-1, 0]]
 
 
-def test_a_model_trims_and_masks_alike_in_a_batch_and_alone(tiny_vit: Any):
+def test_a_model_gives_the_same_result_alone_and_in_a_batch(tiny_vit: Any):
     model = DownsampledViT(tiny_vit(std=0.5), create("ats"), Schedule.stages(0.6, (1, 2, 3))).eval()
     images = noisy(6, 3, 32, 32, seed=7).float()
     counts: list[int] = []
@@ -112,7 +112,7 @@ def test_a_model_trims_and_masks_alike_in_a_batch_and_alone(tiny_vit: Any):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_the_points_are_the_schedules_whatever_is_left_in_the_batch():
+def test_the_number_of_points_does_not_depend_on_the_batch():
     n = 12
     method = create("ats")
     method.setup(Geometry(dim=4, heads=HEADS, depths=(3, 6), grid=(1, n), counts=(9, 7)))

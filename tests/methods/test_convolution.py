@@ -32,7 +32,7 @@ def at(stage: int) -> Context:
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 @pytest.mark.parametrize("stage", [0, 1])
-def test_half_the_grid_is_a_convolution_of_stride_two(kernel: int, stage: int):
+def test_half_the_grid_equals_a_convolution_of_stride_two(kernel: int, stage: int):
     method = made(kernel)
     tokens = Tokens.from_sequence(noisy(2, 1 + 48, DIM, seed=1), (6, 8))
     after = method(tokens, 12, at(stage))
@@ -48,7 +48,7 @@ def test_half_the_grid_is_a_convolution_of_stride_two(kernel: int, stage: int):
 
 @pytest.mark.parametrize("grid", [(4, 5), (5, 3), (1, 7), (7, 7)])
 @pytest.mark.parametrize("kernel", [1, 2, 3])
-def test_any_coarser_grid_reads_around_its_cells_centres(grid: tuple[int, int], kernel: int):
+def test_any_coarser_grid_reads_around_the_centres_of_its_cells(grid: tuple[int, int], kernel: int):
     rows, columns = grid
     method = made(kernel, seed=2)
     weight, bias = method.kernels[0].weight.view(DIM, kernel, kernel, DIM).tolist(), method.kernels[0].bias.tolist()
@@ -76,14 +76,14 @@ def test_any_coarser_grid_reads_around_its_cells_centres(grid: tuple[int, int], 
         assert after.size[0].tolist() == [owner.count(k) for k in range(h * w)]
 
 
-def test_it_starts_as_the_mean_of_a_window():
+def test_the_initial_kernel_is_the_mean_of_a_window():
     tokens = Tokens.from_sequence(noisy(2, 1 + 64, DIM, seed=5), (8, 8))
     after = made(2, seed=None)(tokens, 16, at(0))
     image = tokens.patches.mT.view(2, DIM, 8, 8)
     assert torch.allclose(after.patches, torch.nn.functional.avg_pool2d(image, 2).flatten(2).mT, atol=1e-6)
 
 
-def test_training_reaches_every_weight():
+def test_every_weight_gets_a_gradient():
     method = made().train()
     tokens = Tokens.from_sequence(noisy(2, 1 + 24, DIM, seed=1), (4, 6))
     first = method(tokens, 6, at(0))
@@ -93,7 +93,7 @@ def test_training_reaches_every_weight():
         assert (parameter.grad != 0).all(), name
 
 
-def test_weights_survive_a_round_trip():
+def test_weights_can_be_saved_and_loaded():
     method, other = made(seed=1), made(seed=2)
     tokens = Tokens.from_sequence(noisy(2, 1 + 24, DIM, seed=3), (4, 6))
     assert not torch.allclose(method(tokens, 6, at(0)).x, other(tokens, 6, at(0)).x)
@@ -101,7 +101,7 @@ def test_weights_survive_a_round_trip():
     assert torch.equal(method(tokens, 6, at(0)).x, other(tokens, 6, at(0)).x)
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_an_image_gives_the_same_result_in_any_batch():
     method, x = made(), noisy(5, 1 + 24, DIM, seed=6)
     together = method(Tokens.from_sequence(x, (4, 6)), 10, at(0))
     for b in range(5):
@@ -109,7 +109,7 @@ def test_an_image_does_not_depend_on_its_batch():
         assert torch.allclose(alone.x[0], together.x[b], atol=1e-5)
 
 
-def test_it_refuses_tokens_off_the_grid_and_empty_kernels():
+def test_tokens_without_a_grid_and_empty_kernels_are_rejected():
     tokens = Tokens.from_sequence(noisy(1, 10, DIM, seed=1), (3, 3)).select(torch.tensor([[0, 4, 8, 2]]))
     with pytest.raises(ValueError, match="grid"):
         made()(tokens, 2, at(0))

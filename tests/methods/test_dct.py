@@ -22,7 +22,7 @@ def noisy(*shape: int, seed: int) -> Tensor:
 @pytest.mark.parametrize(
     ("n", "keeps"), [(2, [1]), (3, [1, 2]), (7, range(1, 7)), (12, range(1, 12)), (196, [1, 50, 138, 195])]
 )
-def test_the_lowest_frequencies_come_back_on_fewer_tokens(n: int, keeps: list[int]):
+def test_the_lowest_frequencies_are_resampled(n: int, keeps: list[int]):
     x = noisy(2, 2 + n, 5, seed=n)
     tokens = Tokens.from_sequence(x, (1, n), prefix=2)
     for keep in keeps:
@@ -34,7 +34,7 @@ def test_the_lowest_frequencies_come_back_on_fewer_tokens(n: int, keeps: list[in
 
 
 @pytest.mark.parametrize("n", [2, 5, 196])
-def test_a_constant_stays_constant_and_a_slow_wave_a_wave(n: int):
+def test_a_constant_and_a_slow_wave_are_preserved(n: int):
     place = (torch.arange(n) + 0.5) / n
     x = torch.stack([torch.full((n,), 3.0), (torch.pi * place).cos()], dim=1)
     tokens = Tokens.from_sequence(torch.cat([torch.zeros(1, 2), x])[None], (1, n))
@@ -48,7 +48,7 @@ def test_a_constant_stays_constant_and_a_slow_wave_a_wave(n: int):
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 13])
-def test_each_patch_is_counted_to_the_part_of_the_sequence_it_lies_in(n: int):
+def test_each_patch_belongs_to_the_part_that_contains_it(n: int):
     tokens = Tokens.from_sequence(noisy(1, 1 + n, 3, seed=0), (1, n))
     for keep in range(1, n):
         after = create("dct")(tokens, keep, NOTHING)
@@ -62,7 +62,7 @@ def test_each_patch_is_counted_to_the_part_of_the_sequence_it_lies_in(n: int):
 
 
 def blank(name: str) -> VisionTransformer:
-    """A model whose every parameter is zero: counts do not depend on them, and random ones take long to draw."""
+    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
     with torch.device("meta"):
         vit = timm.create_model(name, pretrained=False)
     vit = vit.to_empty(device="cpu").eval()
@@ -71,7 +71,7 @@ def blank(name: str) -> VisionTransformer:
     return vit
 
 
-def test_compute_is_the_resampling_itself():
+def test_macs_are_those_of_the_resampling():
     vit = blank("deit_tiny_patch16_224")
     macs = count_macs(
         DownsampledViT(vit, create("dct"), Schedule.stages(0.5, (3,))).eval(), torch.zeros(1, 3, 224, 224)

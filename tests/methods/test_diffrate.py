@@ -39,7 +39,7 @@ def oracle(x: list[list[float]], score: list[float], keep: int, p: int) -> list[
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_groups_and_vectors_are_those_of_the_formulas(seed: int):
+def test_groups_and_vectors_match_the_formulas(seed: int):
     generator = torch.Generator().manual_seed(seed)
     n = (2, 5, 9, 12)[seed]
     x = torch.randn(2, n, 3, generator=generator, dtype=torch.float64)
@@ -63,8 +63,8 @@ def test_groups_and_vectors_are_those_of_the_formulas(seed: int):
 
 
 @pytest.mark.parametrize(("depth", "dropped"), [(0, 6), (1, 2), (2, 0), (3, 0)])
-def test_pruning_follows_the_depth_and_is_clamped_to_what_there_is(depth: int, dropped: int):
-    # 3 of 10 are to stay: P of 4 drops six, 8 two, 50 none, and a block that is not named none.
+def test_pruning_depends_on_the_depth_and_is_clamped(depth: int, dropped: int):
+    # K is 3 of 10 tokens: P = 4 drops six, 8 two, 50 none, and a block beyond the list drops none.
     x = torch.randn(1, 10, 3, generator=torch.Generator().manual_seed(0))
     after = reduced(x, torch.arange(10.0)[None], 3, "4-8-50", depth)
     assert after.owner[0].tolist().count(-1) == dropped
@@ -85,7 +85,7 @@ def test_defaults_are_the_published_rates_for_deit_s():
     assert planned_counts(schedule, method, 12, (14, 14)) == tuple(count - 1 for count in MERGED)
 
 
-def test_deit_s_costs_what_was_published():
+def test_deit_s_has_the_published_compute():
     vit = timm.create_model("deit_small_patch16_224", pretrained=False).eval()
     method = create("diffrate")
     macs = count_macs(DownsampledViT(vit, method, Schedule.parse(method.schedule)), torch.zeros(1, 3, 224, 224))
@@ -96,6 +96,6 @@ def test_deit_s_costs_what_was_published():
 
 
 @pytest.mark.parametrize("prune", ["", "published", "196-", "196-3.5", "-5"])
-def test_rates_that_are_no_counts_are_refused(prune: str):
+def test_rates_that_are_not_numbers_are_rejected(prune: str):
     with pytest.raises(UserError):
         create("diffrate", prune=prune)

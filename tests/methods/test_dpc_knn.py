@@ -40,7 +40,7 @@ def oracle(x: list[list[float]], keep: int, k: int) -> list[int]:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(2, 14), st.integers(1, 7), st.data())
-def test_clusters_and_vectors_are_those_of_the_formulas(seed: int, n: int, k: int, data: st.DataObject):
+def test_clusters_and_vectors_match_the_formulas(seed: int, n: int, k: int, data: st.DataObject):
     keep = data.draw(st.integers(1, n - 1))
     x = torch.randn(2, n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     after = reduced(x, keep, k)
@@ -54,7 +54,7 @@ def test_clusters_and_vectors_are_those_of_the_formulas(seed: int, n: int, k: in
             assert float(after.size[b, c]) == len(group)
 
 
-def test_tokens_count_alike_whatever_their_size():
+def test_sizes_do_not_weight_the_mean():
     x = torch.tensor([[[0.0], [0.1], [0.5]]], dtype=torch.float64)
     tokens = Tokens.from_sequence(torch.cat([torch.zeros(1, 1, 1).to(x), x], dim=1), (1, 3))
     tokens = tokens.replace(size=torch.tensor([[9.0, 1.0, 1.0]]))
@@ -64,14 +64,14 @@ def test_tokens_count_alike_whatever_their_size():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_far_tokens_are_told_apart_where_their_density_underflows(dtype: torch.dtype):
+def test_far_tokens_are_separated_if_their_density_underflows(dtype: torch.dtype):
     x = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 500
     x = x.round().to(dtype)
     for keep in (2, 5, 9):
         assert reduced(x, keep).owner.tolist() == [oracle(image, keep, 5) for image in x.tolist()]
 
 
-def test_three_heaps_are_found():
+def test_three_clusters_are_found():
     generator = torch.Generator().manual_seed(1)
     heap = torch.arange(15) % 3
     middle = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])[heap]
@@ -82,13 +82,13 @@ def test_three_heaps_are_found():
     }
 
 
-def test_of_equal_tokens_each_centre_keeps_its_own_cluster():
+def test_each_centre_keeps_its_own_cluster_among_equal_tokens():
     after = reduced(torch.ones(2, 6, 3), 4)
     assert after.owner.tolist() == [[0, 1, 2, 3, 0, 0]] * 2
     assert (after.patches == 1).all()
 
 
-def test_an_image_is_clustered_alike_every_time_and_under_every_seed():
+def test_clustering_is_deterministic_for_every_seed():
     x = torch.randn(1, 12, 3, generator=torch.Generator().manual_seed(0))
     tokens = Tokens.from_sequence(torch.cat([x[:, :1], x], dim=1), (3, 4))
     owners = []
@@ -100,13 +100,13 @@ def test_an_image_is_clustered_alike_every_time_and_under_every_seed():
     assert not create("dpc_knn").stochastic
 
 
-def test_its_work_is_counted(tiny_vit):
+def test_its_macs_are_counted(tiny_vit):
     model = DownsampledViT(tiny_vit(), create("dpc_knn"), Schedule.stages(0.5, (1, 2))).eval()
     macs = count_macs(model, torch.zeros(1, 3, 32, 32))
     assert macs.ledger.leaving == (16, 8, 4, 4)
     assert macs.method > (16 * 16 + 8 * 8) * 32  # the distances
 
 
-def test_no_neighbour_is_refused():
+def test_zero_neighbours_are_rejected():
     with pytest.raises(UserError):
         create("dpc_knn", neighbours=0)

@@ -34,7 +34,7 @@ def cosine(a: list[float], b: list[float]) -> float:
 
 
 def groups(z: list[list[float]], keep: int) -> list[list[int]]:
-    """The tokens that become one, in the order they stand in afterwards."""
+    """The groups of merged tokens, in the order of the result."""
     sources, targets = range(1, len(z), 2), range(0, len(z), 2)
     best = {i: max(targets, key=lambda j: cosine(z[i], z[j])) for i in sources}
     ranked = sorted(sources, key=lambda i: -cosine(z[i], z[best[i]]))
@@ -45,7 +45,7 @@ def groups(z: list[list[float]], keep: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("stage", [0, 1])
 @pytest.mark.parametrize("n", [2, 3, 8, 9])
-def test_the_most_alike_embeddings_are_merged(n: int, stage: int):
+def test_the_most_similar_embeddings_are_merged(n: int, stage: int):
     for seed in range(4):
         method = made(seed).double()
         weight = method.embeddings[stage].weight.tolist()
@@ -73,7 +73,7 @@ def test_the_most_alike_embeddings_are_merged(n: int, stage: int):
                     assert [i for i in range(n) if after.owner[b, i] == k] == sorted(group)
 
 
-def test_training_merges_the_same_and_reaches_every_weight():
+def test_training_gives_the_same_tokens_and_a_gradient_for_every_weight():
     method = made()
     tokens = Tokens.from_sequence(noisy(3, 10, DIM, seed=1), (3, 3))
     measured = method(tokens, 5, at(0)).x
@@ -85,7 +85,7 @@ def test_training_merges_the_same_and_reaches_every_weight():
         assert parameter.grad.abs().sum() > 1e-6, name
 
 
-def test_the_embedding_sends_no_gradient_to_the_backbone():
+def test_the_embedding_gives_no_gradient_to_the_backbone():
     method, x = made().train(), noisy(2, 10, DIM, seed=2)
     gradients = []
     for mode in (method.train(), method.eval()):
@@ -95,7 +95,7 @@ def test_the_embedding_sends_no_gradient_to_the_backbone():
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
 
 
-def test_weights_survive_a_round_trip():
+def test_weights_can_be_saved_and_loaded():
     method, other = made(seed=1), made(seed=2)
     tokens = Tokens.from_sequence(noisy(4, 10, DIM, seed=3), (3, 3))
     assert not torch.equal(method(tokens, 6, at(0)).owner, other(tokens, 6, at(0)).owner)
@@ -103,7 +103,7 @@ def test_weights_survive_a_round_trip():
     assert torch.equal(method(tokens, 6, at(0)).owner, other(tokens, 6, at(0)).owner)
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_an_image_gives_the_same_result_in_any_batch():
     method, x = made(), noisy(5, 10, DIM, seed=6)
     together = method(Tokens.from_sequence(x, (3, 3)), 6, at(0))
     for b in range(5):
@@ -111,7 +111,7 @@ def test_an_image_does_not_depend_on_its_batch():
         assert torch.equal(alone.owner[0], together.owner[b])
 
 
-def test_the_published_compute():
+def test_compute_matches_the_paper():
     # arXiv 2412.10569: the abstract's 37.2 % saved on DeiT-S; table 1's 2.35 gmacs, which count some element-wise work.
     vit = timm.create_model("deit_small_patch16_224", pretrained=False).eval()
     plain = 4_598_882_304
@@ -125,6 +125,6 @@ def test_the_published_compute():
     assert gmacs(Schedule.every_block(r=16)) == pytest.approx(2.35, rel=0.015)
 
 
-def test_senseless_parameters_are_refused():
+def test_invalid_parameters_are_rejected():
     with pytest.raises(UserError, match="channels"):
         create("dtem", channels=0)

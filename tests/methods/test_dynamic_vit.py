@@ -1,4 +1,4 @@
-"""DynamicViT against plain loops, and what the harness does with a method that wants training."""
+"""DynamicViT against plain loops, and the treatment of methods that need training."""
 
 import math
 
@@ -64,7 +64,7 @@ def probabilities(weights: dict[str, list], x: list[list[float]]) -> list[float]
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_it_keeps_what_the_formula_finds_likeliest(stage: int):
+def test_the_tokens_with_the_highest_probability_are_kept(stage: int):
     for seed in range(5):
         method = made((5, 3), seed).double()
         prefix = f"predictors.{stage}."
@@ -84,7 +84,7 @@ def test_it_keeps_what_the_formula_finds_likeliest(stage: int):
                 assert torch.equal(after.patches[b], tokens.patches[b, best])
 
 
-def test_training_keeps_the_same_values_and_reaches_every_weight():
+def test_training_gives_the_same_tokens_and_a_gradient_for_every_weight():
     method = made((5, 3))
     tokens = Tokens.from_sequence(noisy(3, 10, DIM, seed=1), (3, 3))
     measured = method(tokens, 5, at(0)).x
@@ -96,7 +96,7 @@ def test_training_keeps_the_same_values_and_reaches_every_weight():
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_weights_survive_a_round_trip():
+def test_weights_can_be_saved_and_loaded():
     method, other = made((5, 3), seed=1), made((5, 3), seed=2)
     tokens = Tokens.from_sequence(noisy(4, 10, DIM, seed=3), (3, 3))
     assert not torch.equal(method(tokens, 4, at(0)).owner, other(tokens, 4, at(0)).owner)
@@ -104,7 +104,7 @@ def test_weights_survive_a_round_trip():
     assert torch.equal(method(tokens, 4, at(0)).owner, other(tokens, 4, at(0)).owner)
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_an_image_gives_the_same_result_in_any_batch():
     method, x = made((5, 3)), noisy(5, 10, DIM, seed=6)
     together = method(Tokens.from_sequence(x, (3, 3)), 4, at(0))
     for b in range(5):
@@ -112,8 +112,8 @@ def test_an_image_does_not_depend_on_its_batch():
         assert torch.equal(alone.owner[0], together.owner[b])
 
 
-def test_the_published_size_and_compute():
-    # DeiT-S has 22.05 million parameters; arXiv 2106.02034, table 1. Its gmacs may or may not hold the predictors'.
+def test_parameters_and_compute_match_the_paper():
+    # DeiT-S has 22.05 million parameters; arXiv 2106.02034, table 1. Its gmacs may or may not include the predictors.
     vit = timm.create_model("deit_small_patch16_224", pretrained=False).eval()
     for keep, gmacs in ((0.9, 4.0), (0.7, 2.9)):
         model = DownsampledViT(vit, create("dynamic_vit"), Schedule.stages(keep)).eval()
@@ -123,7 +123,7 @@ def test_the_published_size_and_compute():
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_without_fine_tuning_it_is_skipped_with_the_reason(name: str):
+def test_it_is_skipped_without_fine_tuning(name: str):
     config = load_config()
     cells = cells_of(config.suite("embedded", {"methods": [name], "keep": [0.5]}), config, [])
     assert [cell.variant.method for cell in cells] == ["none", name]

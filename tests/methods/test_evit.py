@@ -18,7 +18,7 @@ def context_of(attention: Tensor) -> Context:
 
 
 def expected(x: list[list[float]], a: list[float], keep: int) -> tuple[list[list[float]], list[int]]:
-    """The tokens that come out and the indices of those kept."""
+    """The returned tokens, and the indices of the kept ones."""
     by_attention = sorted(range(len(a)), key=lambda i: (-a[i], i))
     kept = sorted(by_attention[:keep])
     fused = [0.0] * len(x[0])
@@ -28,7 +28,7 @@ def expected(x: list[list[float]], a: list[float], keep: int) -> tuple[list[list
     return [x[i] for i in kept] + [fused], kept
 
 
-def test_the_attentive_stay_in_order_and_the_rest_are_summed_by_their_attention():
+def test_attentive_tokens_keep_their_order_and_the_others_are_fused():
     method = create("evit")
     for seed, (n, prefix) in enumerate([(2, 1), (3, 1), (9, 1), (9, 2), (12, 1)]):
         x = noisy(3, prefix + n, 4, seed=seed)
@@ -52,21 +52,21 @@ def test_ties_go_to_the_earlier_token():
     assert after.owner.tolist() == [[0, 1, 2, 2, 2, 2]]
 
 
-def test_the_fused_token_is_an_ordinary_one_later():
+def test_later_reductions_treat_the_fused_token_like_any_other():
     method = create("evit")
     tokens = Tokens.from_sequence(noisy(1, 7, 3, seed=1), (1, 6))
     first = method(tokens, 3, context_of(torch.tensor([[0.3, 0.1, 0.05, 0.2, 0.15, 0.02]])))
     assert first.owner.tolist() == [[0, 3, 3, 1, 2, 3]]
-    kept = method(first, 2, context_of(torch.tensor([[0.1, 0.2, 0.3, 0.4]])))  # the fused one is the most attentive
+    kept = method(first, 2, context_of(torch.tensor([[0.1, 0.2, 0.3, 0.4]])))  # the fused token is first
     assert kept.size.tolist() == [[1, 3, 2]]
     assert kept.owner.tolist() == [[2, 1, 1, 2, 0, 1]]
     torch.testing.assert_close(kept.patches[:, 1], first.patches[:, 3])
-    fused = method(first, 2, context_of(torch.tensor([[0.4, 0.3, 0.1, 0.2]])))  # and the third most
+    fused = method(first, 2, context_of(torch.tensor([[0.4, 0.3, 0.1, 0.2]])))  # and here the third highest
     assert fused.size.tolist() == [[1, 1, 4]]
     torch.testing.assert_close(fused.patches[:, 2], 0.1 * first.patches[:, 2] + 0.2 * first.patches[:, 3])
 
 
-def test_patches_lost_before_are_not_found_again():
+def test_dropped_patches_stay_dropped():
     tokens = Tokens.from_sequence(noisy(1, 7, 3, seed=2), (1, 6)).select(torch.tensor([[0, 2, 4, 5]]))
     after = create("evit")(tokens, 2, context_of(torch.tensor([[0.1, 0.4, 0.2, 0.3]])))
     assert after.owner.tolist() == [[2, -1, 0, -1, 2, 1]]
@@ -74,7 +74,7 @@ def test_patches_lost_before_are_not_found_again():
 
 
 def blank(name: str) -> VisionTransformer:
-    """A model whose every parameter is zero: counts do not depend on them, and random ones take long to draw."""
+    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
     with torch.device("meta"):
         vit = timm.create_model(name, pretrained=False)
     vit = vit.to_empty(device="cpu").eval()
@@ -83,7 +83,7 @@ def blank(name: str) -> VisionTransformer:
     return vit
 
 
-def test_published_counts_and_compute():
+def test_counts_and_compute_match_the_paper():
     vit = blank("deit_small_patch16_224")
     model = DownsampledViT(vit, create("evit"), Schedule.stages(0.7)).eval()
     macs = count_macs(model, torch.zeros(1, 3, 224, 224))

@@ -15,7 +15,7 @@ def noisy(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def told(received: torch.Tensor, stage: int = 0) -> Context:
+def context_of(received: torch.Tensor, stage: int = 0) -> Context:
     return Context(depth=stage, depths=(0, 1, 2), stage=stage, noise=torch.empty(0), received=received)
 
 
@@ -48,7 +48,7 @@ def patches_of(owner: list[int], count: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5), (1, 6), (6, 2), (2, 1), (1, 2)])
 @pytest.mark.parametrize(("side", "local"), [(2, 1), (2, 2), (3, 1), (1, 0)])
-def test_three_reductions_are_those_of_the_formula(grid: tuple[int, int], side: int, local: int):
+def test_three_reductions_match_the_formula(grid: tuple[int, int], side: int, local: int):
     n0 = grid[0] * grid[1]
     method = create("frequency", windows=side, local=local)
     for seed in range(4):
@@ -60,7 +60,7 @@ def test_three_reductions_are_those_of_the_formula(grid: tuple[int, int], side: 
                 break
             keep = (n - 1, (2 * n + 2) // 3, 1, n // 2)[(seed + stage) % 4] or 1
             received = noisy(2, n, seed=10 * seed + stage).abs()
-            after = method(tokens, keep, told(received, stage))
+            after = method(tokens, keep, context_of(received, stage))
             assert after.n_patches == keep == method.count(keep, n, stage, None)
             for b in range(2):
                 before = patches_of(tokens.owner[b].tolist(), n)
@@ -75,11 +75,11 @@ def test_three_reductions_are_those_of_the_formula(grid: tuple[int, int], side: 
         assert (tokens.owner >= 0).all()
 
 
-def test_the_high_frequency_tokens_are_the_columns_above_the_mean():
+def test_high_frequency_tokens_are_columns_above_the_mean():
     attention = noisy(3, 4, 10, 10, seed=7).softmax(dim=-1)
     received = attention.sum(dim=(1, 2))[:, 1:]
     tokens = Tokens.from_sequence(noisy(3, 10, 2, seed=8), (3, 3))
-    after = create("frequency", windows=1)(tokens, 5, told(received))
+    after = create("frequency", windows=1)(tokens, 5, context_of(received))
     for b in range(3):
         high_pass = (attention[b] - 1 / 10).mean(dim=(0, 1))[1:].tolist()
         best = sorted(sorted(range(9), key=lambda i: -high_pass[i])[:4])
@@ -87,26 +87,26 @@ def test_the_high_frequency_tokens_are_the_columns_above_the_mean():
         assert after.size[b].tolist() == [1, 1, 1, 1, 5]
 
 
-def test_a_window_of_high_frequencies_still_has_its_dc_token():
+def test_a_window_of_high_frequencies_has_a_dc_token():
     received = torch.zeros(1, 16)
     received[0, [0, 1, 4, 5]] = torch.tensor([9.0, 8.0, 6.0, 7.0])  # the whole upper left window
-    after = create("frequency")(Tokens.from_sequence(noisy(1, 17, 2, seed=1), (4, 4)), 8, told(received))
+    after = create("frequency")(Tokens.from_sequence(noisy(1, 17, 2, seed=1), (4, 4)), 8, context_of(received))
     assert (after.size > 0).all()
-    assert after.owner[0, 4] == 4  # the lowest of the four is the window's DC token, behind the four kept
+    assert after.owner[0, 4] == 4  # the lowest of the four goes into the window's DC token, after the four kept tokens
     assert after.size[0, 4] == 1
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_an_image_gives_the_same_result_in_any_batch():
     received, x = noisy(5, 20, seed=1).abs(), noisy(5, 21, 3, seed=2)
-    together = create("frequency")(Tokens.from_sequence(x, (4, 5)), 9, told(received))
+    together = create("frequency")(Tokens.from_sequence(x, (4, 5)), 9, context_of(received))
     for b in range(5):
-        alone = create("frequency")(Tokens.from_sequence(x[b : b + 1], (4, 5)), 9, told(received[b : b + 1]))
+        alone = create("frequency")(Tokens.from_sequence(x[b : b + 1], (4, 5)), 9, context_of(received[b : b + 1]))
         assert torch.equal(alone.x[0], together.x[b])
         assert torch.equal(alone.owner[0], together.owner[b])
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
-def test_the_published_compute(name: str):
+def test_compute_matches_the_paper(name: str):
     vit = timm.create_model(name, pretrained=False).eval()
     model = DownsampledViT(vit, create("frequency"), Schedule.stages(0.7)).eval()
     macs = count_macs(model, torch.zeros(1, 3, 224, 224))
@@ -115,6 +115,6 @@ def test_the_published_compute(name: str):
 
 
 @pytest.mark.parametrize("params", [{"windows": 0}, {"local": -1}])
-def test_senseless_parameters_are_refused(params: dict[str, int]):
+def test_invalid_parameters_are_rejected(params: dict[str, int]):
     with pytest.raises(UserError, match="frequency"):
         create("frequency", **params)

@@ -1,4 +1,4 @@
-"""Grid pooling: the best coarser grid among all, and each cell's mean or maximum."""
+"""Grid pooling: the choice of the coarser grid, and the mean or maximum of each cell."""
 
 import math
 from fractions import Fraction
@@ -14,7 +14,7 @@ SHAPES = [(h, w) for h in range(1, 15) for w in range(1, 15)]
 
 
 def coarser(layout: tuple[int, int] | None, keep: int) -> tuple[int, int] | None:
-    """The grid that the method says it will lay."""
+    """The grid that the method announces."""
     return METHOD.layout_after(keep, layout)
 
 
@@ -29,12 +29,12 @@ def start(h: int, w: int, batch: int = 2, dim: int = 3) -> Tokens:
 
 
 def cell_of(p: int, shape: tuple[int, int], grid: tuple[int, int]) -> int:
-    """The cell of the token at place p in row-major order."""
+    """The cell of the token at position p in row-major order."""
     row, column = divmod(p, shape[1])
     return row * grid[0] // shape[0] * grid[1] + column * grid[1] // shape[1]
 
 
-def test_the_grid_is_the_largest_that_is_not_above_keep_and_of_those_the_nearest_in_shape():
+def test_the_grid_is_the_largest_within_keep_and_the_nearest_in_shape():
     for h, w in SHAPES:
         by_cells: dict[int, list[tuple[int, int]]] = {}
         for a in range(1, h + 1):
@@ -52,7 +52,7 @@ def test_the_grid_is_the_largest_that_is_not_above_keep_and_of_those_the_nearest
             assert skew(grid) == min(map(skew, by_cells[best]))
 
 
-def test_count_and_layout_are_that_grid():
+def test_count_and_layout_match_the_grid():
     method = create("grid_pooling")
     for layout in ((14, 14), (7, 9), (1, 5), (3, 1)):
         for keep in range(1, layout[0] * layout[1] + 1):
@@ -73,7 +73,7 @@ def test_every_token_is_in_one_cell_and_no_cell_is_empty(shape: tuple[int, int])
         assert owner == [cell_of(p, shape, grid) for p in range(n)]
         assert set(owner) == set(range(grid[0] * grid[1]))
         assert after.size.sum() == n
-        # Cells are as even as they can be: heights and widths differ by one at most.
+        # Cells are as even as possible: heights and widths differ by at most one.
         sides = [
             [sum(i * new // old == k for i in range(old)) for k in range(new)]
             for old, new in zip(shape, grid, strict=True)
@@ -83,7 +83,7 @@ def test_every_token_is_in_one_cell_and_no_cell_is_empty(shape: tuple[int, int])
 
 @pytest.mark.parametrize("reduce", ["mean", "max"])
 @pytest.mark.parametrize(("shape", "keep"), [((4, 4), 4), ((4, 4), 7), ((5, 7), 12), ((7, 5), 34), ((3, 8), 1)])
-def test_a_cell_becomes_its_mean_or_its_maximum(shape: tuple[int, int], keep: int, reduce: str):
+def test_a_cell_is_replaced_by_its_mean_or_maximum(shape: tuple[int, int], keep: int, reduce: str):
     tokens = start(*shape)
     after, grid = pool(tokens, keep, reduce), coarser(shape, keep)
     assert torch.equal(after.prefix, tokens.prefix)
@@ -98,7 +98,7 @@ def test_a_cell_becomes_its_mean_or_its_maximum(shape: tuple[int, int], keep: in
 
 
 @pytest.mark.parametrize("reduce", ["mean", "max"])
-def test_a_second_time_it_pools_the_patches_behind_the_cells(reduce: str):
+def test_a_second_reduction_pools_the_patches_of_the_cells(reduce: str):
     tokens = start(7, 5)
     after = pool(pool(tokens, 20, reduce), 6, reduce)
     first = coarser((7, 5), 20)
@@ -113,7 +113,7 @@ def test_a_second_time_it_pools_the_patches_behind_the_cells(reduce: str):
         assert torch.allclose(after.patches[0, k], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_maximums_gradient_goes_to_the_largest():
+def test_the_gradient_of_the_maximum_goes_to_the_largest():
     x = start(4, 4, batch=1).x.clone().requires_grad_()
     after = pool(Tokens.from_sequence(x, (4, 4)), 4, "max")
     (gradient,) = torch.autograd.grad(after.patches.sum(), x)
@@ -124,7 +124,7 @@ def test_the_maximums_gradient_goes_to_the_largest():
             assert [float(gradient[0, 1 + p, d]) for p in members] == [float(p == largest) for p in members]
 
 
-def test_tokens_that_lie_on_no_grid_are_refused():
+def test_tokens_without_a_grid_are_rejected():
     tokens = start(4, 4)
     scattered = tokens.select(torch.tensor([[0, 3, 5, 6, 9]] * 2))
     with pytest.raises(ValueError, match="grid"):

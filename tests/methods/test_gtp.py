@@ -37,7 +37,7 @@ def reduced(tokens: Tokens, attention: Tensor, keep: int, **params: object) -> T
 def oracle(
     tokens: Tokens, attention: Tensor, keep: int, alpha: float, graph: str, m: int, b: int
 ) -> dict[int, tuple[list[float], float]]:
-    """The vector and the size of each token that stays, by its number."""
+    """The vector and the size of each kept token, by its index."""
     n, p, width = tokens.n_patches, tokens.n_prefix, tokens.grid[1]
     a, x = attention[b].tolist(), tokens.patches[b].tolist()
     score = []
@@ -77,7 +77,7 @@ def oracle(
 
 @pytest.mark.parametrize("graph", ["mixed", "spatial", "semantic"])
 @pytest.mark.parametrize(("seed", "grid", "m"), [(0, (1, 2), 8), (10, (3, 4), 2), (20, (4, 3), 20), (30, (3, 5), 1)])
-def test_vectors_and_sizes_are_those_of_the_formulas(graph: str, seed: int, grid: tuple[int, int], m: int):
+def test_vectors_and_sizes_match_the_formulas(graph: str, seed: int, grid: tuple[int, int], m: int):
     tokens, n = start(seed, grid), grid[0] * grid[1]
     attention = attention_of(tokens, seed)
     for keep in range(1, n):
@@ -91,7 +91,7 @@ def test_vectors_and_sizes_are_those_of_the_formulas(graph: str, seed: int, grid
                 assert float(after.size[b, k]) == pytest.approx(size, rel=1e-5)
 
 
-def test_a_token_stays_where_it_was_when_others_are_gone():
+def test_adjacency_uses_original_positions_after_dropping():
     tokens, grid = start(3, (4, 4)), (4, 4)
     first = reduced(tokens, attention_of(tokens, 3), 9)
     assert first.grid == grid
@@ -102,7 +102,7 @@ def test_a_token_stays_where_it_was_when_others_are_gone():
         assert second.patches[b].tolist() == [pytest.approx(vector) for vector, _ in wanted.values()]
 
 
-def test_without_propagation_it_only_drops():
+def test_alpha_zero_only_drops():
     tokens = start(5, (3, 4))
     after = reduced(tokens, attention_of(tokens, 5), 5, alpha=0.0)
     for b in range(2):
@@ -111,14 +111,14 @@ def test_without_propagation_it_only_drops():
         assert torch.equal(after.size[b], tokens.size[b, kept])
 
 
-def test_equal_tokens_are_all_alike():
+def test_equal_tokens_are_all_similar():
     tokens = Tokens.from_sequence(torch.ones(1, 7, 3, dtype=torch.float64), (1, 6))
     after = reduced(tokens, torch.full((1, HEADS, 7, 7), 1 / 7, dtype=torch.float64), 4, graph="semantic", similar=1)
     assert after.owner[0].tolist() == [0, 1, 2, 3, -1, -1]
     assert after.patches == pytest.approx(torch.full((1, 4, 3), 1 + 0.1 * 2 / 5).numpy())
 
 
-def test_eight_tokens_a_block_save_deit_s_the_published_quarter():
+def test_removing_eight_tokens_per_block_saves_the_published_compute():
     vit = timm.create_model("deit_small_patch16_224", pretrained=False).eval()
     method = create("gtp")
     macs = count_macs(DownsampledViT(vit, method, Schedule.parse(method.schedule)), torch.zeros(1, 3, 224, 224))
@@ -128,6 +128,6 @@ def test_eight_tokens_a_block_save_deit_s_the_published_quarter():
 
 
 @pytest.mark.parametrize("params", [{"alpha": -0.1}, {"alpha": 1.5}, {"similar": 0}, {"graph": "none"}])
-def test_senseless_parameters_are_refused(params: dict[str, object]):
+def test_invalid_parameters_are_rejected(params: dict[str, object]):
     with pytest.raises(UserError):
         create("gtp", **params)

@@ -27,15 +27,15 @@ def made(theta_m: float = 0.9, theta_p: float = 0.0) -> Downsampler:
 
 
 def attention_of(batch: int, n: int, seed: int, prefix: int = 1, valid: Tensor | None = None) -> Tensor:
-    """(B, 2, P+N, P+N); no attention is paid to padding."""
+    """(B, 2, P+N, P+N), with no attention to padding."""
     logits = noisy(batch, 2, prefix + n, prefix + n, seed=seed)
     if valid is not None:
         logits[..., prefix:] = logits[..., prefix:].masked_fill(~valid[:, None, None], -torch.inf)
     return logits.softmax(dim=-1)
 
 
-def told(attention: Tensor, seed: int, prefix: int = 1, valid: Tensor | None = None) -> Context:
-    """A context of the second reduction; padding asks nothing."""
+def context_of(attention: Tensor, seed: int, prefix: int = 1, valid: Tensor | None = None) -> Context:
+    """A context of the second reduction; queries at padding do not count."""
     batch, _, length, _ = attention.shape
     keys = noisy(batch, length - prefix, WIDTH, seed=seed + 1)
     rows = attention[..., prefix:]
@@ -49,7 +49,7 @@ def cosine(a: list[float], b: list[float]) -> float:
 
 
 def groups(attention: list, keys: list, prefix: int, theta_m: float, theta_p: float) -> list[list[int]]:
-    """The tokens that become one, for an image without padding."""
+    """The groups of merged tokens, for an image without padding."""
     n, heads = len(keys), len(attention)
     s = [
         sum(head[q][prefix + i] for head in attention for q in range(prefix + n)) / heads / (prefix + n)
@@ -66,12 +66,12 @@ def groups(attention: list, keys: list, prefix: int, theta_m: float, theta_p: fl
 
 
 @pytest.mark.parametrize(("theta_m", "theta_p"), [(0.9, 0.0), (0.5, 0.09), (-1.0, 0.0), (1.0, 0.11), (0.3, 1.0)])
-def test_the_thresholds_decide(theta_m: float, theta_p: float):
+def test_tokens_are_merged_and_pruned_by_the_thresholds(theta_m: float, theta_p: float):
     for seed in range(6):
         for n, keep in [(2, 1), (3, 2), (9, 7), (10, 4)]:
             prefix = seed % 3
             matrix = attention_of(3, n, seed, prefix)
-            method, context = made(theta_m, theta_p), told(matrix, seed, prefix)
+            method, context = made(theta_m, theta_p), context_of(matrix, seed, prefix)
             size = torch.randint(1, 4, (3, n), generator=torch.Generator().manual_seed(seed)).float()
             tokens = Tokens.from_sequence(noisy(3, prefix + n, 4, seed=seed + 9), (1, n), prefix).replace(size=size)
             after = method(tokens, keep, context)
@@ -88,11 +88,11 @@ def test_the_thresholds_decide(theta_m: float, theta_p: float):
                 assert (after.owner[b] >= 0).sum() == sum(len(group) for group in wanted)
 
 
-def test_padding_neither_stays_nor_votes():
+def test_padding_is_never_kept_and_does_not_vote():
     n, present = 9, [9, 4, 1, 6]
     valid = torch.arange(n) < torch.tensor(present)[:, None]
     matrix = attention_of(4, n, seed=3, valid=valid)
-    context = told(matrix, seed=3, valid=valid)
+    context = context_of(matrix, seed=3, valid=valid)
     x = noisy(4, 1 + n, 4, seed=4)
     tokens = Tokens.from_sequence(x, (1, n))
     padded = Tokens(tokens.x, tokens.size * valid, tokens.owner.masked_fill(~valid, -1), (1, n), valid=valid)
@@ -114,8 +114,11 @@ def test_padding_neither_stays_nor_votes():
         assert after.owner[b, :m].tolist() == single.owner[0].tolist()
 
 
-def test_training_keeps_the_same_values_and_reaches_both_thresholds():
-    tokens, context = Tokens.from_sequence(noisy(3, 10, 4, seed=1), (3, 3)), told(attention_of(3, 9, seed=2), seed=2)
+def test_training_gives_the_same_tokens_and_a_gradient_for_both_thresholds():
+    tokens, context = (
+        Tokens.from_sequence(noisy(3, 10, 4, seed=1), (3, 3)),
+        context_of(attention_of(3, 9, seed=2), seed=2),
+    )
     method = made(theta_m=0.2, theta_p=0.05)
     measured = method(tokens, 7, context)
     trained = method.train()(tokens, 7, context)
@@ -127,7 +130,7 @@ def test_training_keeps_the_same_values_and_reaches_both_thresholds():
         assert parameter.grad[0] == 0, name  # the other reduction's
 
 
-def test_thresholds_start_as_published_and_survive_a_round_trip():
+def test_thresholds_have_the_published_initial_values_and_can_be_saved():
     method, other = create("ltmp"), made(0.3, 0.2)
     method.setup(Geometry(4, 2, (1, 2), (3, 3), (5, 3)))
     assert method.merge_thresholds.tolist() == pytest.approx([0.9, 0.9])
@@ -137,7 +140,7 @@ def test_thresholds_start_as_published_and_survive_a_round_trip():
     assert method.prune_thresholds.tolist() == pytest.approx([0.0, 0.2])
 
 
-def test_images_of_different_counts_share_a_batch(tiny_vit):
+def test_images_with_different_counts_in_one_batch(tiny_vit):
     vit, images = tiny_vit(), torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(8))
     method = create("ltmp")
     model = DownsampledViT(vit, method, Schedule.stages(0.8, (0, 1, 2))).eval()
@@ -151,12 +154,12 @@ def test_images_of_different_counts_share_a_batch(tiny_vit):
             counts.append(full.sum(dim=1).tolist())
 
         logits = model(images, observe=observe)
-        assert len(set(counts[0])) > 1  # else nothing is tested
+        assert len(set(counts[0])) > 1  # otherwise this tests nothing
         for b in range(6):
             assert torch.allclose(model(images[b : b + 1])[0], logits[b], atol=1e-4)
 
 
-def test_the_plan_calls_it_untrained():
+def test_it_is_skipped_without_fine_tuning():
     config = load_config()
     cells = cells_of(config.suite("embedded", {"methods": ["ltmp"], "keep": [0.5]}), config, [])
     assert cells[-1].variant.skipped

@@ -14,7 +14,7 @@ from tokbench.schedule import planned_counts
 
 
 def reduced(x: Tensor, received: Tensor, size: Tensor, keep: int, **params: float) -> Tokens:
-    """Reduce tokens (B, N, D) of the given attention and size, behind one class token."""
+    """Reduce tokens (B, N, D) with the given attention and size, after one class token."""
     batch, n, dim = x.shape
     tokens = Tokens.from_sequence(torch.cat([torch.zeros(batch, 1, dim).to(x), x], dim=1), (1, n)).replace(size=size)
     context = Context(depth=1, depths=(1,), stage=0, noise=torch.zeros(batch, n), received=received)
@@ -30,7 +30,7 @@ def matched(sources: list[int], targets: list[int], weight: dict[tuple[int, int]
 def oracle(
     x: list[list[float]], a: list[float], s: list[float], left: int, taus: tuple[float, float, float]
 ) -> dict[frozenset[int], list[float]]:
-    """The groups that come out, and the vector of each."""
+    """The resulting groups, and the vector of each."""
     n = len(x)
 
     def cosine(i: int, j: int) -> float:
@@ -61,7 +61,7 @@ def oracle(
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("taus", [(1.0, 20.0, 40.0), (3.0, 2.0, 1.0)])
-def test_groups_and_vectors_are_those_of_the_formulas(seed: int, taus: tuple[float, float, float]):
+def test_groups_and_vectors_match_the_formulas(seed: int, taus: tuple[float, float, float]):
     draw = random.Random(seed)
     n = draw.choice([2, 3, 7, 10, 13])
     generator = torch.Generator().manual_seed(seed)
@@ -81,7 +81,7 @@ def test_groups_and_vectors_are_those_of_the_formulas(seed: int, taus: tuple[flo
                 assert float(after.size[b, k]) == sum(size[b, list(group)])
 
 
-def test_among_alike_tokens_the_least_attended_and_the_smallest_go_first():
+def test_of_similar_tokens_the_least_attended_and_smallest_are_fused_first():
     x = torch.ones(2, 6, 3, dtype=torch.float64)
     received = torch.tensor([[3.0, 3.0, 1.0, 1.0, 3.0, 3.0], [1.0] * 6], dtype=torch.float64)
     size = torch.tensor([[1.0] * 6, [2.0, 2.0, 2.0, 2.0, 1.0, 1.0]])
@@ -91,7 +91,7 @@ def test_among_alike_tokens_the_least_attended_and_the_smallest_go_first():
         assert together == [(j, i)]
 
 
-def test_never_fewer_than_the_smallest_count():
+def test_at_least_smallest_tokens_are_left():
     method = create("mctf")
     assert [method.count(keep, n, 1, None) for keep, n in ((3, 20), (9, 10), (1, 2), (12, 20))] == [10, 10, 2, 12]
     x = torch.randn(2, 14, 4, generator=torch.Generator().manual_seed(0))
@@ -102,20 +102,20 @@ def test_never_fewer_than_the_smallest_count():
     assert torch.allclose(after.patches.gather(1, after.owner[..., None].expand(-1, -1, 4)), few)
 
 
-def test_attention_that_underflowed_to_zero_loses_no_token():
+def test_attention_that_underflows_to_zero_is_handled():
     x = torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(3))
     after = reduced(x, torch.zeros(1, 12), torch.ones(1, 12), 11, smallest=1)
     assert (after.patches.norm(dim=2) > 0.01).all()
 
 
-def test_the_published_schedule_takes_sixteen_from_each_block_but_the_first():
+def test_the_published_schedule_removes_sixteen_tokens_in_each_block_after_the_first():
     method = create("mctf")
     counts = planned_counts(Schedule.parse(method.schedule), method, 12, (14, 14))
     assert Schedule.parse(method.schedule).depths(12) == tuple(range(1, 12))
     assert counts == tuple(196 - 16 * block for block in range(1, 12))
 
 
-def test_its_work_is_counted(tiny_vit):
+def test_its_macs_are_counted(tiny_vit):
     model = DownsampledViT(tiny_vit(), create("mctf", smallest=1), Schedule.stages(0.5, (1, 2))).eval()
     macs = count_macs(model, torch.zeros(1, 3, 32, 32))
     assert macs.ledger.leaving == (16, 8, 4, 4)
@@ -123,6 +123,6 @@ def test_its_work_is_counted(tiny_vit):
 
 
 @pytest.mark.parametrize("params", [{"tau_sim": 0.0}, {"tau_info": -1.0}, {"tau_size": 0.0}, {"smallest": 0}])
-def test_senseless_parameters_are_refused(params: dict[str, float]):
+def test_invalid_parameters_are_rejected(params: dict[str, float]):
     with pytest.raises(UserError):
         create("mctf", **params)

@@ -1,4 +1,4 @@
-"""What every method must do, whichever methods there are, and the baselines against plain loops."""
+"""Tests of every method, and of the baselines against plain loops."""
 
 import inspect
 import itertools
@@ -16,12 +16,12 @@ from tokbench.errors import UserError
 from tokbench.registry import discover
 from tokbench.vit.noise import uniform
 
-HEADS, WIDTH = 2, 4  # of the attention that the contexts below are made of
+HEADS, WIDTH = 2, 4  # of the attention in the contexts below
 DIM = HEADS * WIDTH
 
 
 def variants() -> Iterator[Any]:
-    """Every method with every combination of its choices and switches (one at a time where that makes many)."""
+    """Every method with every combination of its Literal and bool parameters (one at a time if there are many)."""
     for name, cls in discover()[0].items():
         hints = get_type_hints(cls.__init__)
         choices: dict[str, tuple[Any, ...]] = {}
@@ -37,7 +37,7 @@ def variants() -> Iterator[Any]:
             try:
                 create(name, **params)
             except UserError:
-                continue  # a combination that the method itself refuses
+                continue  # a combination that the method rejects
             yield pytest.param((name, params), id=f"{name}({','.join(f'{k}={v}' for k, v in params.items())})")
 
 
@@ -58,7 +58,7 @@ def context_of(
     ids: Tensor | None = None,
     noise: Callable[[], Tensor] | None = None,
 ) -> Context:
-    """A context with the attention of x (B, P+N, D) with itself."""
+    """A context with the self-attention of x (B, P+N, D)."""
     batch, length, _ = x.shape
     prefix = length - n
     q, k, v = (
@@ -84,7 +84,7 @@ def context_of(
 
 
 def made(variant: Variant, grid: tuple[int, int], keep: int) -> Downsampler:
-    """The method, set up for two reductions of tokens on that grid, its weights moved off their initial values."""
+    """The method, set up for two reductions of tokens on that grid, with perturbed weights."""
     torch.manual_seed(0)
     name, params = variant
     method = create(name, **params)
@@ -105,8 +105,8 @@ def reduced(method: Downsampler, tokens: Tokens, keep: int, depth: int = 1, ids:
     return method(tokens, keep, context)
 
 
-def accounts_hold(before: Tokens, after: Tokens) -> None:
-    """Sizes and owners are possible and agree with one another and with what there was before."""
+def assert_consistent(before: Tokens, after: Tokens) -> None:
+    """Assert that sizes and owners are valid and consistent with each other and with those before."""
     n, patches = after.n_patches, before.owner.shape[1]
     assert after.owner.dtype == torch.int64
     assert after.size.dtype == torch.float32
@@ -122,7 +122,7 @@ def accounts_hold(before: Tokens, after: Tokens) -> None:
             owned = Counter(after.owner[b].tolist())
             assert [owned[j] for j in range(n) if valid[b, j]] == after.size[b, valid[b]].tolist()
             assert after.size[b, valid[b]].sum() + owned[-1] == patches
-    # Tokens are not taken apart: patches that shared a token still do.
+    # Tokens are not split: patches that shared a token still share one.
     for old, new in zip(before.owner.tolist(), after.owner.tolist(), strict=True):
         went: dict[int, int] = {}
         for was, now in zip(old, new, strict=True):
@@ -140,7 +140,7 @@ def accounts_hold(before: Tokens, after: Tokens) -> None:
     ("grid", "keep"), [((1, 2), 1), ((2, 2), 1), ((2, 2), 3), ((3, 4), 11), ((3, 4), 1), ((3, 4), 5), ((6, 5), 13)]
 )
 @pytest.mark.parametrize("prefix", [1, 3])
-def test_the_promised_count_comes_out_with_its_accounts_in_order(
+def test_the_count_is_as_promised_and_sizes_and_owners_are_consistent(
     variant: Variant, grid: tuple[int, int], keep: int, prefix: int
 ):
     method, n = made(variant, grid, keep), grid[0] * grid[1]
@@ -159,32 +159,32 @@ def test_the_promised_count_comes_out_with_its_accounts_in_order(
     assert after.x.dtype == x.dtype
     assert torch.equal(after.prefix, x[:, :prefix])
     assert after.x.isfinite().all()
-    assert torch.equal(x, noisy(2, prefix + n, DIM))  # what it was given is unchanged
-    accounts_hold(tokens, after)
+    assert torch.equal(x, noisy(2, prefix + n, DIM))  # the input is unchanged
+    assert_consistent(tokens, after)
 
 
 @EACH
-def test_a_second_reduction_keeps_the_accounts_of_the_first(variant: Variant):
+def test_sizes_and_owners_are_consistent_after_a_second_reduction(variant: Variant):
     method = made(variant, (4, 6), 12)
     first = reduced(method, Tokens.from_sequence(noisy(3, 25, DIM), (4, 6)), 12)
     if first.n_patches < 3:
         pytest.skip("nothing is left to reduce")
     keep = max(1, method.count(12, 24, 1, (4, 6)) // 2)
-    accounts_hold(first, reduced(method, first, keep, depth=2))
+    assert_consistent(first, reduced(method, first, keep, depth=2))
 
 
 @EACH
-def test_equal_tokens_are_reduced_too(variant: Variant):
+def test_equal_tokens_can_be_reduced(variant: Variant):
     method = made(variant, (3, 4), 5)
     tokens = Tokens.from_sequence(torch.ones(2, 13, DIM), (3, 4))
     after = reduced(method, tokens, 5)
     assert after.x.isfinite().all()
     assert method.adaptive or after.n_patches == method.count(5, 12, 1, (3, 4))
-    accounts_hold(tokens, after)
+    assert_consistent(tokens, after)
 
 
 @EACH
-def test_the_same_tokens_are_reduced_alike_twice(variant: Variant):
+def test_a_reduction_is_deterministic(variant: Variant):
     method = made(variant, (3, 4), 5)
     tokens = Tokens.from_sequence(noisy(2, 13, DIM), (3, 4))
     first, second = reduced(method, tokens, 5), reduced(method, tokens, 5)
@@ -193,7 +193,7 @@ def test_the_same_tokens_are_reduced_alike_twice(variant: Variant):
 
 
 @EACH
-def test_an_image_is_reduced_alike_alone_and_in_a_batch(variant: Variant):
+def test_an_image_gives_the_same_result_alone_and_in_a_batch(variant: Variant):
     method = made(variant, (4, 5), 8)
     x, ids = noisy(5, 21, DIM), torch.tensor([9, 4, 70, 2, 11])
     together = reduced(method, Tokens.from_sequence(x, (4, 5)), 8, ids=ids)
@@ -208,7 +208,7 @@ def test_an_image_is_reduced_alike_alone_and_in_a_batch(variant: Variant):
 
 
 @EACH
-def test_only_a_stochastic_method_asks_for_noise(variant: Variant):
+def test_only_a_stochastic_method_reads_noise(variant: Variant):
     method = made(variant, (3, 4), 5)
     tokens = Tokens.from_sequence(noisy(2, 13, DIM), (3, 4))
     asked = []
@@ -222,7 +222,7 @@ def test_only_a_stochastic_method_asks_for_noise(variant: Variant):
 
 
 @EACH
-def test_gradients_flow_from_each_token_left_to_tokens_given(variant: Variant):
+def test_gradients_flow_from_each_new_token_to_the_input(variant: Variant):
     method = made(variant, (3, 4), 5)
     x = noisy(2, 13, DIM).requires_grad_()
     after = reduced(method, Tokens.from_sequence(x, (3, 4)), 5)
@@ -233,7 +233,7 @@ def test_gradients_flow_from_each_token_left_to_tokens_given(variant: Variant):
             (gradient,) = torch.autograd.grad(after.patches[b, j].sum(), x, retain_graph=True)
             assert gradient.isfinite().all()
             assert (gradient[b, 1:] != 0).any()
-            assert (gradient[torch.arange(2) != b] == 0).all()  # nothing passes from image to image
+            assert (gradient[torch.arange(2) != b] == 0).all()  # there is no gradient between images
     (gradient,) = torch.autograd.grad((after.patches * noisy(*after.patches.shape)).sum(), x)
     sources = (gradient[:, 1:] != 0).any(dim=2).sum(dim=1)
     present = after.n_patches if after.valid is None else after.valid.sum(dim=1)
@@ -242,24 +242,24 @@ def test_gradients_flow_from_each_token_left_to_tokens_given(variant: Variant):
 
 @EACH
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_kept_and_finite(variant: Variant, dtype: torch.dtype):
+def test_data_types_are_kept_and_results_are_finite(variant: Variant, dtype: torch.dtype):
     method = made(variant, (3, 4), 5).to(dtype)
     tokens = Tokens.from_sequence(noisy(2, 13, DIM).to(dtype), (3, 4))
     after = reduced(method, tokens, 5)
     assert after.x.dtype == dtype
     assert after.x.isfinite().all()
     assert torch.equal(after.prefix, tokens.prefix)
-    accounts_hold(tokens, after)
+    assert_consistent(tokens, after)
 
 
 @EACH
 def test_large_half_precision_activations_do_not_overflow(variant: Variant):
-    # Residual streams of trained ViTs reach some hundreds; their squares outgrow float16's 65504.
+    # Residual streams of trained ViTs reach several hundred, whose squares exceed float16's maximum, 65504.
     method = made(variant, (3, 4), 5).half()
     tokens = Tokens.from_sequence((noisy(2, 13, DIM) * 300).half(), (3, 4))
     after = reduced(method, tokens, 5)
     assert after.x.isfinite().all()
-    accounts_hold(tokens, after)
+    assert_consistent(tokens, after)
 
 
 @EACH
@@ -295,7 +295,7 @@ def test_every_method_runs_in_a_model_at_each_of_its_sites(variant: Variant, tin
 
 @EACH
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_every_method_runs_in_a_model_of_half_precision(
+def test_every_method_runs_in_a_half_precision_model(
     variant: Variant, dtype: torch.dtype, tiny_vit: Callable[..., Any]
 ):
     name, params = variant
@@ -308,7 +308,7 @@ def test_every_method_runs_in_a_model_of_half_precision(
 
 
 @pytest.mark.parametrize("name", list(discover()[0]))
-def test_every_method_says_what_it_is(name: str):
+def test_every_method_is_described(name: str):
     cls = discover()[0][name]
     assert cls.__doc__
     assert cls.paper is not None
@@ -340,7 +340,7 @@ def scored(scores: list[list[float]], field: str, seed: int = 0) -> tuple[Tokens
 
 
 @pytest.mark.parametrize(("score", "field"), [("received", "received"), ("cls", "cls_attention")])
-def test_score_pruning_keeps_the_highest_in_their_order(score: str, field: str):
+def test_score_pruning_keeps_the_highest_scores_in_order(score: str, field: str):
     scores = noisy(20, 9, seed=4).abs().tolist()
     tokens, context = scored(scores, field)
     method = create("score_pruning", score=score)
@@ -404,7 +404,7 @@ def test_importance_sampling_draws_pairs_without_replacement():
     assert stats.chisquare([drawn[pair] for pair in chance], [8000 * p for p in chance.values()]).pvalue > 0.001
 
 
-def test_importance_sampling_draws_tokens_of_no_score_last():
+def test_importance_sampling_draws_tokens_with_score_zero_last():
     tokens, context = scored([[0.0, 1.0, 0.0, 2.0, 0.0]] * 200, "received")
     method = create("importance_sampling")
     assert ((method(tokens, 2, context).owner >= 0) == torch.tensor([False, True, False, True, False])).all()

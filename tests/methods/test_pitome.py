@@ -62,7 +62,7 @@ def groups(
         (3, 5, -0.1, 2.0),
     ],
 )
-def test_tokens_of_high_energy_are_merged(seed: int, depth: int, layers: int, margin: float, alpha: float):
+def test_tokens_with_high_energy_are_merged(seed: int, depth: int, layers: int, margin: float, alpha: float):
     method = create("pitome", layers=layers, margin=margin, alpha=alpha)
     for n in (2, 3, 6, 11):
         x, keys = noisy(2, 1 + n, 4, seed=seed), noisy(2, n, 3, seed=70 + seed)
@@ -84,8 +84,8 @@ def test_tokens_of_high_energy_are_merged(seed: int, depth: int, layers: int, ma
                     assert after.size[b, j].item() == pytest.approx(mass)
 
 
-def test_late_blocks_protect_a_token_that_stands_alone_where_early_ones_may_merge_it():
-    # Four alike, and two that have nobody but each other: the most similar pair of all, in a cluster too small.
+def test_late_blocks_protect_a_distinct_token_that_early_ones_may_merge():
+    # Four similar tokens, and two that are similar only to each other: the most similar pair, but in a small cluster.
     keys = torch.tensor(
         [
             [
@@ -107,7 +107,7 @@ def test_late_blocks_protect_a_token_that_stands_alone_where_early_ones_may_merg
     assert sorted(late.size[0].tolist()) in ([1, 1, 2, 2], [1, 1, 1, 3])
 
 
-def test_mistakes_are_told():
+def test_invalid_parameters_are_rejected():
     for params in ({"layers": 0}, {"margin": 1.5}, {"alpha": -1.0}):
         with pytest.raises(UserError):
             create("pitome", **params)
@@ -116,7 +116,7 @@ def test_mistakes_are_told():
 
 
 def blank(name: str) -> VisionTransformer:
-    """A model whose every parameter is zero: counts do not depend on them, and random ones take long to draw."""
+    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
     with torch.device("meta"):
         vit = timm.create_model(name, pretrained=False)
     vit = vit.to_empty(device="cpu").eval()
@@ -125,14 +125,14 @@ def blank(name: str) -> VisionTransformer:
     return vit
 
 
-def test_compute_follows_the_keep_ratio_of_each_layer():
+def test_compute_matches_the_keep_ratio_of_each_layer():
     vit = blank("deit_tiny_patch16_224")
     macs = count_macs(
         DownsampledViT(vit, create("pitome"), Schedule.every_block(0.9)).eval(), torch.zeros(1, 3, 224, 224)
     )
     left, n = [], 196
     for _ in range(12):
-        n -= n // 10  # ⌊N - ρN⌋ go
+        n -= n // 10  # ⌊N - ρN⌋ are removed
         left.append(n)
     assert macs.ledger.leaving == tuple(left)
     assert macs.method > sum(n * n * 64 for n in [196, *left[:-1]])  # at least the cosines of all pairs

@@ -16,7 +16,7 @@ HEADS = 2
 
 
 class Image:
-    """Random tokens with what their block knows of them; the larger `contrast`, the more the scores differ."""
+    """Random tokens with their context; the larger `contrast`, the more the scores differ."""
 
     def __init__(self, seed: int, batch: int, n: int, contrast: list[float]) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -71,7 +71,7 @@ def groups_of(after: Tokens, b: int) -> list[frozenset[int]]:
 
 
 @pytest.mark.parametrize(("seed", "n"), [(0, 2), (1, 3), (2, 8), (3, 13)])
-def test_each_image_is_pruned_or_pooled_as_its_own_variance_says(seed: int, n: int):
+def test_each_image_is_pruned_or_pooled_according_to_its_variance(seed: int, n: int):
     image = Image(seed, 4, n, [0.1, 2.0, 0.1, 2.0])
     variance = [statistics.variance(image.scores(b)) for b in range(4)]
     for keep in range(1, n):
@@ -92,7 +92,7 @@ def test_each_image_is_pruned_or_pooled_as_its_own_variance_says(seed: int, n: i
                     assert float(after.size[b, k]) == mass
 
 
-def test_both_kinds_are_met_in_one_batch():
+def test_one_batch_may_be_pruned_and_pooled():
     image = Image(5, 4, 12, [0.0, 3.0, 0.0, 3.0])
     variance = sorted(statistics.variance(image.scores(b)) for b in range(4))
     after = image.reduced(8, (variance[1] + variance[2]) / 2)
@@ -108,7 +108,7 @@ def test_pruning_keeps_the_order_and_the_sizes():
         assert torch.equal(after.size[b], image.size[b, kept])
 
 
-def test_attention_that_underflowed_to_zero_is_even_attention():
+def test_attention_that_underflows_to_zero_is_pooled():
     image = Image(7, 1, 8, [1.0])
     image.cls = torch.zeros_like(image.cls)
     after = image.reduced(6, 7e-5)
@@ -116,7 +116,7 @@ def test_attention_that_underflowed_to_zero_is_even_attention():
     assert -1 not in after.owner[0].tolist()
 
 
-def test_deit_s_costs_what_was_published():
+def test_deit_s_has_the_published_compute():
     vit = timm.create_model("deit_small_patch16_224", pretrained=False).eval()
     method = create("ppt")
     macs = count_macs(DownsampledViT(vit, method, Schedule.parse(method.schedule)), torch.zeros(1, 3, 224, 224))
@@ -124,11 +124,11 @@ def test_deit_s_costs_what_was_published():
     assert ledger.leaving == (196,) * 3 + (146,) * 3 + (96,) * 3 + (48,) * 3
     backbone = macs.total - macs.method
     norms = 384 * (sum(ledger.attention) + sum(ledger.mlp) + ledger.leaving[-1] + 1)
-    # The published 2.944 counts LayerNorm; by how many operations an element, 1 to 5, depends on the counter.
+    # The published 2.944 includes LayerNorm, with 1 to 5 operations per element, depending on the counter.
     assert backbone + norms <= 2.944412e9 <= backbone + 5 * norms
     assert macs.method < 0.01e9
 
 
-def test_a_negative_threshold_is_refused():
+def test_a_negative_threshold_is_rejected():
     with pytest.raises(UserError):
         create("ppt", threshold=-1e-5)

@@ -26,7 +26,7 @@ def length(x: list[float]) -> float:
 
 
 def groups(keys: list[list[float]], prefix: int, r: int) -> list[list[int]]:
-    """The members of each token that comes out, the one that chose nobody first; keys of the patch tokens."""
+    """The members of each returned token, with the target first; keys of the patch tokens."""
     unit = [[c / length(k) for c in k] for k in keys]
     even = [i for i in range(len(keys)) if (prefix + i) % 2 == 0]
     odd = [i for i in range(len(keys)) if (prefix + i) % 2 == 1]
@@ -71,7 +71,7 @@ def test_early_blocks_keep_the_target_and_late_ones_its_norm(seed: int, weighted
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_token_that_merges_with_none_is_left_exactly_as_it_is(dtype: torch.dtype):
+def test_an_unmerged_token_is_unchanged(dtype: torch.dtype):
     x = (noisy(2, 13, 8, seed=3) * 300).to(dtype)
     tokens = Tokens.from_sequence(x, (3, 4))
     after = create("tofu")(tokens, 9, context_of(noisy(2, 12, 3, seed=4), 9))
@@ -84,7 +84,7 @@ def test_a_token_that_merges_with_none_is_left_exactly_as_it_is(dtype: torch.dty
     assert alone >= 2 * 6
 
 
-def test_opposite_tokens_have_no_direction_but_stay_finite():
+def test_opposite_tokens_stay_finite():
     x = torch.tensor([[[1.0, 0.0], [2.0, 3.0], [-2.0, -3.0]]]).requires_grad_()
     after = create("tofu")(Tokens.from_sequence(x, (1, 2)), 1, context_of(torch.ones(1, 2, 2), 6))
     assert after.patches.tolist() == [[[0.0, 0.0]]]
@@ -92,13 +92,13 @@ def test_opposite_tokens_have_no_direction_but_stay_finite():
     assert not gradient.isnan().any()
 
 
-def test_a_negative_block_is_the_users_mistake():
+def test_a_negative_block_is_rejected():
     with pytest.raises(UserError, match="prune_before=-1"):
         create("tofu", prune_before=-1)
 
 
 def blank(name: str) -> VisionTransformer:
-    """A model whose every parameter is zero: counts do not depend on them, and random ones take long to draw."""
+    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
     with torch.device("meta"):
         vit = timm.create_model(name, pretrained=False)
     vit = vit.to_empty(device="cpu").eval()
@@ -107,7 +107,7 @@ def blank(name: str) -> VisionTransformer:
     return vit
 
 
-def test_the_backbone_computes_what_it_does_under_tome():
+def test_the_backbone_has_the_same_macs_as_with_tome():
     def backbone(method: str) -> float:
         model = DownsampledViT(blank("deit_tiny_patch16_224"), create(method), Schedule.every_block(r=13)).eval()
         macs = count_macs(model, torch.zeros(1, 3, 224, 224))

@@ -30,7 +30,7 @@ def at(stage: int) -> Context:
 
 
 def merged(size: list[float], seed: int = 5) -> Tokens:
-    """Three images of tokens that already stand for several patches."""
+    """Three images with tokens that already represent several patches."""
     tokens = Tokens.from_sequence(noisy(3, 1 + int(sum(size)), DIM, seed=seed).double(), (1, int(sum(size))))
     owner = [k for k, patches in enumerate(size) for _ in range(int(patches))]
     return tokens.merge(torch.tensor(owner).expand(3, -1), len(size))
@@ -77,7 +77,7 @@ def formula(weights: dict[str, list], x: list[list[float]], gate: str) -> tuple[
 
 @pytest.mark.parametrize("stage", [0, 1])
 @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
-def test_the_new_tokens_are_those_of_the_formula(stage: int, gate: str):
+def test_the_new_tokens_match_the_formula(stage: int, gate: str):
     counts = (5, 3)
     for seed in range(4):
         method = made(counts, seed, gate=gate, bottleneck=4).double()
@@ -90,7 +90,7 @@ def test_the_new_tokens_are_those_of_the_formula(stage: int, gate: str):
             for k, row in enumerate(matrix):
                 wanted = [sum(row[i] * values[i][c] for i in range(7)) for c in range(DIM)]
                 assert after.patches[b, k].tolist() == pytest.approx(wanted, abs=1e-9)
-                # The accounts: each token's patches are shared out as its weights are.
+                # Each token's size is divided in proportion to its weights.
                 shares = [row[i] / sum(other[i] for other in matrix) for i in range(7)]
                 size = sum(share * one for share, one in zip(shares, tokens.size[b].tolist(), strict=True))
                 assert after.size[b, k].item() == pytest.approx(size, rel=1e-5)
@@ -100,7 +100,7 @@ def test_the_new_tokens_are_those_of_the_formula(stage: int, gate: str):
 
 
 @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
-def test_training_reaches_every_weight(gate: str):
+def test_every_weight_gets_a_gradient(gate: str):
     method = made((5, 3), gate=gate).train()
     tokens = Tokens.from_sequence(noisy(3, 10, DIM, seed=1), (3, 3))
     outputs = [method(tokens, count, at(stage)) for stage, count in enumerate((5, 3))]
@@ -109,7 +109,7 @@ def test_training_reaches_every_weight(gate: str):
         assert parameter.grad.abs().sum() > 1e-6, name
 
 
-def test_weights_survive_a_round_trip():
+def test_weights_can_be_saved_and_loaded():
     method, other = made((5, 3), seed=1), made((5, 3), seed=2)
     tokens = Tokens.from_sequence(noisy(2, 10, DIM, seed=3), (3, 3))
     assert not torch.allclose(method(tokens, 5, at(0)).x, other(tokens, 5, at(0)).x)
@@ -118,7 +118,7 @@ def test_weights_survive_a_round_trip():
 
 
 @pytest.mark.parametrize(("n", "keep"), [(2, 1), (3, 1), (9, 8)])
-def test_mass_is_kept_at_the_smallest_and_largest_counts(n: int, keep: int):
+def test_the_sum_of_sizes_is_kept_at_the_smallest_and_largest_counts(n: int, keep: int):
     tokens = Tokens.from_sequence(noisy(2, 1 + n, DIM, seed=4), (1, n))
     after = made((keep,))(tokens, keep, at(0))
     assert after.n_patches == keep
@@ -127,7 +127,7 @@ def test_mass_is_kept_at_the_smallest_and_largest_counts(n: int, keep: int):
     assert torch.equal(after.prefix, tokens.prefix)
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_an_image_gives_the_same_result_in_any_batch():
     method, x = made((5, 3)), noisy(5, 10, DIM, seed=6)
     together = method(Tokens.from_sequence(x, (3, 3)), 5, at(0))
     for b in range(5):
@@ -137,6 +137,6 @@ def test_an_image_does_not_depend_on_its_batch():
 
 
 @pytest.mark.parametrize("params", [{"bottleneck": 0}])
-def test_senseless_parameters_are_refused(params: dict[str, float]):
+def test_invalid_parameters_are_rejected(params: dict[str, float]):
     with pytest.raises(UserError, match="token_learner"):
         create("token_learner", **params)

@@ -65,7 +65,7 @@ def starts(points: list[list[float]], received: list[float], keep: int, init: st
 
 
 def lloyd(points, weight, start, iterations) -> tuple[list[int], list[list[float]], bool]:
-    """Clusters, their means, and whether no cluster was ever left empty."""
+    """Clusters, their means, and whether no cluster was ever empty."""
     centres = [points[i] for i in start]
     for _ in range(iterations):
         owner = [nearest(point, centres) for point in points]
@@ -131,7 +131,7 @@ def medoids_of(points, weight, start, iterations) -> tuple[list[int], list[int]]
 @pytest.mark.parametrize("init", ["scores", "farthest"])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
-def test_the_tokens_are_those_of_the_formulas(algorithm: str, weighted: bool, init: str, output: str):
+def test_the_tokens_match_the_formulas(algorithm: str, weighted: bool, init: str, output: str):
     compared = 0
     for seed in range(24):
         n, keep, iterations = 7 + seed % 5, 2 + seed % 4, 1 + seed % 3
@@ -157,15 +157,15 @@ def test_the_tokens_are_those_of_the_formulas(algorithm: str, weighted: bool, in
                 assert vector == pytest.approx(mean_of(points, weight, group), abs=1e-12)
             elif algorithm == "kmedoids":
                 assert vector == points[medoids[k]]
-            else:  # one of those nearest the centre: in an unweighted pair both are
+            else:  # one of the tokens nearest to the centre: in an unweighted pair, both are
                 least = min(gap(points[i], centres[k]) for i in group)
                 assert points.index(vector) in group
                 assert gap(vector, centres[k]) == pytest.approx(least, abs=1e-12)
         compared += 1
-    assert compared >= 20  # a cluster that empties is seldom, and tested below
+    assert compared >= 20  # empty clusters are rare, and tested below
 
 
-def test_received_attention_is_asked_for_only_where_it_is_used():
+def test_received_attention_is_needed_only_if_it_is_used():
     for weighted in (True, False):
         for init in ("scores", "farthest"):
             needs = create("token_pooling", weighted=weighted, init=init).needs
@@ -218,7 +218,7 @@ def test_the_objective_never_rises_and_no_token_is_empty(algorithm: str, output:
 
 
 @ALGORITHMS
-def test_it_is_no_worse_than_its_start_and_mostly_better(algorithm: str, output: str):
+def test_the_objective_is_no_worse_than_at_the_start_and_mostly_better(algorithm: str, output: str):
     better = 0
     for seed in range(12):
         f, received = cloud(40, 4, seed)
@@ -232,7 +232,7 @@ def test_it_is_no_worse_than_its_start_and_mostly_better(algorithm: str, output:
 @ALGORITHMS
 @pytest.mark.parametrize("init", ["scores", "farthest"])
 @pytest.mark.parametrize("keep", [1, 2, 7, 15])
-def test_tokens_that_are_all_alike_are_shared_out(algorithm: str, output: str, init: str, keep: int):
+def test_equal_tokens_are_distributed_over_all_clusters(algorithm: str, output: str, init: str, keep: int):
     after = pool(torch.ones(16, 3), torch.ones(16), keep, algorithm=algorithm, output=output, init=init)
     assert after.size.min() >= 1
     assert after.size.sum() == 16
@@ -242,7 +242,7 @@ def test_tokens_that_are_all_alike_are_shared_out(algorithm: str, output: str, i
 @pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
 @pytest.mark.parametrize("output", ["mean", "medoid"])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_tokens_that_nobody_looks_at_make_no_nan(algorithm: str, output: str, weighted: bool):
+def test_tokens_without_attention_give_no_nan(algorithm: str, output: str, weighted: bool):
     f, _ = cloud(12, 3, 0, torch.float32)
     received = torch.tensor([0.0] * 10 + [1.0, 2.0])  # attention underflows to zero
     after = pool(f, received, 6, algorithm=algorithm, output=output, weighted=weighted)
@@ -258,13 +258,13 @@ LINE = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [50.0]])
 LOOKED_AT = torch.tensor([3.0, 2.0, 1.0, 1.0, 1.0, 0.0])
 
 
-def test_a_token_that_nobody_looks_at_does_not_disturb_the_others():
+def test_a_token_without_attention_does_not_affect_the_others():
     after = pool(LINE, LOOKED_AT, 3, algorithm="kmeans", init="farthest")
     groups = {tuple((after.owner[0] == k).nonzero().flatten().tolist()) for k in range(3)}
-    assert groups == {(0, 1, 2), (3, 4), (5,)}  # the mean of the third is what the formula leaves open
+    assert groups == {(0, 1, 2), (3, 4), (5,)}  # the formula does not determine the mean of the third group
 
 
-def test_no_medoid_is_spent_on_a_token_that_nobody_looks_at():
+def test_a_token_without_attention_is_not_a_medoid():
     after = pool(LINE, LOOKED_AT, 3, algorithm="kmedoids", init="farthest")
     groups = {tuple((after.owner[0] == k).nonzero().flatten().tolist()) for k in range(3)}
     assert groups == {(0,), (1, 2), (3, 4, 5)}
@@ -272,7 +272,7 @@ def test_no_medoid_is_spent_on_a_token_that_nobody_looks_at():
 
 
 @pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
-def test_a_cluster_without_weight_stays_among_its_tokens(algorithm: str):
+def test_the_mean_of_a_cluster_without_weight_stays_among_its_tokens(algorithm: str):
     f = torch.tensor([[0.0], [0.1], [0.2], [9.0], [9.2]])
     received = torch.tensor([3.0, 2.0, 1.0, 0.0, 0.0])
     after = pool(f, received, 2, algorithm=algorithm, init="farthest")
@@ -285,7 +285,7 @@ def test_a_cluster_without_weight_stays_among_its_tokens(algorithm: str):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_kmeans_is_scikit_learns(weighted: bool):
+def test_kmeans_equals_scikit_learn(weighted: bool):
     compared = 0
     for seed in range(12):
         n, keep, iterations = 30 + seed, 4 + seed % 7, 1 + seed % 5
@@ -293,7 +293,7 @@ def test_kmeans_is_scikit_learns(weighted: bool):
         weight = received if weighted else torch.ones_like(received)
         start = received.topk(keep).indices
         if not lloyd(f.tolist(), weight.tolist(), start.tolist(), iterations)[2]:
-            continue  # scikit-learn fills an empty cluster in its own way
+            continue  # scikit-learn fills empty clusters differently
         peer = KMeans(keep, init=f[start].numpy(), n_init=1, algorithm="lloyd", tol=0, max_iter=iterations)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -308,7 +308,7 @@ def test_kmeans_is_scikit_learns(weighted: bool):
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_many_swaps_at_once_are_those_of_the_loops(seed: int):
+def test_simultaneous_swaps_equal_the_loops(seed: int):
     f, received = cloud(60, 16, 300 + seed)
     for iterations in (1, 2):
         after = pool(f, received, 15, output="medoid", weighted=False, iterations=iterations)
@@ -318,7 +318,7 @@ def test_many_swaps_at_once_are_those_of_the_loops(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_at_a_fixed_point_no_swap_inside_a_cluster_is_better(seed: int):
+def test_no_swap_inside_a_cluster_improves_a_fixed_point(seed: int):
     f, received = cloud(30, 3, 200 + seed)
     settled = pool(f, received, 6, output="medoid", iterations=60)
     further = pool(f, received, 6, output="medoid", iterations=61)
@@ -369,11 +369,11 @@ def test_summing_over_all_tokens_instead_of_the_cluster_raises_the_objective_abo
             assert ours <= before
 
 
-# What comes out
+# The result
 
 
 @pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
-def test_the_mean_has_a_gradient_to_each_of_its_tokens_by_weight(algorithm: str):
+def test_the_gradient_of_the_mean_is_proportional_to_the_weights(algorithm: str):
     f, received = cloud(12, 3, 3)
     f.requires_grad_()
     after = pool(f, received, 4, algorithm=algorithm)
@@ -385,7 +385,7 @@ def test_the_mean_has_a_gradient_to_each_of_its_tokens_by_weight(algorithm: str)
 
 
 @pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
-def test_a_common_offset_changes_no_cluster(algorithm: str):
+def test_a_common_offset_does_not_change_the_clusters(algorithm: str):
     # In float32 the squares of 1000 have a step of 0.06, which is the size of the distances here.
     f, received = cloud(40, 8, 9, torch.float32)
     f = (f * 64).round() / 64  # so that adding the offset is exact
@@ -393,6 +393,6 @@ def test_a_common_offset_changes_no_cluster(algorithm: str):
     assert torch.equal(near.owner, far.owner)
 
 
-def test_no_iteration_is_refused():
-    with pytest.raises(UserError, match="iterations=0: at least 1"):
+def test_zero_iterations_are_rejected():
+    with pytest.raises(UserError, match="iterations=0: must be at least 1"):
         create("token_pooling", iterations=0)

@@ -25,7 +25,7 @@ def cosine(a: list[float], b: list[float]) -> float:
 
 
 def groups(keys: list[list[float]], prefix: int, r: int) -> list[list[int]]:
-    """The members of each token that comes out, in ToMe's order; keys of the patch tokens."""
+    """The members of each returned token, in ToMe's order; keys of the patch tokens."""
     n = len(keys)
     sources = [i for i in range(n) if (prefix + i) % 2 == 0]
     targets = [i for i in range(n) if (prefix + i) % 2 == 1]
@@ -37,7 +37,7 @@ def groups(keys: list[list[float]], prefix: int, r: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5])
-def test_the_most_similar_pairs_become_their_mean_by_size(seed: int, prefix: int):
+def test_the_most_similar_pairs_are_merged_by_size(seed: int, prefix: int):
     method = create("tome")
     for n in (2, 3, 6, 11):
         x, keys = noisy(2, prefix + n, 4, seed=seed), noisy(2, n, 3, seed=70 + seed)
@@ -58,33 +58,33 @@ def test_the_most_similar_pairs_become_their_mean_by_size(seed: int, prefix: int
                     assert all(after.owner[b, i] == j for i in members)
 
 
-def test_behind_one_class_token_the_odd_patches_leave_and_the_even_ones_stay():
+def test_with_one_class_token_odd_patches_are_merged_into_even_ones():
     keys = noisy(1, 7, 3, seed=0)
     after = create("tome")(Tokens.from_sequence(noisy(1, 8, 4, seed=1), (1, 7)), 4, context_of(keys))
     assert after.owner[0, ::2].tolist() == [0, 1, 2, 3]
     assert after.size.sum() == 7
 
 
-def test_equal_tokens_are_merged_from_the_first_on():
+def test_equal_tokens_are_merged_in_order():
     tokens = Tokens.from_sequence(noisy(1, 9, 4, seed=0), (1, 8))
     after = create("tome")(tokens, 6, context_of(torch.ones(1, 8, 3)))
-    # Sources 1, 3, 5, 7, targets 0, 2, 4, 6: the first two sources join the first target.
+    # Sources 1, 3, 5, 7, targets 0, 2, 4, 6: the first two sources are merged into the first target.
     assert after.owner.tolist() == [[2, 2, 3, 2, 4, 0, 5, 1]]
 
 
 @pytest.mark.parametrize(("n_prefix", "n"), [(1, 196), (1, 197), (1, 3), (2, 196)])
-def test_no_more_than_published_go_at_once(n_prefix: int, n: int):
+def test_at_most_half_are_removed_at_once(n_prefix: int, n: int):
     most = (n_prefix + n - n_prefix) // 2  # (sequence - protected) // 2
     assert create("tome").count(1, n, 0, None) == n - most
 
 
-def test_attention_is_proportional_unless_switched_off():
+def test_attention_is_proportional_by_default():
     assert create("tome").proportional
     assert not create("tome", proportional=False).proportional
 
 
 def blank(name: str) -> VisionTransformer:
-    """A model whose every parameter is zero: counts do not depend on them, and random ones take long to draw."""
+    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
     with torch.device("meta"):
         vit = timm.create_model(name, pretrained=False)
     vit = vit.to_empty(device="cpu").eval()
@@ -97,7 +97,7 @@ def blank(name: str) -> VisionTransformer:
     ("model", "r", "gmacs"),
     [("deit_small_patch16_224", 13, 2.703), ("deit_small_patch16_224", 16, 2.291), ("deit_base_patch16_224", 8, 13.10)],
 )
-def test_published_compute(model: str, r: int, gmacs: float):
+def test_compute_matches_the_paper(model: str, r: int, gmacs: float):
     vit = blank(model)
     macs = count_macs(
         DownsampledViT(vit, create("tome"), Schedule.every_block(r=r)).eval(), torch.zeros(1, 3, 224, 224)

@@ -13,7 +13,7 @@ from tokbench.measure.macs import count_macs
 
 
 def made(batch: int, n: int, seed: int, heads: int = 4, prefix: int = 1, depth: int = 3) -> tuple[Tokens, Context]:
-    """Tokens and an attention whose heads are of very unequal sharpness, so that some fail the test of variance."""
+    """Tokens and attention with heads of different sharpness, some of them outside the variance bounds."""
     generator = torch.Generator().manual_seed(seed)
     sharpness = torch.tensor([0.05, 0.6, 1.0, 3.0])[:heads, None, None]
     logits = torch.randn(batch, heads, prefix + n, prefix + n, generator=generator, dtype=torch.float64)
@@ -31,7 +31,7 @@ def made(batch: int, n: int, seed: int, heads: int = 4, prefix: int = 1, depth: 
 
 
 def voted(matrix: list[list[list[float]]], prefix: int, present: list[int], rounds: int) -> tuple[list[float], int]:
-    """The importance of each patch in `present`, in that order, and how many heads it is made of."""
+    """The importance of each patch in `present`, in that order, and the number of heads used."""
     here = list(range(prefix)) + [prefix + i for i in present]
     everyone = len(matrix[0])
     of_heads = []
@@ -59,15 +59,15 @@ def expected(matrix: list, keys: list, prefix: int, keep: int, share: float, rou
     first, _ = voted(matrix, prefix, list(range(n)), 1)
     ranked = sorted(range(n), key=lambda i: -first[i])
     half = n - n // 2
-    alike = {i: max(cosine(keys[i], keys[j]) for j in ranked[:half]) for i in ranked[half:]}
-    gone = sorted(alike, key=lambda i: -alike[i])[: round(share * (n - keep))]
-    left = [i for i in range(n) if i not in gone]
+    similarity = {i: max(cosine(keys[i], keys[j]) for j in ranked[:half]) for i in ranked[half:]}
+    removed = sorted(similarity, key=lambda i: -similarity[i])[: round(share * (n - keep))]
+    left = [i for i in range(n) if i not in removed]
     score, heads = voted(matrix, prefix, left, rounds)
     best = sorted(range(len(left)), key=lambda i: -score[i])[:keep]
     return sorted(left[i] for i in best), heads
 
 
-def test_each_stage_does_what_its_formula_says():
+def test_each_stage_matches_its_formula():
     heads_seen = set()
     for seed in range(7):
         for prefix in (1, 0, 2):
@@ -80,10 +80,10 @@ def test_each_stage_does_what_its_formula_says():
                     )
                     heads_seen.add(heads)
                     assert torch.equal(after.patches[b], tokens.patches[b, wanted])
-    assert heads_seen >= {0, 1, 2, 3}  # of four heads: the bounds decided
+    assert heads_seen >= {0, 1, 2, 3}  # of four heads, so the bounds matter
 
 
-def test_without_an_informative_head_all_of_them_count():
+def test_all_heads_are_used_if_none_is_informative():
     tokens, context = made(3, 8, seed=1, heads=1)  # one head, near uniform
     for b in range(3):
         assert voted(context.attention[b].tolist(), 1, list(range(8)), 30)[1] == 0
@@ -94,7 +94,7 @@ def test_without_an_informative_head_all_of_them_count():
 
 
 @pytest.mark.parametrize(("depth", "rounds"), [(0, 30), (3, 30), (4, 5), (7, 5), (8, 1), (11, 1)])
-def test_shallow_blocks_vote_more_often(depth: int, rounds: int):
+def test_shallow_blocks_use_more_rounds(depth: int, rounds: int):
     tokens, context = made(40, 9, seed=5, depth=depth)
     chosen = create("zero_tprune")(tokens, 4, context).owner
     shallow = made(40, 9, seed=5, depth=0)[1]
@@ -113,7 +113,7 @@ def test_the_smallest_counts(n: int):
             assert ((after.owner >= 0).sum(dim=1) == keep).all()
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_an_image_gives_the_same_result_in_any_batch():
     tokens, context = made(6, 11, seed=3)
     together = create("zero_tprune")(tokens, 5, context)
     for b in range(6):
@@ -129,7 +129,7 @@ def test_an_image_does_not_depend_on_its_batch():
         assert torch.equal(create("zero_tprune")(single, 5, alone).owner[0], together.owner[b])
 
 
-def test_a_round_of_voting_is_counted_as_a_product_of_matrices():
+def test_a_round_of_voting_is_counted_as_a_matrix_product():
     vit = timm.create_model("deit_tiny_patch16_224", pretrained=False).eval()
     image = torch.zeros(1, 3, 224, 224)
 
@@ -141,6 +141,6 @@ def test_a_round_of_voting_is_counted_as_a_product_of_matrices():
 
 
 @pytest.mark.parametrize("params", [{"similar": 1.5}, {"similar": -0.1}, {"shallow": 0}, {"deep": 0}])
-def test_senseless_parameters_are_refused(params: dict[str, Tensor]):
+def test_invalid_parameters_are_rejected(params: dict[str, Tensor]):
     with pytest.raises(UserError, match="zero_tprune"):
         create("zero_tprune", **params)

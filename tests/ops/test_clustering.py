@@ -21,7 +21,7 @@ Cluster = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 def cloud(batch: int, n: int, dim: int, seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Points around a third as many middles, and weights."""
+    """Points around a third as many centres, and weights."""
     generator = torch.Generator().manual_seed(seed)
     middles = torch.randn(batch, -(-n // 3), dim, generator=generator, dtype=dtype)
     noise = torch.randn(batch, n, dim, generator=generator, dtype=dtype)
@@ -44,7 +44,7 @@ def objective(f: Tensor, weight: Tensor, centres: Tensor) -> Tensor:
 
 
 def lloyd(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """One image's clusters and means, of which none may come out empty."""
+    """One image's clusters and means; no cluster may be empty."""
     points, w = f.double().numpy(), weight.double().numpy()
     centres = points[start]
     for _ in range(iterations):
@@ -56,7 +56,7 @@ def lloyd(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[ND
 
 
 def pam(distance: NDArray[np.float64], weight: NDArray[np.float64], start: list[int]) -> tuple[list[int], float]:
-    """The best swap of a medoid for another point, until none lowers the objective."""
+    """Repeat the best swap of a medoid for another point until no swap lowers the objective."""
     medoids, best = list(start), float(weight @ distance[:, start].min(axis=1))
     while True:
         tried = [
@@ -76,7 +76,7 @@ def pam(distance: NDArray[np.float64], weight: NDArray[np.float64], start: list[
 @DEVICES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("count", [3, 20, 45])
-def test_kmeans_is_lloyds_algorithm(count: int, dtype: torch.dtype, device: str) -> None:
+def test_kmeans_equals_lloyds_algorithm(count: int, dtype: torch.dtype, device: str) -> None:
     f, weight = cloud(4, 60, 32, count, dtype)
     start = starts(4, 60, count)
     for iterations in (1, 2, 6):
@@ -88,12 +88,12 @@ def test_kmeans_is_lloyds_algorithm(count: int, dtype: torch.dtype, device: str)
             assert np.allclose(centres[image].numpy(), centres_there, atol=1e-12 if dtype == torch.float64 else 2e-6)
 
 
-def test_kmeans_is_scikit_learns_in_float32_far_from_the_origin() -> None:
+def test_kmeans_equals_scikit_learn_in_float32_far_from_the_origin() -> None:
     f, weight = cloud(1, 196, 64, 5)
     f, start = f + 100, starts(1, 196, 98)
     peer = KMeans(98, init=(f[0, start[0]] - 100).numpy(), n_init=1, algorithm="lloyd", tol=0, max_iter=5)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it stops before it has converged
+        warnings.simplefilter("ignore")  # about stopping before convergence
         peer.fit((f[0] - 100).numpy(), sample_weight=weight[0].numpy())
     _, centres = kmeans(f, weight, start, 5)
     theirs = torch.from_numpy(peer.cluster_centers_)[None] + 100
@@ -101,7 +101,7 @@ def test_kmeans_is_scikit_learns_in_float32_far_from_the_origin() -> None:
 
 
 @ALGORITHMS
-def test_a_point_of_weight_three_is_three_points(cluster: Cluster) -> None:
+def test_a_point_of_weight_three_equals_three_points(cluster: Cluster) -> None:
     f, _ = cloud(1, 20, 4, 0, torch.float64)
     times = torch.arange(20) % 3 + 1
     start = starts(1, 20, 6)
@@ -117,7 +117,7 @@ def test_a_point_of_weight_three_is_three_points(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("share", [0.5, 0.7])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_kmedoids_comes_close_to_pam_from_the_same_start(weighted: bool, share: float) -> None:
+def test_kmedoids_is_close_to_pam_from_the_same_start(weighted: bool, share: float) -> None:
     n, images = 24, 12
     count = round(share * n)
     f, weight = cloud(images, n, 4, 11, torch.float64)
@@ -129,7 +129,7 @@ def test_kmedoids_comes_close_to_pam_from_the_same_start(weighted: bool, share: 
 
 
 @DEVICES
-def test_medoids_are_points_of_their_clusters_and_every_point_is_with_the_nearest(device: str) -> None:
+def test_medoids_are_members_and_every_point_is_with_the_nearest_one(device: str) -> None:
     f, weight = cloud(3, 50, 6, 2)
     owner, centres = kmedoids(f.to(device), weight.to(device), starts(3, 50, 25).to(device), 5)
     owner, centres = owner.cpu(), centres.cpu()
@@ -144,7 +144,7 @@ def test_medoids_are_points_of_their_clusters_and_every_point_is_with_the_neares
 
 @ALGORITHMS
 @pytest.mark.parametrize("count", [1, 2, 30, 59, 60])
-def test_the_objective_never_rises(cluster: Cluster, count: int) -> None:
+def test_the_objective_never_increases(cluster: Cluster, count: int) -> None:
     f, weight = cloud(4, 60, 8, 7)
     start = starts(4, 60, count)
     reached = [objective(f, weight, f.gather(1, start[..., None].expand(-1, -1, 8)))]
@@ -156,13 +156,13 @@ def test_the_objective_never_rises(cluster: Cluster, count: int) -> None:
 
 
 @ALGORITHMS
-def test_one_cluster_is_the_whole_image_and_as_many_as_points_are_the_points(cluster: Cluster) -> None:
+def test_one_cluster_and_as_many_clusters_as_points(cluster: Cluster) -> None:
     f, weight = cloud(2, 15, 3, 1, torch.float64)
     owner, centres = cluster(f, weight, starts(2, 15, 1), 4)
     assert not owner.any()
     mean = (weight[..., None] * f).sum(dim=1) / weight.sum(dim=1)[:, None]
     distance = (f - mean[:, None]).square().sum(dim=2)
-    medoid = f[torch.arange(2), distance.argmin(dim=1)]  # the nearer a point to the mean, the less it costs
+    medoid = f[torch.arange(2), distance.argmin(dim=1)]  # the point nearest to the mean has the lowest cost
     assert torch.allclose(centres[:, 0], mean if cluster is kmeans else medoid)
     start = starts(2, 15, 15)
     owner, centres = cluster(f, weight, start, 4)
@@ -171,7 +171,7 @@ def test_one_cluster_is_the_whole_image_and_as_many_as_points_are_the_points(clu
 
 
 @ALGORITHMS
-def test_copies_of_few_points_leave_no_cluster_empty(cluster: Cluster) -> None:
+def test_no_cluster_is_empty_for_copies_of_few_points(cluster: Cluster) -> None:
     f = torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(0)).repeat(2, 5, 1)
     for count in (3, 4, 9, 19):
         owner, centres = cluster(f, torch.ones(2, 20), starts(2, 20, count), 5)
@@ -193,7 +193,7 @@ def test_half_precision_is_computed_in_float32(cluster: Cluster, dtype: torch.dt
 
 @DEVICES
 @ALGORITHMS
-def test_images_do_not_see_each_other_and_a_second_run_is_the_same(cluster: Cluster, device: str) -> None:
+def test_images_are_independent_and_results_are_reproducible(cluster: Cluster, device: str) -> None:
     f, weight = (values.to(device) for values in cloud(5, 40, 12, 9))
     start = starts(5, 40, 16).to(device)
     owner, centres = cluster(f, weight, start, 5)
@@ -227,18 +227,18 @@ def test_it_compiles_as_one_graph(work: Callable[[Tensor, Tensor, Tensor], objec
 # Starts and members
 
 
-def test_farthest_first_starts_at_the_mean_wherever_that_is() -> None:
+def test_farthest_first_starts_nearest_to_the_mean() -> None:
     f = torch.tensor([[[0.0], [1.0], [2.0], [3.5], [10.0]]]) + torch.tensor([-40.0, 0.0, 500.0])[:, None, None]
     assert farthest_first(f, 4).tolist() == [[3, 4, 0, 2]] * 3
 
 
-def test_the_nearest_member_is_one_of_the_cluster_and_the_first_of_equals() -> None:
+def test_the_nearest_member_is_in_the_cluster_and_the_first_of_equal_ones() -> None:
     f = torch.tensor([[[0.0], [4.0], [6.0], [5.0], [1.0]]])
     owner = torch.tensor([[0, 1, 1, 0, 0]])
     assert nearest_members(f, owner, torch.tensor([[[4.1], [5.0]]])).tolist() == [[3, 1]]
 
 
-def test_the_nearest_member_is_found_in_float32() -> None:
+def test_the_nearest_member_is_computed_in_float32() -> None:
     f = torch.tensor([[[10.0, 8.0], [10.0, 7.9375], [10.0, 8.125]]], dtype=torch.bfloat16)
     centre = torch.tensor([[[0.0, 8.0]]], dtype=torch.bfloat16)  # in bfloat16 all three are 100 away
     assert nearest_members(f.flip(1), torch.zeros(1, 3, dtype=torch.int64), centre).tolist() == [[2]]

@@ -1,7 +1,8 @@
 """The embedded suite's images ("canvases"): handwritten digits in clutter.
 
-Each canvas shows one real digit (scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits", 1,797
-samples of 8×8 pixels) at a random position, among faint fragments of other digits and low-contrast noise. Only 16 of
+Each canvas shows one real digit (`digits.npz`: the 1,797 test samples of 8×8 pixels of "Optical Recognition of
+Handwritten Digits", E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0; the same as scikit-learn's
+`load_digits`) at a random position, among faint fragments of other digits and low-contrast noise. Only 16 of
 the 64 patches determine the label, so it matters which tokens a method drops.
 
 A canvas is computed with integer arithmetic from the words of one counter-based random stream with the key
@@ -12,14 +13,16 @@ how many others are made.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
-from sklearn.datasets import load_digits
 from torch import Tensor
+
+DIGITS = Path(__file__).with_name("digits.npz")
 
 SIDE = 32
 """Height and width of a canvas, in pixels."""
@@ -65,10 +68,11 @@ def digits(part: Literal["train", "held_out"]) -> Canvases:
     Returns:
         Images of 8×8 pixels with levels 0 to 16, and their labels.
     """
-    bunch = load_digits()
-    order = np.argsort(_words(seed=0, start=0, count=1, width=len(bunch.target))[0], kind="stable")
+    with np.load(DIGITS) as file:
+        images, labels = file["images"], file["labels"]
+    order = np.argsort(_words(seed=0, start=0, count=1, width=len(labels))[0], kind="stable")
     chosen = order[:_HELD_OUT] if part == "held_out" else order[_HELD_OUT:]
-    return Canvases(bunch.images[chosen].astype(np.uint8), bunch.target[chosen].astype(np.int64))
+    return Canvases(images[chosen], labels[chosen].astype(np.int64))
 
 
 def held_out(seed: int = 0, count: int = _HELD_OUT) -> Canvases:

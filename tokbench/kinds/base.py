@@ -13,8 +13,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import TypeAdapter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,6 +142,11 @@ class Kind(ABC, Generic[R]):
     sharded: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     live_columns: ClassVar[tuple[str, ...]] = ()
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[R]:
+        """Converts records to and from JSON values."""
+        return TypeAdapter(self.record)
 
     # Planning
 

@@ -10,7 +10,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,7 +147,8 @@ class Latency(Kind[LatencyRecord]):
         if record is None:
             return {}
         latency = median_interval(record.other_s)
-        floor = noise_floor(results.read(NOISE, record.session))
+        noise = results.read(NOISE, record.session)
+        floor = noise_floor(noise)
         against = compare_times(record.base_s, record.other_s, floor)
         tails = {name: percentile(record.other_s, quantile) for name, quantile in TAILS.items()}
         return {
@@ -215,6 +216,7 @@ class Noise(Kind[NoiseRecord]):
 LATENCY, NOISE = Latency(), Noise()
 
 
+@lru_cache(maxsize=256)  # all rows of a session ask for it
 def noise_floor(noise: NoiseRecord | None) -> float:
     """By how much the plain model surely differed from itself in a session, as a fraction."""
     return floor_of([compare_times(block.base_s, block.other_s) for block in noise.blocks]) if noise else 0.0

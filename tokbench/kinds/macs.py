@@ -61,8 +61,8 @@ class Macs(Kind[MacsRecord]):
         Column("gmacs", heading="GMACs", exact=True, dropped=2),
         Column("gmacs_lo"),
         Column("gmacs_hi"),
-        Column("gmacs_method", heading="method", unit="%", step=0.1, share_of="gmacs", only_methods=True, dropped=5),
         Column("gmacs_saved", heading="saved", unit="%", step=0.1, only_methods=True, dropped=3),
+        Column("gmacs_method", heading="method", unit="%", step=0.1, share_of="gmacs", only_methods=True, dropped=5),
     )
 
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:

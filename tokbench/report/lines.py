@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import JustifyMethod
 from rich.text import Text
 
+from tokbench.kinds import KINDS
 from tokbench.kinds.latency import MUCH_LOAD
 from tokbench.names import PLAIN
 from tokbench.report.digits import RowValues, aligned, decimals, number, with_half_widths
@@ -72,6 +73,7 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
 
     A row has the means of the numbers and, as `NAME_half`, half the width of the intervals.
     """
+    measured = measured.reindex(columns=list(dict.fromkeys((*measured, *NUMBERS))))
     numbers = {name: pd.to_numeric(measured[name]).astype(float) for name in NUMBERS}
     groups = measured.assign(**numbers, pareto=measured["pareto"].eq(True)).groupby(IDENTITY, sort=False, dropna=False)
     means = groups[NUMBERS].mean()
@@ -164,12 +166,12 @@ def text_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
         *_setting_columns(rows),
         TextColumn("keep", "keep", "", [Text(keep) for keep in aligned([cell_text(row["keep"]) for row in rows])]),
     ]
-    for name, column in BY_INTERVAL.items():
-        if column.dropped:
-            if name == "speedup":
-                columns.append(TextColumn("verdict", "", "", [Text(*sign) for sign in signs]))
-            cells = _number_cells(rows, name)
-            columns.append(TextColumn(name, column.title, column.unit, cells, suffixes=_suffixes(rows, name)))
+    for column in (column for kind in KINDS.values() for column in kind.columns if column.dropped):
+        name = column.interval or column.name
+        if name == "speedup":
+            columns.append(TextColumn("verdict", "", "", [Text(*sign) for sign in signs]))
+        cells = _number_cells(rows, name)
+        columns.append(TextColumn(name, column.title, column.unit, cells, suffixes=_suffixes(rows, name)))
     return [column for column in columns if any(cell.plain.strip() for cell in column.cells)]
 
 

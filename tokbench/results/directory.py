@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from tokbench.errors import UserError
 from tokbench.files import write_atomically
@@ -68,7 +68,7 @@ class Results:
             if value is None:
                 return None
             try:
-                self._parsed[place] = TypeAdapter(kind.record).validate_python(value)
+                self._parsed[place] = kind.adapter.validate_python(value)
             except ValidationError as error:
                 reason = f"{kind.name}: {error.errors()[0]['msg']}"
                 raise UserError(f"{self.directory} is damaged ({reason}): measure again with --fresh") from None

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from pydantic import TypeAdapter
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -214,7 +213,7 @@ class Bench:
 
     def add(self, kind: Kind[R], key: str, record: R) -> None:
         """Write a record."""
-        value = TypeAdapter(kind.record).dump_python(record, mode="json", exclude_defaults=True)
+        value = kind.adapter.dump_python(record, mode="json", exclude_defaults=True)
         self.records.add(kind.name, key, value)
 
     def fail(self, kind: Kind[Any], key: str, reason: str) -> None:

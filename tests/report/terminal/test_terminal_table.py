@@ -136,7 +136,7 @@ def test_common_settings_are_only_in_the_title():
 
 def test_headings_include_units():
     head, units = shown(comparison(), 160).splitlines()[2:4]
-    assert " ".join(head.split()) == "method keep GMACs saved method latency img/s peak speedup top-1 top-5 Δ top-1"
+    assert " ".join(head.split()) == "method keep GMACs saved method latency img/s speedup peak top-1 top-5 Δ top-1"
     assert " ".join(units.split()) == "% % ms MiB × % % points"  # noqa: RUF001
 
 

@@ -50,10 +50,9 @@
   const preferred = matchMedia("(prefers-color-scheme: dark)");
   preferred.addEventListener("change", () => setTheme(preferred.matches));
 
-  // Tables: DataTables is a module; without a network it is imported from a data URL.
   const tables = [];
 
-  function makeSortable(table, DataTable) {
+  function makeSortable(table) {
     const paging = table.tBodies[0].rows.length > 30;
     const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
     if (table.querySelector("th.optional")) {
@@ -75,11 +74,8 @@
     });
   }
 
-  import(`data:text/javascript;base64,${document.getElementById("datatables").textContent}`)
-    .then((module) => {
-      for (const table of document.querySelectorAll("table.grid")) tables.push(makeSortable(table, module.default));
-    })
-    .finally(() => charts.forEach((chart) => whenNear.observe(chart)));
+  for (const table of document.querySelectorAll("table.grid")) tables.push(makeSortable(table));
+  charts.forEach((chart) => whenNear.observe(chart));
 
   // Print the light theme, at the width of the paper, with all rows; afterwards restore the view.
   let undo = [];

@@ -6,12 +6,11 @@ pictures are data URIs. The page has no time stamp: the same directory always gi
 
 from __future__ import annotations
 
-import base64
+import importlib.resources
 import json
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import distribution, version
-from pathlib import Path
+from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,7 +24,6 @@ from tokbench.results import Results
 from tokbench.results.table import NOT_MEASURED
 
 TEMPLATE = "page.html.jinja"
-DATATABLES = "itables/html/dt_bundle"  # itables brings DataTables along as one file of code and one of styles
 
 FACTS = {"model": "models", "dtype": "precision", "batch_size": "batch", "mode": "mode"}
 
@@ -49,8 +47,8 @@ def render_page(results: Results) -> str:
         sections=sections(results, rerun),
         config=for_script(json.dumps(dict(CONFIG))),
         plotly=Markup(get_plotlyjs()),
-        datatables=base64.b64encode(_datatables(".js").encode()).decode(),
-        styles=Markup(_datatables(".css")),
+        datatables=Markup(_vendored("datatables.js")),
+        styles=Markup(_vendored("datatables.css")),
         version=version("tokbench"),
     )
 
@@ -81,6 +79,5 @@ def _missing_measurements(results: Results) -> Iterator[str]:
         yield f"{kind}: {count}"
 
 
-def _datatables(suffix: str) -> str:
-    # Its place is asked of the installation: to import itables would read the user's settings for notebooks.
-    return Path(str(distribution("itables").locate_file(f"{DATATABLES}{suffix}"))).read_text(encoding="utf-8")
+def _vendored(name: str) -> str:
+    return importlib.resources.files("tokbench.report.html").joinpath("vendor", name).read_text(encoding="utf-8")
