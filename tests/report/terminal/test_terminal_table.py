@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tokbench.report.lines import VERDICT_SIGNS
 from tokbench.report.terminal.table import DROPPED_FIRST, PIPED_WIDTH, open_console, render
-from tokbench.results import COLUMNS
+from tokbench.results import COLUMNS as TABLE
 from tokbench.stats.times import Verdict
 
 ROW = """
@@ -143,7 +143,7 @@ def test_headings_include_units():
 
 def test_columns_are_dropped_in_the_declared_order():
     dropped = [key for key in DROPPED_FIRST if key not in ("setting", "gmacs_method")]  # whose headings are unique
-    order = [COLUMNS[key].title for key in dropped]
+    order = [TABLE[key].title for key in dropped]
     heads = [shown(comparison(), width).split("─")[0] for width in range(160, 70, -6)]
     seen = [[key for key in order if key in head] for head in heads]
     assert all(keys == order[len(order) - len(keys) :] for keys in seen)
