@@ -48,7 +48,7 @@ def reduce(
     Args:
         vit: A timm ViT with blocks norm1→attention→norm2→MLP, such as `deit_small_patch16_224`.
         method: A name, as in "tome"; a name with parameters, as in "token_pooling(algorithm=kmeans)"; or a
-            Downsampler, of which the result becomes the owner: its weights are made anew for this model.
+            Downsampler, of which the result becomes the owner: its weights are initialised again for this model.
         keep: The fraction of the patch tokens that each reduction leaves, in (0, 1]. Ignored (or None) where the
             schedule fixes the token counts.
         schedule: When the method acts: "stages(at=3-6-9)", the default; "every_block"; "every_block(r=13)";

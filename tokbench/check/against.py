@@ -101,7 +101,7 @@ def check_versions(
         prepared: The rows, with the new versions.
         older: The old version of each method.
         thresholds: What is allowed, and how long to measure.
-        observer: Is told how far the check is.
+        observer: Shows progress.
 
     Returns:
         The rows, and what was found.
@@ -236,7 +236,7 @@ def _answers(pairs: Sequence[_Pair], bench: Bench) -> Iterator[Finding]:
 
 
 def _attempt(measure: Callable[[], T]) -> T | _Failure:
-    """What a version gives, or why it fails: a method is somebody else's code."""
+    """What a version gives, or why it fails: a method may be anybody's code."""
     try:
         return measure()
     except Exception as error:

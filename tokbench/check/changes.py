@@ -48,7 +48,7 @@ def compare_with_commit(
         settings: The configuration, which may set parameters of methods.
         plugins: Files and folders of the user's own methods.
         thresholds: The changes that are allowed, and how long to measure.
-        observer: Is told how far the check is.
+        observer: Shows progress.
 
     Raises:
         UserError: There is no plugin, no repository or no such commit, or the suite is invalid.

@@ -44,7 +44,7 @@ def run_on_ray(prepared: Prepared, store: Store, observer: Observer, plugins: Se
     Args:
         prepared: What to measure.
         store: Where records go.
-        observer: Is told how far the run is.
+        observer: Shows progress.
         plugins: The user's files and folders of methods; workers read them at the same places, as they do data and
             weights.
 

@@ -192,7 +192,7 @@ def _classify_shard(
         return Classified(shard, key, evaluate(model, shared, shard, classes), count=1)
     except UserError:
         raise
-    # A method is somebody else's code: what it raises costs its own rows only.
+    # A method may be anybody's code: an error fails only its own rows.
     except Exception as error:
         return Classified(shard, key, error=error, count=1)
 

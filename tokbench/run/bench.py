@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 class Observer(Protocol):
-    """Who is told how far a run is; the methods return at once."""
+    """Who shows the progress of a run; its methods return at once."""
 
     def announce(self, text: str) -> None:
         """Something without an end in sight begins."""
@@ -72,7 +72,7 @@ class Bench:
     Attributes:
         prepared: The plan.
         records: Where records go.
-        observer: Is told how far the run is.
+        observer: Shows progress.
         shards: The shards of the image set to measure.
     """
 
@@ -262,7 +262,7 @@ def open_bench(
     Args:
         prepared: The plan.
         records: Where records go.
-        observer: Is told how far the run is.
+        observer: Shows progress.
         wanted: The shards of the image set to measure, in order; None for all.
     """
     count = 0 if prepared.images is None else len(prepared.images)

@@ -18,7 +18,7 @@ def measure(
     Args:
         prepared: What to measure.
         records: Where records go.
-        observer: Is told how far the run is.
+        observer: Shows progress.
         wanted: The shards of the image set that accuracies are measured on, in order; None for all.
 
     Raises:

@@ -104,7 +104,7 @@ def _try(cell: Cell, inputs: Inputs) -> Row:
         return Row(cell, failed=str(error))
     except UserError:
         raise
-    # A method is somebody else's code: what it raises costs its own rows only.
+    # A method may be anybody's code: an error fails only its own rows.
     except Exception as error:
         return Row(cell, failed=f"{type(error).__name__}: {error}".splitlines()[0])
     params = sum(parameter.numel() for parameter in built.parameters())

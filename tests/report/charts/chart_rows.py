@@ -8,7 +8,9 @@ import pandas as pd
 from tokbench.config import load_config
 from tokbench.published.claims import beside
 from tokbench.registry import discover
-from tokbench.report import charts
+from tokbench.report.charts.accuracy import accuracy_by_compute, accuracy_by_latency
+from tokbench.report.charts.cost import crossover_map, macs_split, tokens_per_block
+from tokbench.report.charts.published import published_and_measured as draw_published
 from tokbench.results import COLUMNS, MethodInfo, Plan
 from tokbench.results.columns import TYPES
 from tokbench.run.plan import infos
@@ -123,10 +125,10 @@ def published_and_measured(rows):
     """The chart of published numbers, as the page draws it for a finished comparison."""
     models = {model: full_name(model) for model in rows["model"].unique()}
     plan = Plan(load_config().suite("embedded", {}), "cpu", None, (), _methods(), models)
-    return charts.published_and_measured(rows, beside(rows, plan))
+    return draw_published(rows, beside(rows, plan))
 
 
 ALL = [
-    *(charts.accuracy_by_compute, charts.accuracy_by_latency, charts.crossover_map, charts.tokens_per_block),
-    *(charts.macs_split, published_and_measured),
+    *(accuracy_by_compute, accuracy_by_latency, crossover_map, tokens_per_block),
+    *(macs_split, published_and_measured),
 ]

@@ -3,11 +3,11 @@
 import pytest
 from chart_rows import comparison, drawn, entries, row, table, trace
 
-from tokbench.report import charts
+from tokbench.report.charts.accuracy import accuracy_by_compute, accuracy_by_latency
 
 
 def test_each_setting_is_one_point_against_compute(embedded):
-    figure = charts.accuracy_by_compute(embedded)
+    figure = accuracy_by_compute(embedded)
     others = embedded[embedded["method"] != "none"]
     expected = others.groupby(["method", "params", "keep"])[["gmacs", "top1"]].mean()
     points = [drawn(one) for one in figure.data if one.mode == "lines+markers" and one.name != "plain model"]
@@ -21,11 +21,11 @@ def test_each_setting_is_one_point_against_compute(embedded):
 
 def test_a_line_connects_points_in_the_order_of_keeps():
     rows = [row(), *(row("tome", keep, latency_ms=ms) for keep, ms in ((0.5, 40.0), (0.9, 30.0), (0.7, 50.0)))]
-    assert trace(charts.accuracy_by_latency(table(*rows)), "tome").x == (40.0, 50.0, 30.0)
+    assert trace(accuracy_by_latency(table(*rows)), "tome").x == (40.0, 50.0, 30.0)
 
 
 def test_batch_sizes_modes_and_seeds_share_one_point_against_compute():
-    one = trace(charts.accuracy_by_compute(comparison()), "random_selection")
+    one = trace(accuracy_by_compute(comparison()), "random_selection")
     assert one.y == (71.0,)
     assert "3 seeds" in one.hovertext[0]
     for setup in ("batch 1:", "batch 256:", "batch 256 compile:"):
@@ -34,7 +34,7 @@ def test_batch_sizes_modes_and_seeds_share_one_point_against_compute():
 
 def test_error_bars_match_the_intervals_of_the_table():
     rows = table(row(), row("tome", 0.7), row("evit", 0.7, top1_lo=None, latency_ms_hi=None))
-    for figure, name in ((charts.accuracy_by_compute(rows), "gmacs"), (charts.accuracy_by_latency(rows), "latency_ms")):
+    for figure, name in ((accuracy_by_compute(rows), "gmacs"), (accuracy_by_latency(rows), "latency_ms")):
         text = rows.set_index("method").loc["tome"]
         one = trace(figure, "tome")
         assert one.y[0] + one.error_y.array[0] == pytest.approx(text["top1_hi"])
@@ -47,7 +47,7 @@ def test_error_bars_match_the_intervals_of_the_table():
 
 
 def test_the_front_against_compute_is_that_of_the_table(photographs):
-    figure = charts.accuracy_by_compute(photographs)
+    figure = accuracy_by_compute(photographs)
     front = photographs[photographs["pareto"]].groupby(["method", "params", "keep"], dropna=False)
     assert drawn(trace(figure, "Pareto front")) == set(map(tuple, front[["gmacs", "top1"]].mean().round(6).to_numpy()))
     (steps,) = [one for one in figure.data if one.line.shape == "hv"]
@@ -56,7 +56,7 @@ def test_the_front_against_compute_is_that_of_the_table(photographs):
 
 
 def test_the_front_against_time_has_the_points_that_no_other_beats():
-    figure = charts.accuracy_by_latency(comparison())
+    figure = accuracy_by_latency(comparison())
     points = set().union(*(drawn(one) for one in figure.data if one.mode == "lines+markers"))
     best = {(x, y) for x, y in points if not any(a <= x and b >= y and (a, b) != (x, y) for a, b in points)}
     assert drawn(trace(figure, "Pareto front of the estimates")) == best
@@ -64,7 +64,7 @@ def test_the_front_against_time_has_the_points_that_no_other_beats():
 
 def test_hover_texts_show_the_row():
     rows = [row(), row("tp", 0.7, params="algorithm=kmeans,weighted=true"), row("tp", 0.7, params="algorithm=kmedoids")]
-    text = trace(charts.accuracy_by_compute(table(*rows)), "tp(algorithm=kmeans,weighted=true)").hovertext[0]
+    text = trace(accuracy_by_compute(table(*rows)), "tp(algorithm=kmeans,weighted=true)").hovertext[0]
     for part in (
         *("<b>tp(algorithm=kmeans,weighted=true)</b>", "algorithm=kmeans, weighted=true", "keep 0.7"),
         *("stages(at=3-6-9)", "after_attention", "3.63 GMACs, 21.0 % saved", "77.2 % top-1 [75.2, 78.2]"),
@@ -76,7 +76,7 @@ def test_hover_texts_show_the_row():
 
 def test_each_batch_size_and_mode_has_a_view_against_time():
     rows = comparison()
-    figure = charts.accuracy_by_latency(rows)
+    figure = accuracy_by_latency(rows)
     found = entries(figure)
     assert list(found) == ["batch 1", "batch 256", "batch 256 compile"]
     order = [one.name for one in figure.data]
@@ -90,4 +90,4 @@ def test_each_batch_size_and_mode_has_a_view_against_time():
         # Series that the reader has hidden stay hidden.
         assert "visible" not in data
     assert found["batch 1"][0]["x"][order.index("tome")] == trace(figure, "tome").x
-    assert not charts.accuracy_by_latency(rows[rows["batch_size"] == 1]).layout.updatemenus
+    assert not accuracy_by_latency(rows[rows["batch_size"] == 1]).layout.updatemenus

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from chart_rows import comparison, entries, row, table, trace
 
-from tokbench.report import charts
+from tokbench.report.charts.cost import crossover_map, macs_split, tokens_per_block
 
 
 def cells(figure):
@@ -23,7 +23,7 @@ def cells(figure):
 
 def test_the_map_distinguishes_faster_from_slower_and_certain_from_uncertain():
     rows = comparison()
-    figure = charts.crossover_map(rows[rows["mode"] == "eager"])
+    figure = crossover_map(rows[rows["mode"] == "eager"])
     found = cells(figure)
     assert list(figure.layout.xaxis.ticktext) == ["1", "256"] * 3
     assert [note.text for note in figure.layout.annotations] == ["0.9", "0.7", "0.5"]
@@ -41,21 +41,21 @@ def test_the_map_distinguishes_faster_from_slower_and_certain_from_uncertain():
 
 
 def test_cells_that_save_nothing_are_not_hatched():
-    figure = charts.crossover_map(table(row(), row("tome", 0.9, gmacs_saved=-1.0, verdict="SLOWER", speedup=0.9)))
+    figure = crossover_map(table(row(), row("tome", 0.9, gmacs_saved=-1.0, verdict="SLOWER", speedup=0.9)))
     assert cells(figure) == {("tome", 0): (pytest.approx(np.log2(0.9)), False)}
     assert figure.layout.xaxis.ticktext == ("0.9",)
     assert figure.layout.xaxis.title.text == "keep, batch 32"
 
 
 def test_the_map_has_a_view_for_each_mode():
-    found = entries(charts.crossover_map(comparison()))
+    found = entries(crossover_map(comparison()))
     assert list(found) == ["eager", "compile"]
     assert found["eager"][0]["z"][0] != found["compile"][0]["z"][0]
     assert len(found["eager"][0]["z"][0]) == len(found["compile"][0]["z"][0]) == 3
 
 
 def test_tokens_per_block_match_the_table(embedded):
-    figure = charts.tokens_per_block(embedded)
+    figure = tokens_per_block(embedded)
     found = entries(figure)
     order = [one.name for one in figure.data]
     assert list(found) == ["keep 0.7", "keep 0.5", "keep 0.3"]
@@ -66,7 +66,7 @@ def test_tokens_per_block_match_the_table(embedded):
 
 
 def test_hover_texts_name_all_coinciding_lines():
-    figure = charts.tokens_per_block(
+    figure = tokens_per_block(
         table(row(), row("tome", 0.7), row("evit", 0.7), row("dct", 0.7, tokens_per_block="196 9"))
     )
     text = trace(figure, "tome").hovertext
@@ -77,12 +77,12 @@ def test_hover_texts_name_all_coinciding_lines():
 
 def test_bars_add_up_to_the_total():
     rows = table(row(), row("tome", 0.7, gmacs_method=0.4), row("evit", 0.7, gmacs_saved=-2.0))
-    backbone, own, saved = charts.macs_split(rows).data
+    backbone, own, saved = macs_split(rows).data
     assert [a + b for a, b in zip(backbone.x, own.x, strict=True)] == pytest.approx(saved.x)
     assert own.x == (0.0, 0.4, pytest.approx(0.003))
     assert own.y == (0, 1, 2)
     assert [text.strip() for text in saved.text] == ["", "-21.0 %", "+2.0 %"]
-    figure = charts.macs_split(rows)
+    figure = macs_split(rows)
     assert list(figure.layout.yaxis.ticktext) == ["plain model", "tome", "evit"]
     (line,) = figure.layout.shapes
     assert line.x0 == line.x1 == rows["gmacs"].iloc[0]
@@ -90,7 +90,7 @@ def test_bars_add_up_to_the_total():
 
 def test_bar_labels_put_parameters_on_their_own_line():
     rows = [row(), *(row("tp", 0.7, params=f"algorithm={name}") for name in ("kmeans", "kmedoids"))]
-    tall = charts.macs_split(table(*rows))
+    tall = macs_split(table(*rows))
     assert tall.layout.yaxis.ticktext == ("plain model", "tp<br>(algorithm=kmeans)", "tp<br>(algorithm=kmedoids)")
-    low = charts.macs_split(table(row(), row("tp", 0.7), row("tome", 0.7)))
+    low = macs_split(table(row(), row("tp", 0.7), row("tome", 0.7)))
     assert low.layout.height < tall.layout.height

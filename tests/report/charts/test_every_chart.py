@@ -22,7 +22,8 @@ from chart_rows import (
     trace,
 )
 
-from tokbench.report import charts
+from tokbench.report.charts.accuracy import accuracy_by_compute, accuracy_by_latency
+from tokbench.report.charts.cost import crossover_map, macs_split, tokens_per_block
 from tokbench.results.columns import TYPES
 
 # Markup of the charts' own, around texts from users.
@@ -70,9 +71,9 @@ def test_rows_of_several_models_are_rejected(draw):
 @pytest.mark.parametrize(
     ("missing", "lost"),
     [
-        (TIMES, [charts.accuracy_by_latency, charts.crossover_map]),
-        (ACCURACIES, [charts.accuracy_by_compute, charts.accuracy_by_latency]),
-        (COUNTS, [charts.accuracy_by_compute, charts.tokens_per_block, charts.macs_split]),
+        (TIMES, [accuracy_by_latency, crossover_map]),
+        (ACCURACIES, [accuracy_by_compute, accuracy_by_latency]),
+        (COUNTS, [accuracy_by_compute, tokens_per_block, macs_split]),
     ],
 )
 def test_missing_measurements_remove_only_their_own_charts(missing, lost):
@@ -86,15 +87,15 @@ def test_a_series_looks_the_same_in_all_charts():
     looks = [
         {one.name: (one.line.color, one.marker.symbol, one.line.dash) for one in draw(rows).data if one.name in order}
         for order in [("tome", "evit", "random_selection", "plain model")]
-        for draw in (charts.accuracy_by_compute, charts.accuracy_by_latency, charts.tokens_per_block)
+        for draw in (accuracy_by_compute, accuracy_by_latency, tokens_per_block)
     ]
     assert looks[0] == looks[1] == looks[2]
     assert len(set(looks[0].values())) == 4
 
 
 def test_the_style_of_a_series_does_not_depend_on_what_is_measured():
-    done = charts.accuracy_by_compute(table(row(), row("evit", 0.7), row("tome", 0.7)))
-    begun = charts.accuracy_by_compute(table(row(), failed("evit"), row("tome", 0.7)))
+    done = accuracy_by_compute(table(row(), row("evit", 0.7), row("tome", 0.7)))
+    begun = accuracy_by_compute(table(row(), failed("evit"), row("tome", 0.7)))
     assert trace(done, "tome").marker == trace(begun, "tome").marker
 
 
@@ -126,8 +127,8 @@ def test_texts_from_users_are_escaped_and_cut(draw):
 
 def test_names_that_are_equal_when_cut_stay_separate():
     rows = [row(), *(row("n" * 50 + letter + "n" * 50, 0.7, gmacs=gmacs) for letter, gmacs in (("a", 1.0), ("b", 2.0)))]
-    split = charts.macs_split(table(*rows))
+    split = macs_split(table(*rows))
     assert len(set(split.layout.yaxis.ticktext)) == 2
     assert split.data[0].y == (0, 1, 2)
-    assert len([one for one in charts.accuracy_by_compute(table(*rows)).data if one.x in ((1.0,), (2.0,))]) == 2
-    assert len(charts.crossover_map(table(*rows)).data[0].z) == 2
+    assert len([one for one in accuracy_by_compute(table(*rows)).data if one.x in ((1.0,), (2.0,))]) == 2
+    assert len(crossover_map(table(*rows)).data[0].z) == 2

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tokbench.report.charts import CONFIG
+from tokbench.report.charts.style import CONFIG
 from tokbench.report.html.rerun import rerun_commands
 from tokbench.report.html.sections import LabelledText, for_script, sections
 from tokbench.report.labels import cell_text

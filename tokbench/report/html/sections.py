@@ -16,7 +16,9 @@ from markupsafe import Markup
 
 from tokbench.names import PLAIN
 from tokbench.published.claims import beside
-from tokbench.report import charts
+from tokbench.report.charts.accuracy import accuracy_by_compute, accuracy_by_latency
+from tokbench.report.charts.cost import crossover_map, macs_split, tokens_per_block
+from tokbench.report.charts.published import published_and_measured
 from tokbench.report.charts.redundancy import reconstruction_chart, spectrum_chart
 from tokbench.report.html.grid import Grid, at_equal_grid, comparison_grid, constant_columns, simple_grid
 from tokbench.report.html.headlines import (
@@ -142,14 +144,14 @@ def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
         "Accuracy against compute",
         "Each point is a keep, each line a method. Bars are 95 % intervals of top-1. Rings mark the Pareto front: no "
         "other row costs no more and is surely better. The dotted line is the plain model.",
-        charts=_charts(table, charts.accuracy_by_compute),
+        charts=_charts(table, accuracy_by_compute),
     )
     yield Section(
         "latency",
         "Accuracy against measured time",
         "Latency of a batch; bars are 95 % intervals in both directions. Choose another batch size or mode above the "
         "chart. Rings mark the Pareto front of the estimates, which ignores the intervals.",
-        charts=_charts(table, charts.accuracy_by_latency),
+        charts=_charts(table, accuracy_by_latency),
     )
     yield Section(
         "equal",
@@ -168,20 +170,20 @@ def _cost_sections(table: pd.DataFrame, results: Results) -> Iterator[Section]:
         "Where fewer MACs save time",
         "Speedup over the plain model by batch size and keep: blue is faster, orange is slower. Hatched cells save "
         "MACs, but are not surely faster.",
-        charts=_charts(table, charts.crossover_map),
+        charts=_charts(table, crossover_map),
     )
     yield Section(
         "tokens",
         "Tokens after each block",
         "The number of patch tokens after each block. Choose another keep above the chart.",
-        charts=_charts(table, charts.tokens_per_block),
+        charts=_charts(table, tokens_per_block),
     )
     yield Section(
         "macs",
         "MACs by component",
         "Multiply-accumulates per image: those of the backbone, and those of the method itself for choosing, matching "
         "and merging tokens. The dotted line is the plain model.",
-        charts=_charts(table, charts.macs_split),
+        charts=_charts(table, macs_split),
     )
     redundancy = (spectrum_chart(results.spectra), reconstruction_chart(results.reconstruction, results.table))
     yield Section(
@@ -198,7 +200,7 @@ def _cost_sections(table: pd.DataFrame, results: Results) -> Iterator[Section]:
         "Published numbers",
         "Published accuracies are on ImageNet's 50,000 validation images; a difference is only shown if the same "
         "images were measured.",
-        charts=_charts(table, partial(charts.published_and_measured, claims=claims)),
+        charts=_charts(table, partial(published_and_measured, claims=claims)),
         grid=simple_grid(claims[columns].rename(columns=CLAIM_HEADINGS)),
         items=tuple(dict.fromkeys(_claim_source(claim) for claim in claims.to_dict("records"))),
     )
