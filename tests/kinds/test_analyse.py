@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tokbench import registry
 from tokbench.cli import main
 from tokbench.measure.redundancy import ring_frequencies
 from tokbench.report.charts.redundancy import reconstruction_chart, spectrum_chart
@@ -44,7 +45,7 @@ COMPARE = [
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("analysed")
     (folder / "shouter.py").write_text(SHOUTER)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, registry.isolated():
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["tokbench", *COMPARE, "--out", "results"])
         with pytest.raises(SystemExit) as exit_:
