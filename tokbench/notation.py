@@ -119,6 +119,8 @@ def first_problem(error: pydantic.ValidationError) -> str:
     """The first validation error in one line: the parameter, what is wrong, and the given value."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "value_error":  # raised by our own validators, which say everything
+        return f"{where}: {problem['ctx']['error']}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     given = "" if problem["type"] in ("missing", "extra_forbidden") else f", got {problem['input']!r}"
     return f"{where}: {message}{given}"

@@ -45,7 +45,7 @@ COMPARE = [
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("analysed")
     (folder / "shouter.py").write_text(SHOUTER)
-    with pytest.MonkeyPatch.context() as patch, registry.isolated():
+    with registry.isolated(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["tokbench", *COMPARE, "--out", "results"])
         with pytest.raises(SystemExit) as exit_:

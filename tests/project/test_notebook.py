@@ -30,6 +30,7 @@ def test_it_runs_and_shows_progress_a_table_a_figure_and_the_times(tmp_path: Pat
     for text in ("tome", "random_selection", "none", "delta_top1"):
         assert text in table["text/plain"]
     streams = [output.text for output in executed.cells[1].outputs if output.output_type == "stream"]
-    assert streams == []
+    # Warnings of libraries: the hub's asks for widgets, torch's about a function that fvcore calls.
+    assert [text for text in streams if "TqdmWarning" not in text and "torch.jit" not in text] == []
     assert any("image/png" in data for data in outputs(executed, 1))
     assert "row_s" in outputs(executed, 2)[-1]["text/plain"]
