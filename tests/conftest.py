@@ -1,6 +1,7 @@
 """Fixtures shared by several test files."""
 
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ from torch import nn
 
 from tokbench import registry
 from tokbench.cli import main
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start use one thread, like the tests themselves."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_finish() -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tokbench.cli import main
 from tokbench.conformance import CHECKS, Result, failures, verify
 from tokbench.conformance.checks import about, examine, name_of
 from tokbench.conformance.subject import find
@@ -48,21 +47,6 @@ def sound(tmp_path: Path) -> Path:
 
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an empty folder; returns its exit code and its output."""
-    monkeypatch.chdir(tmp_path)
-
-    def ran(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capfd.readouterr()
-        return int(exit_.value.code or 0), printed.out, printed.err
-
-    return ran
 
 
 def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -211,32 +195,23 @@ def test_misuse_is_reported_in_one_line(run: Run, sound: Path, arguments: tuple[
 # The pytest plugin
 
 
-def test_pytest_runs_one_test_per_check_in_an_empty_folder(tmp_path: Path, sound: Path):
+def test_pytest_runs_the_selected_checks_of_each_file_in_an_empty_folder(tmp_path: Path, sound: Path):
     folder = tmp_path / "empty"
     folder.mkdir()
+    (tmp_path / "gone.py").write_text("import nothing_of_that_name\n")
     planted = Path(__file__).parent / "planted" / "planted_prefix.py"
-    ran = pytest_in(folder, "--tokbench-method=../sound.py", f"--tokbench-method={planted}", "-v")
+    files = [f"--tokbench-method={path}" for path in ("../sound.py", planted, "../gone.py")]
+    ran = pytest_in(folder, *files, "-v", "-k", "counts or stateless or planted_prefix or gone")
     assert ran.returncode == 1
-    assert f"collected {2 * len(CHECKS)} items" in ran.stdout
-    assert re.search(r"sound.py::counts\[sound\] PASSED", ran.stdout)
+    selected = 2 + len(CHECKS) + 1  # a file that cannot be imported is one failure
+    assert re.search(rf"collected {2 * len(CHECKS) + 1} items / \d+ deselected / {selected} selected", ran.stdout)
+    for check in ("counts", "stateless"):
+        assert re.search(rf"sound.py::{check}\[sound\] PASSED", ran.stdout)
     assert re.search(r"planted_prefix.py::prefix\[planted_prefix\] FAILED", ran.stdout)
     assert re.search(r"planted_prefix.py:12: expected the prefix tokens unchanged, got differences", ran.stdout)
-    assert "1 failed" in ran.stdout
-    assert "Traceback" not in ran.stdout
-
-
-def test_pytest_selects_checks(tmp_path: Path, sound: Path):
-    ran = pytest_in(tmp_path, "--tokbench-method=sound.py", "-k", "prefix or stateless")
-    assert ran.returncode == 0
-    assert "2 passed" in ran.stdout
-
-
-def test_pytest_shows_an_import_error_as_one_failure(tmp_path: Path):
-    (tmp_path / "gone.py").write_text("import nothing_of_that_name\n")
-    ran = pytest_in(tmp_path, "--tokbench-method=gone.py")
-    assert ran.returncode == 1
-    assert "1 failed" in ran.stdout
     assert re.search(r"gone.py:1: ModuleNotFoundError", ran.stdout)
+    assert "2 failed" in ran.stdout
+    assert "Traceback" not in ran.stdout
 
 
 def test_pytest_rejects_a_missing_file(tmp_path: Path):

@@ -88,7 +88,7 @@ def test_deits_gmacs_with_the_methods_own_are_within_one_percent() -> None:
     plain = count_macs(DownsampledViT(vit).eval(), image).total
 
     def cost(keep):
-        model = DownsampledViT(vit, create("token_pooling"), Schedule.stages(keep)).eval()
+        model = DownsampledViT(vit, create("score_pruning"), Schedule.stages(keep)).eval()
         return count_macs(model, image).total / plain
 
     assert cost(solve_keep(cost, 0.7)) == pytest.approx(0.7, rel=0.01)
@@ -131,12 +131,12 @@ def test_an_unsolved_budget_leaves_nothing() -> None:
 
 def test_compare_solves_it_for_each_method(run: Callable[..., tuple[int, str, str]]) -> None:
     budget = ("--schedule", "budget(0.3,at=2-5)", "--only", "macs", "--seeds", "0", "--json")
-    code, out, _ = run("compare", "--methods", "random_selection,token_pooling,tome", *budget)
+    code, out, _ = run("compare", "--methods", "random_selection,score_pruning,tome", *budget)
     rows = {row["method"]: row for row in json.loads(out)}
     assert code == 0
-    for method in ("random_selection", "token_pooling"):
+    for method in ("random_selection", "score_pruning"):
         assert rows[method]["schedule"] == "budget(0.3,at=2-5)"
         assert rows[method]["gmacs"] == pytest.approx(0.3 * rows["none"]["gmacs"], rel=0.01)
-    assert rows["random_selection"]["keep"] != rows["token_pooling"]["keep"]
+    assert rows["random_selection"]["keep"] != rows["score_pruning"]["keep"]
     assert (rows["tome"]["status"], rows["tome"]["gmacs"]) == ("skipped", None)
     assert "no keep comes within 1% of the budget 0.3" in rows["tome"]["reason"]
