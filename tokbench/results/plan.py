@@ -159,7 +159,7 @@ def read_plan(directory: Path) -> Plan:
             return _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError, pydantic.ValidationError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{file} is damaged ({reason}): run the same tokbench compare again, with --fresh") from None
+        raise UserError(f"{file} is damaged ({reason}): run the same tokbench compare again") from None
     raise _unknown_format(directory, schema)
 
 
