@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from plain_math import drawn
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 from torch import Tensor
@@ -37,10 +38,6 @@ def agglomerated(distance: list[list[float]], count: int, kind: str) -> list[lis
         clusters[clusters.index(first)] = first + second
         clusters.remove(second)
     return clusters
-
-
-def drawn(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kind", LINKAGES)

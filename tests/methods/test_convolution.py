@@ -4,16 +4,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from plain_math import at, noisy
 
-from tokbench import Context, Downsampler, Geometry, Tokens, create
+from tokbench import Downsampler, Geometry, Tokens, create
 from tokbench.errors import UserError
 
 DIM = 4
-
-
-def noisy(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def made(kernel: int = 3, seed: int | None = 0) -> Downsampler:
@@ -24,10 +20,6 @@ def made(kernel: int = 3, seed: int | None = 0) -> Downsampler:
         for parameter in method.parameters():
             torch.nn.init.normal_(parameter)
     return method.eval()
-
-
-def at(stage: int) -> Context:
-    return Context(depth=1 + stage, depths=(1, 2), stage=stage, noise=torch.empty(0))
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])

@@ -6,17 +6,13 @@ import pytest
 import scipy.fft
 import timm
 import torch
+from plain_math import noisy
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Schedule, Tokens, create
 from tokbench.measure.macs import count_macs
 
 NOTHING = Context(depth=0, depths=(0,), stage=0, noise=torch.zeros(0))
-
-
-def noisy(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(

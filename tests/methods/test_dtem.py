@@ -5,17 +5,13 @@ import math
 import pytest
 import timm
 import torch
-from torch import Tensor
+from plain_math import at, cosine, noisy
 
-from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
+from tokbench import DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
 from tokbench.errors import UserError
 from tokbench.measure.macs import count_macs
 
 DIM = 6
-
-
-def noisy(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def made(seed: int = 0, stages: int = 2) -> Downsampler:
@@ -23,14 +19,6 @@ def made(seed: int = 0, stages: int = 2) -> Downsampler:
     method = create("dtem", channels=3)
     method.setup(Geometry(DIM, 2, tuple(range(1, 1 + stages)), (3, 3), (5, 3)[:stages]))
     return method.eval()
-
-
-def at(stage: int) -> Context:
-    return Context(depth=1 + stage, depths=(1, 2), stage=stage, noise=torch.empty(0))
-
-
-def cosine(a: list[float], b: list[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
 def groups(z: list[list[float]], keep: int) -> list[list[int]]:

@@ -5,19 +5,15 @@ import math
 import pytest
 import timm
 import torch
-from torch import Tensor
+from plain_math import at, gelu, noisy
 
-from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
+from tokbench import DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
 from tokbench.config import load_config
 from tokbench.measure.macs import count_macs
 from tokbench.run.cells import cells_of
 
 DIM = 8
 TRAINED = ["dynamic_vit", "patch_merger", "token_learner", "sinkhorn", "sit", "dtem", "ltmp", "convolution"]
-
-
-def noisy(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def made(counts: tuple[int, ...], seed: int = 0) -> Downsampler:
@@ -27,14 +23,6 @@ def made(counts: tuple[int, ...], seed: int = 0) -> Downsampler:
     for parameter in method.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return method.eval()
-
-
-def at(stage: int) -> Context:
-    return Context(depth=1 + stage, depths=(1, 2), stage=stage, noise=torch.empty(0))
-
-
-def gelu(value: float) -> float:
-    return 0.5 * value * (1 + math.erf(value / math.sqrt(2)))
 
 
 def linear(weights: dict[str, list], name: str, x: list[float]) -> list[float]:

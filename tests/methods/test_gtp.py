@@ -5,6 +5,7 @@ import math
 import pytest
 import timm
 import torch
+from plain_math import drawn
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Schedule, Tokens, create
@@ -12,10 +13,6 @@ from tokbench.errors import UserError
 from tokbench.measure.macs import count_macs
 
 HEADS, PREFIX = 2, 2
-
-
-def drawn(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def start(seed: int, grid: tuple[int, int], batch: int = 2) -> Tokens:

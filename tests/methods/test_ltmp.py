@@ -1,9 +1,8 @@
 """LTMP against plain loops."""
 
-import math
-
 import pytest
 import torch
+from plain_math import cosine
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
@@ -42,10 +41,6 @@ def context_of(attention: Tensor, seed: int, prefix: int = 1, valid: Tensor | No
     if valid is not None:
         rows = rows * torch.nn.functional.pad(valid, (prefix, 0), value=True)[:, None, :, None]
     return Context(depth=2, depths=(1, 2), stage=1, noise=torch.empty(0), received=rows.sum(dim=(1, 2)), keys=keys)
-
-
-def cosine(a: list[float], b: list[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
 def groups(attention: list, keys: list, prefix: int, theta_m: float, theta_p: float) -> list[list[int]]:

@@ -5,20 +5,17 @@ import math
 import pytest
 import timm
 import torch
+from plain_math import context_of
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tokbench import Context, DownsampledViT, Geometry, Schedule, Tokens, create
+from tokbench import DownsampledViT, Geometry, Schedule, Tokens, create
 from tokbench.errors import UserError
 from tokbench.measure.macs import count_macs
 
 
 def noisy(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def context_of(keys: Tensor, depth: int) -> Context:
-    return Context(depth=depth, depths=(depth,), stage=0, noise=torch.zeros(0), keys=keys)
 
 
 def cosine(a: list[float], b: list[float]) -> float:

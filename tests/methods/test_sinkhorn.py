@@ -4,16 +4,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from plain_math import at, merged, noisy
 
-from tokbench import Context, Downsampler, Geometry, Tokens, create
+from tokbench import Downsampler, Geometry, Tokens, create
 from tokbench.errors import UserError
 
 DIM = 6
-
-
-def noisy(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def made(counts: tuple[int, ...], seed: int = 0, **params: object) -> Downsampler:
@@ -23,17 +19,6 @@ def made(counts: tuple[int, ...], seed: int = 0, **params: object) -> Downsample
     for parameter in method.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     return method.eval()
-
-
-def at(stage: int) -> Context:
-    return Context(depth=1 + stage, depths=(1, 2), stage=stage, noise=torch.empty(0))
-
-
-def merged(size: list[float], seed: int = 5) -> Tokens:
-    """Three images with tokens that already represent several patches."""
-    tokens = Tokens.from_sequence(noisy(3, 1 + int(sum(size)), DIM, seed=seed).double(), (1, int(sum(size))))
-    owner = [k for k, patches in enumerate(size) for _ in range(int(patches))]
-    return tokens.merge(torch.tensor(owner).expand(3, -1), len(size))
 
 
 def state(method: Downsampler, stage: int) -> list:

@@ -1,18 +1,12 @@
 """SiT against plain loops."""
 
-import math
-
 import pytest
 import torch
-from torch import Tensor
+from plain_math import at, gelu, linear, merged, noisy, normed, softmax
 
-from tokbench import Context, Downsampler, Geometry, Tokens, create
+from tokbench import Downsampler, Geometry, Tokens, create
 
 DIM = 6
-
-
-def noisy(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def made(counts: tuple[int, ...], seed: int = 0, **params: object) -> Downsampler:
@@ -22,40 +16,6 @@ def made(counts: tuple[int, ...], seed: int = 0, **params: object) -> Downsample
     for parameter in method.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     return method.eval()
-
-
-def at(stage: int) -> Context:
-    return Context(depth=1 + stage, depths=(1, 2), stage=stage, noise=torch.empty(0))
-
-
-def merged(size: list[float], seed: int = 5) -> Tokens:
-    """Three images with tokens that already represent several patches."""
-    tokens = Tokens.from_sequence(noisy(3, 1 + int(sum(size)), DIM, seed=seed).double(), (1, int(sum(size))))
-    owner = [k for k, patches in enumerate(size) for _ in range(int(patches))]
-    return tokens.merge(torch.tensor(owner).expand(3, -1), len(size))
-
-
-def normed(token: list[float], gain: list[float], shift: list[float]) -> list[float]:
-    mean = sum(token) / DIM
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in token) / DIM + 1e-5)
-    return [(v - mean) / deviation * g + b for v, g, b in zip(token, gain, shift, strict=True)]
-
-
-def gelu(value: float) -> float:
-    return 0.5 * value * (1 + math.erf(value / math.sqrt(2)))
-
-
-def linear(weights: dict[str, list], name: str, x: list[float]) -> list[float]:
-    rows = weights[f"{name}.weight"]
-    return [
-        sum(w * v for w, v in zip(row, x, strict=True)) + bias
-        for row, bias in zip(rows, weights.get(f"{name}.bias", [0.0] * len(rows)), strict=True)
-    ]
-
-
-def softmax(values: list[float]) -> list[float]:
-    total = sum(math.exp(v) for v in values)
-    return [math.exp(v) / total for v in values]
 
 
 def state(method: Downsampler, stage: int) -> dict[str, list]:

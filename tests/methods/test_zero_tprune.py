@@ -5,6 +5,7 @@ import math
 import pytest
 import timm
 import torch
+from plain_math import cosine
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Schedule, Tokens, create
@@ -48,10 +49,6 @@ def voted(matrix: list[list[list[float]]], prefix: int, present: list[int], roun
             chosen.append(s)
     heads = chosen or of_heads
     return [math.sqrt(sum(s[i] ** 2 for s in heads) / len(heads)) for i in range(len(present))], len(chosen)
-
-
-def cosine(a: list[float], b: list[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
 def expected(matrix: list, keys: list, prefix: int, keep: int, share: float, rounds: int) -> tuple[list[int], int]:

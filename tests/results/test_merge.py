@@ -5,73 +5,16 @@ import shutil
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from measured_parts import edit, make
 
-from tokbench.comparison import plan_comparison
-from tokbench.config import load_config
-from tokbench.distributed.parts import share
-from tokbench.errors import UserError
 from tokbench.results import load
-from tokbench.results.directory import Results, write_tables
 from tokbench.results.merge import merge
-from tokbench.results.store import Records, Store
-from tokbench.run.bench import Silent
-from tokbench.run.measure import measure
-from tokbench.run.plan import write_plan
+from tokbench.results.store import Records
 
 Run = Callable[..., tuple[int, str, str]]
-
-CHOSEN = {
-    "methods": ["grid_pooling", "random_selection"],
-    "keep": [0.7, 0.5],
-    "seeds": [0, 1],
-    "limit": 150,
-    "accuracy_batch": 10,  # two shards, of 80 images and of 70
-    "only": ["macs", "accuracy"],
-    "device": "cpu",
-}
-
-
-def make(directory: Path, part: str = "1/1", known: Path | None = None, **changes: Any) -> Path:
-    """Measure a part of the comparison into a directory, except for memory and for what another directory has."""
-    config = load_config()
-    prepared = plan_comparison(config.suite("embedded", {**CHOSEN, **changes}), config).prepared
-    store = Store(directory)
-    write_plan(prepared, directory)
-    own = share(prepared, part)
-    for row in own.rows:
-        row.keys.pop("memory", None)  # it would be measured in separate processes, which take seconds to start
-    if known is not None:
-        records = Records(known).all()
-        store.add_all({place: records[place] for place in own.places()})
-    measure(own.of(prepared), store, Silent(), own.shards)
-    write_tables(Results(directory, store))
-    return directory
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole, and parts of it cut in several ways."""
-    root = tmp_path_factory.mktemp("made")
-    whole = make(root / "whole")
-    for number in (1, 2):
-        make(root / f"images-{number}", f"{number}/2", whole)
-    cuts: dict[str, dict[str, Any]] = {
-        "grid": {"methods": ["grid_pooling"]},
-        "random": {"methods": ["random_selection"]},
-        "keep-7": {"keep": [0.7]},
-        "keep-5": {"keep": [0.5]},
-        "macs": {"only": ["macs"]},
-        "accuracy": {"only": ["accuracy"]},
-        "seed-0": {"seeds": [0]},
-        "seed-1": {"seeds": [1]},
-    }
-    for name, changes in cuts.items():
-        make(root / name, known=whole, **changes)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -82,22 +25,6 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make(root / "grid", methods=["grid_pooling"], **quick), make(
         root / "rank", methods=["random_selection"], **quick
     )
-
-
-@pytest.fixture
-def copied(made: Path, tmp_path: Path) -> Callable[..., list[Path]]:
-    """Copies of directories, to be tampered with."""
-
-    def copy(*names: str) -> list[Path]:
-        return [Path(shutil.copytree(made / name, tmp_path / f"copy-{name}")) for name in names]
-
-    return copy
-
-
-def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -241,90 +168,3 @@ def test_spectra_are_joined_too(tmp_path: Path) -> None:
     for name in ("spectra.csv", "reconstruction.csv"):
         assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert not load(tmp_path / "joined").spectra.empty
-
-
-def test_exact_measurements_that_disagree_are_refused(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
-    for kind in ("macs", "accuracy"):
-        shutil.rmtree(tmp_path / "copy-grid", ignore_errors=True)
-        shutil.rmtree(tmp_path / "copy-keep-5", ignore_errors=True)
-        one, two = copied("grid", "keep-5")
-        lines = [json.loads(line) for line in (two / "records.jsonl").read_text().splitlines()]
-        row = next(
-            row for row in json.loads((two / "plan.json").read_text())["rows"] if row["method"] == "grid_pooling"
-        )
-        victim = next(line for line in lines if line["kind"] == kind and line["key"].startswith(row["keys"][kind]))
-        victim["value"] = {"outcomes": "-" * 80} if kind == "accuracy" else {**victim["value"], "total": 1}
-        (two / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        for order in ([one, two], [two, one]):
-            with pytest.raises(
-                UserError, match=rf"^grid_pooling.* at keep 0.5 in digits_deit: .* disagree on its {kind}"
-            ):
-                merge(order, tmp_path / "joined")
-            assert not (tmp_path / "joined").exists()
-
-
-def test_rows_measured_under_different_conditions_are_refused(
-    copied: Callable[..., list[Path]], tmp_path: Path
-) -> None:
-    def another(plan: dict[str, Any]) -> None:
-        plan["rows"][0]["keys"]["accuracy"] = "0" * 24
-
-    one, two = copied("grid", "random")
-    edit(two / "plan.json", another)
-    with pytest.raises(
-        UserError, match=r"none at keep 1\.0 in digits_deit .* its accuracy depends on tokbench's code, the data"
-    ):
-        merge([one, two], tmp_path / "joined")
-    edit(two / "environment.json", lambda environment: environment.update(device_name="Abacus"))
-    with pytest.raises(UserError, match=r"its accuracy depends on device_name .* and Abacus; join"):
-        merge([one, two], tmp_path / "joined")
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("dtype", "bf16"), ("accuracy_batch", 20), ("schedule", "every_block"), ("site", "after_block"), ("threads", 7)],
-)
-def test_another_comparison_is_refused(
-    copied: Callable[..., list[Path]], tmp_path: Path, setting: str, value: object
-) -> None:
-    one, two = copied("grid", "random")
-    edit(two / "plan.json", lambda plan: plan["suite"].update({setting: value}))
-    with pytest.raises(UserError, match=rf"cannot be joined: {setting} is .* in one and {value} in the other"):
-        merge([one, two], tmp_path / "joined")
-
-
-def test_other_images_are_refused(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
-    one, two = copied("grid", "random")
-    images = pd.read_parquet(two / "images.parquet")
-    images.assign(image=images["image"] + "x").to_parquet(two / "images.parquet")
-    with pytest.raises(UserError, match="they classified different images"):
-        merge([one, two], tmp_path / "joined")
-    (two / "images.parquet").unlink()
-    with pytest.raises(UserError, match="does not say which images were classified: run its tokbench compare again"):
-        merge([one, two], tmp_path / "joined")
-
-
-@pytest.mark.parametrize(
-    ("broken", "listed"),
-    [("plan.json", "no results in"), ("environment.json", "is missing"), (None, "no results in")],
-)
-def test_mistakes_are_reported_in_one_line(
-    copied: Callable[..., list[Path]], run: Run, broken: str | None, listed: str
-) -> None:
-    one, two = copied("grid", "random")
-    if broken is None:
-        shutil.rmtree(two)
-    else:
-        (two / broken).unlink()
-    code, out, err = run("merge", str(one), str(two), "--out", "joined")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert listed in err
-    assert str(two) in err
-
-
-def test_a_damaged_directory_is_refused(copied: Callable[..., list[Path]], run: Run) -> None:
-    one, two = copied("grid", "random")
-    (two / "records.jsonl").write_text("nonsense\n")
-    code, _, err = run("merge", str(one), str(two), "--out", "joined")
-    assert code == 2
-    assert "is damaged" in err
