@@ -161,7 +161,7 @@ def test_without_ray_the_message_says_what_to_install(run: Run, monkeypatch: pyt
 def test_a_part_and_ray_exclude_each_other(run: Run) -> None:
     code, _, err = run("compare", "--ray", "auto", "--part", "1/2")
     assert code == 2
-    assert "leave it or --ray out" in err
+    assert "give --part or --ray, not both" in err
 
 
 def test_a_worker_that_differs_from_the_driver_measures_nothing(prepared: Prepared) -> None:

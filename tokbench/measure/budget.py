@@ -78,9 +78,17 @@ def solve_budget(
 
     plain = macs(DownsampledViT(vit))
 
+    known: dict[tuple[int, ...], float] = {}
+
     def cost(keep: float) -> float:
         # The model sets the method up, which would replace weights that it already has.
-        return macs(DownsampledViT(vit, copy.deepcopy(downsampler), Budget(keep, fraction, depths), site=site)) / plain
+        model = DownsampledViT(vit, copy.deepcopy(downsampler), Budget(keep, fraction, depths), site=site)
+        if downsampler.adaptive:
+            return macs(model) / plain
+        # Several keeps leave the same tokens, and then cost the same.
+        if model.counts not in known:
+            known[model.counts] = macs(model) / plain
+        return known[model.counts]
 
     return solve_keep(cost, fraction)
 
