@@ -10,6 +10,7 @@ from pathlib import Path
 from tokbench.config import Config, Suite
 from tokbench.distributed.parts import share
 from tokbench.distributed.ray_run import run_on_ray
+from tokbench.errors import UserError
 from tokbench.published.timm_accuracy import unlike_published
 from tokbench.registry import Broken, discover
 from tokbench.results.directory import Results, write_tables
@@ -52,7 +53,11 @@ def plan_comparison(suite: Suite, config: Config, plugins: Sequence[Path] = ()) 
         UserError: A setting is wrong, or a model, its weights, the device or the data cannot be opened.
     """
     known, broken = discover(plugins)
-    cells = cells_of(suite, config, list(known), broken=bool(broken))
+    try:
+        cells = cells_of(suite, config, list(known), broken=bool(broken))
+    except UserError as error:  # the method that is missing may be one of theirs
+        reasons = "".join(f"; {one.source} could not be imported: {one.reason}" for one in broken)
+        raise UserError(f"{error}{reasons}") from None
     return Comparison(prepare(cells, suite), tuple(plugins), broken)
 
 

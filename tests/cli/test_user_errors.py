@@ -46,7 +46,7 @@ MISTAKES = {
     "compare latency --models deit_tiny_patch16_224 --weights file": "cannot be read as weights",
     "compare latency --models deit_tiny_patch16_224 --weights wrong.safetensors": "unexpected nonsense",
     "compare latency --weights wrong.safetensors": "one model's",
-    "compare imagenet --data . --weights random": "accuracy needs trained weights",
+    "compare imagenet --data . --weights random": "trained weights are needed to measure accuracy",
     "compare --device cuda:99": "--device cpu",
     "compare --device toaster": "auto, cpu, cuda",
     "compare --dtype fp8": "'fp32', 'bf16' or 'fp16'",

@@ -30,6 +30,13 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ROOT, tmp_path / "tokbench", ignore=shutil.ignore_patterns("__pycache__", "*.csv")))
 
 
+def with_statement(text: str, module: str) -> str:
+    """The file with one statement more; of a kind's file, in what it measures with."""
+    if module.startswith("tokbench.kinds."):
+        return re.sub(r"(def depends_on\(.*\n)", r"\1        added = 1\n", text)
+    return text + "\n\nADDED = 1\n"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_statement_in_any_file_changes_the_key_and_a_comment_in_none(module: str, copy: Path) -> None:
     before = code_digest.__wrapped__(module, copy)
@@ -37,7 +44,7 @@ def test_a_statement_in_any_file_changes_the_key_and_a_comment_in_none(module: s
     for name in sorted(code_of(module, copy)):
         file = file_of(name, copy)
         text = file.read_text()
-        file.write_text(text + "\n\nADDED = 1\n")
+        file.write_text(with_statement(text, name))
         assert code_digest.__wrapped__(module, copy) != before, name
         commented = re.sub(r'^"""', '"""Said otherwise. ', text, count=1) + "\n# A comment.\n"
         file.write_text(commented)
@@ -54,6 +61,25 @@ def test_a_docstring_of_a_function_is_no_code(copy: Path) -> None:
     assert code_digest.__wrapped__("tokbench.kinds.macs", copy) == before
 
 
+def test_what_a_reader_sees_of_a_kind_is_no_part_of_its_key(copy: Path) -> None:
+    file = copy / "kinds/latency.py"
+    text = file.read_text()
+    before = code_digest.__wrapped__("tokbench.kinds.latency", copy)
+    for old, new in (('heading="latency"', 'heading="time"'), ("1e3 * latency.lo", "1e3 * latency.hi")):
+        assert text.count(old) == 1
+        file.write_text(text.replace(old, new))
+        assert code_digest.__wrapped__("tokbench.kinds.latency", copy) == before
+    file.write_text(text.replace("bench.suite.seconds,", "2 * bench.suite.seconds,"))
+    assert code_digest.__wrapped__("tokbench.kinds.latency", copy) != before
+
+
+def test_operators_that_methods_import_by_their_public_names_are_part_of_every_key() -> None:
+    modules = {f"tokbench.{module}" for module in tokbench._PUBLIC if module.startswith("ops.")}
+    assert modules
+    for module in MODULES:
+        assert modules <= code_of(module)
+
+
 def test_what_builds_models_is_part_of_every_key() -> None:
     for module in MODULES:
         code = code_of(module)
@@ -68,7 +94,13 @@ def test_a_change_of_one_kind_leaves_the_keys_of_another() -> None:
 def test_every_file_that_runs_while_something_is_measured_is_part_of_its_key(tmp_path: Path) -> None:
     """The import closure against what really runs, function by function."""
     config = load_config()
-    changes = {"methods": ["ats", "random_selection"], "keep": [0.5], "seeds": [0], "limit": 4, "analyse": True}
+    changes = {
+        "methods": ["ats", "random_selection", "tome", "token_pooling"],
+        "keep": [0.5],
+        "seeds": [0],
+        "limit": 4,
+        "analyse": True,
+    }
     suite = config.suite("embedded", {**changes, "seconds": 0.001, "batch_size": [1]})
     comparison = plan_comparison(suite, config)
     ran: dict[str, set[str]] = {}

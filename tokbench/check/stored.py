@@ -51,13 +51,20 @@ def read_stored(directory: Path) -> Stored:
     """
     if not directory.is_dir():
         raise UserError(f"no results in {directory}: there is no such folder; create it with tokbench compare --out")
-    results = Results(directory)
+    try:
+        return _read(Results(directory))
+    except (ValueError, KeyError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{directory} is damaged ({reason}): measure again with tokbench compare --fresh") from error
+
+
+def _read(results: Results) -> Stored:
     if not results.environment:
-        raise UserError(f"{directory} has no environment.json: run the same tokbench compare again")
+        raise UserError(f"{results.directory} has no environment.json: run the same tokbench compare again")
+    # If a merged directory has several keeps for one budget, the last one counts.
     rows = {_identity(row): row for row in results.plan.rows}
-    if len(rows) < len(results.plan.rows):
-        raise UserError(f"{directory} is damaged (two rows are the same): measure again with --fresh")
-    table = dict(zip(rows, results.table.to_dict("records"), strict=True))
+    values = zip(results.plan.rows, results.table.to_dict("records"), strict=True)
+    table = {_identity(row): record for row, record in values}
     return Stored(results, table, _ratios(rows, results), _answers(rows, results))
 
 

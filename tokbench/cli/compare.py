@@ -84,6 +84,7 @@ def compare(
 
     from tokbench.comparison import carry_out, plan_comparison, warnings_about
     from tokbench.config import load_config
+    from tokbench.distributed.parts import share
     from tokbench.report.terminal.live import LiveView
 
     loaded = load_config(config)
@@ -94,6 +95,8 @@ def compare(
             comparison = plan_comparison(chosen, loaded, plugin_paths(loaded, plugins))
         warn_broken(comparison.broken)
         if plan:
+            if part is not None:
+                share(comparison.prepared, part)  # so that a wrong one is reported now
             _show_plan(comparison.prepared, as_json)
             return
         terminal = Console(stderr=True)

@@ -90,7 +90,7 @@ def divide(prepared: Prepared, records: Records, pieces: int) -> list[Part]:
 def share(prepared: Prepared, text: str) -> Part:
     """One machine's share of a comparison that several independent machines measure.
 
-    The images are divided among the shares. Everything else is measured by the first.
+    The images are divided among the shares. The first share measures everything else.
 
     Args:
         prepared: The plan.

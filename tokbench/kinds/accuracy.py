@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tokbench.errors import UserError
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
 from tokbench.outcomes import RIGHT, UNREADABLE, WRONG, shard_key
 from tokbench.rows import ANSWER, columns_without
@@ -45,7 +46,14 @@ class Accuracy(Kind[AccuracyRecord]):
         Column("top1_lo"),
         Column("top1_hi"),
         Column(
-            "delta_top1", heading="Δ top-1", unit="points", interval="delta", decimals=1, only_methods=True, dropped=1
+            "delta_top1",
+            heading="Δ top-1",
+            unit="points",
+            interval="delta",
+            compared=True,
+            decimals=1,
+            only_methods=True,
+            dropped=1,
         ),
         Column("delta_lo"),
         Column("delta_hi"),
@@ -93,6 +101,8 @@ class Accuracy(Kind[AccuracyRecord]):
         for one in classify(models, bench.images, todo, loading, lambda key: measuring(self.name, key)):
             for image in one.unreadable:
                 bench.add_unreadable(image)
+            if isinstance(one.error, UserError):
+                raise one.error
             if one.error is not None:
                 bench.fail(self, shard_key(one.key, one.shard), bench.describe(one.error))
             elif one.key:

@@ -1,8 +1,8 @@
 """What a kind of measurement is, and what a column of the table is.
 
-A kind knows all there is to know of one sort of measurement: what a record holds, what its cache key depends on, how it
-is measured, which columns it fills and how long it takes. Planning, running, distribution, the table, the live view and
-merging loop over kinds; none of them knows one by name.
+A kind knows everything about one sort of measurement: what a record holds, what its cache key depends on, how it is
+measured, which columns it fills and how long it takes. Planning, running, distribution, the table, the live view and
+merging loop over kinds. Only shortcuts such as `Results.times` know one by name.
 
 A kind has a reading half and a measuring half. Reading results must not need torch, so a kind imports what it measures
 with inside the methods that measure.
@@ -41,7 +41,8 @@ class Column:
         unit: What a reader sees below the heading.
         interval: The ends of its 95 % interval are the columns `<interval>_lo` and `<interval>_hi`; empty for a column
             without one.
-        spread: The column with the standard deviation over seeds, to be shown instead of the interval.
+        spread: The column with the standard deviation over seeds, which is shown after the number.
+        compared: Whether it compares with the plain model, so that its interval is shown after the number.
         decimals: Decimals to show at least, however wide the interval.
         step: The smallest difference worth showing, for what is counted and has no interval; None elsewhere.
         exact: Every digit is exact; the table shows three significant ones of the largest value.
@@ -57,6 +58,7 @@ class Column:
     unit: str = ""
     interval: str = ""
     spread: str = ""
+    compared: bool = False
     decimals: int | None = None
     step: float | None = None
     exact: bool = False

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
+from tokbench.names import TIMES
 from tokbench.stats.times import MIN_ROUNDS, compare_times, floor_of, median_interval, percentile
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tokbench.run.prepare import Row
 
 MUCH_LOAD = 0.1  # of the CPUs, by other processes: intervals widen
-TIMES = "\N{MULTIPLICATION SIGN}"
 TAILS = {"p90": 0.9, "p99": 0.99}
 
 
@@ -89,7 +89,7 @@ class Latency(Kind[LatencyRecord]):
         Column("latency_ms_lo"),
         Column("latency_ms_hi"),
         Column("images_per_s", heading="img/s", dropped=7),
-        Column("speedup", heading="speedup", unit=TIMES, interval="speedup", dropped=1),
+        Column("speedup", heading="speedup", unit=TIMES, interval="speedup", compared=True, dropped=1),
         Column("speedup_lo"),
         Column("speedup_hi"),
         Column("verdict", "string"),

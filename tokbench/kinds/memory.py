@@ -78,7 +78,7 @@ class Memory(Kind[MemoryRecord]):
                 bench.attempt(self, key, partial(_on_cpu, row, saved, processes, bench))
 
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
-        """MiB, beside times."""
+        """MiB."""
         record = results.record(self, row)
         return {} if record is None else {"peak_mib": record.peak_mib}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tokbench.results import Results
     from tokbench.run.bench import Bench
     from tokbench.run.prepare import Row
+
+R = TypeVar("R")
 
 IMAGES = 64  # evenly spaced over the set: the means over them are known to a few percent of themselves
 BATCH = 16  # all heads' attention matrices of so many images are in memory at once
@@ -76,29 +78,34 @@ class ReconstructionRecord:
     images: int
 
 
-class Spectra(Kind[SpectraRecord]):
+class _AnalysisKind(Kind[R]):
+    """What `--analyse` measures, on a sample of the images."""
+
+    on_request = False
+
+    def needs_data(self, suite: Suite) -> tuple[str, str] | None:
+        """Always."""
+        return ("analyse", "leave --analyse out") if suite.analyse else None
+
+    def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
+        """A forward pass over the sample."""
+        return len(rows) * min(IMAGES, pace.images) * pace.image_s
+
+
+class Spectra(_AnalysisKind[SpectraRecord]):
     """Spectra of the plain model's blocks."""
 
     name = "spectra"
     record = SpectraRecord
-    on_request = False
 
     def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
         """Of the plain model with fused attention; without fusion the spectra are the same."""
         variant = row.cell.variant
         return suite.analyse and variant.method == PLAIN and not variant.params
 
-    def needs_data(self, suite: Suite) -> tuple[str, str] | None:
-        """Always."""
-        return ("analyse", "leave --analyse out") if suite.analyse else None
-
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:
         """What runs, where, and on which images."""
         return {**conditions.method, **conditions.device, "data": conditions.data}
-
-    def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
-        """A forward pass over the sample."""
-        return len(rows) * min(IMAGES, pace.images) * pace.image_s
 
     def measure_row(self, row: Row, bench: Bench) -> SpectraRecord:
         """Of a sample of the images."""
@@ -112,28 +119,19 @@ class Spectra(Kind[SpectraRecord]):
         return {} if table.empty else {"spectra.csv": table}
 
 
-class Reconstruction(Kind[ReconstructionRecord]):
+class Reconstruction(_AnalysisKind[ReconstructionRecord]):
     """Reconstruction errors of a method."""
 
     name = "reconstruction"
     record = ReconstructionRecord
-    on_request = False
 
     def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
         """Of every method."""
         return suite.analyse and row.cell.variant.method != PLAIN
 
-    def needs_data(self, suite: Suite) -> tuple[str, str] | None:
-        """Always."""
-        return ("analyse", "leave --analyse out") if suite.analyse else None
-
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:
         """What runs, where, on which images, and the seed."""
         return {**conditions.method, **conditions.device, "data": conditions.data, "seed": conditions.seed}
-
-    def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
-        """A forward pass over the sample."""
-        return len(rows) * min(IMAGES, pace.images) * pace.image_s
 
     def measure_row(self, row: Row, bench: Bench) -> ReconstructionRecord:
         """Of a sample of the images."""

@@ -25,7 +25,6 @@ from tokbench.data.loading import Batch, Unreadable, batches
 from tokbench.data.preprocessing import Preprocessing, preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import DownsamplerError
-from tokbench.errors import UserError
 from tokbench.measure.allocator import keep_freed_memory
 from tokbench.outcomes import SHARD, TOP, UNREADABLE, WRONG
 from tokbench.tokens import Tokens
@@ -129,7 +128,7 @@ def classify(
         The outcomes of each model on each shard, and before them the images of the shard that could not be read.
 
     Raises:
-        UserError: As a model raises it, or the cache cannot be written.
+        UserError: The cache cannot be written.
     """
     with keep_freed_memory():
         for group in _same_preprocessing(models):
@@ -190,8 +189,6 @@ def _classify_shard(
 ) -> Classified:
     try:
         return Classified(shard, key, evaluate(model, shared, shard, classes), count=1)
-    except UserError:
-        raise
     # A method may be anybody's code: an error fails only its own rows.
     except Exception as error:
         return Classified(shard, key, error=error, count=1)

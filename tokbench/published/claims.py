@@ -73,7 +73,7 @@ def beside(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     Returns:
         One row for each pair of a measured setting and a published number, with the columns `BESIDE`.
     """
-    claims = published(plan.methods)
+    claims = published({name: plan.methods.get(name, MethodInfo()) for name in table["method"].unique()})
     plain = claims[(claims["method"] == PLAIN) & (claims["model"] == claims["published_model"])]
     public = dict(zip(plain["model"], plain["top1"], strict=True))
     measured = table[table["status"] == "ok"].groupby(SETTING, sort=False, dropna=False)
@@ -98,13 +98,19 @@ def _matching(setting: dict[Any, Any], claims: pd.DataFrame, plan: Plan) -> pd.D
     plain = setting["method"] == PLAIN
     same: pd.Series[bool] = (
         (claims["method"] == setting["method"])
-        & (claims["model"] == plan.models.get(setting["model"], setting["model"]))
+        & (claims["model"] == full_name(setting["model"], plan, claims))
         & (claims["regime"] == (PLAIN_REGIME if plain else setting["regime"]))
         & (claims["schedule"] == setting["schedule"])
         & (claims["keep"].isna() if pd.isna(setting["keep"]) else claims["keep"] == setting["keep"])
     )
     found = claims.loc[same]
     return found.loc[[plain or _same_params(setting, params, plan) for params in found["params"]]]
+
+
+def full_name(model: str, plan: Plan, claims: pd.DataFrame) -> str:
+    """A model's name with the tag of its weights; plans of older versions do not have it, but claims may."""
+    tagged = {name for name in claims["model"] if name.partition(".")[0] == model}
+    return plan.models.get(model, tagged.pop() if len(tagged) == 1 else model)
 
 
 def _same_params(setting: dict[Any, Any], claimed: str, plan: Plan) -> bool:

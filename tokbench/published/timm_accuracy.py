@@ -1,4 +1,4 @@
-"""timm's published accuracies of its own weights, to hold the plain models against.
+"""timm's published accuracies of its own weights, to compare the plain models with.
 
 `timm_accuracy.csv` has, from the result tables of timm's repository, the rows of the models that tokbench is meant
 for on the four image sets that it recognises.

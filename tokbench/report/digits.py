@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from tokbench.kinds.base import Column
-from tokbench.kinds.latency import TIMES as TIMES
 from tokbench.results.columns import BY_INTERVAL
 
 # Upper bound for all columns: no measurement here is good to more decimals, however narrow its interval.

@@ -20,9 +20,6 @@ SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
 NUMBERS = [name for name, column in COLUMNS.items() if column.dtype in ("float64", "Int64") and name not in FIELDS]
 
-# Comparisons with the plain model: their intervals say whether there is a difference.
-WITH_INTERVAL = ("speedup", "delta")
-
 # The headings of settings that would not be understood without.
 SETTING_HEADINGS = {name: COLUMNS[name].title for name in ("batch_size", "attention_kernel")}
 VERDICT_SIGNS = {"FASTER": ("▲", "green"), "SLOWER": ("▼", "red"), "SAME": ("=", "dim"), "AMBIGUOUS": ("?", "yellow")}
@@ -58,9 +55,6 @@ def model_blocks(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     Returns:
         For each model its name, its rows with an additional `label`, and the values of its measured rows, seeds
         averaged. The settings of a method are blank for the plain model, to which they do not apply.
-
-    Raises:
-        KeyError: A column is missing.
     """
     for model, rows in table.groupby("model", sort=False, dropna=False):
         block = rows.assign(label=labels(rows), keep=pd.to_numeric(rows["keep"]))
@@ -200,7 +194,7 @@ def _suffixes(rows: Sequence[RowValues], name: str) -> list[str]:
         digits = decimals(row, name)
         if column.spread:
             return f" ±{number(row[column.spread], digits)}" if row["seeds"] > 1 else ""
-        if name not in WITH_INTERVAL:
+        if not column.compared:
             return ""
         lo, hi = (number(row[f"{name}_{end}"], digits) for end in ("lo", "hi"))
         return f" [{lo}, {hi}]" if lo and hi and not math.isnan(row[name]) else ""

@@ -93,7 +93,8 @@ class Results:
 
     def missing(self, row: PlannedRow) -> list[tuple[str, str]]:
         """Kind and key of the records that a row still lacks."""
-        wanted = ((name, part) for name, key in row.keys.items() for part in self.keys_of(KINDS[name], key))
+        known = {KINDS[name]: key for name, key in row.keys.items() if name in KINDS}  # a newer version may have more
+        wanted = ((kind.name, part) for kind, key in known.items() for part in self.keys_of(kind, key))
         return [place for place in wanted if self._records.get(*place) is None]
 
     def failure(self, kind: str, key: str) -> Mapping[str, Any] | None:
@@ -105,11 +106,13 @@ class Results:
         """Why images could not be decoded, by their names."""
         if self.plan.images is None:
             return {}
+        identity = self.plan.images.identity
         found = {
-            name: self._records.get(UNREADABLE_IMAGE, f"{self.plan.images.identity}/{name}")
-            for name in self.images or {}
+            key.partition("/")[2]: record["reason"]
+            for (kind, key), record in self._records.all().items()
+            if kind == UNREADABLE_IMAGE and key.partition("/")[0] == (identity or key.partition("/")[0])
         }
-        return {name: record["reason"] for name, record in found.items() if record}
+        return {name: found[name] for name in self.images or {} if name in found}
 
     def refresh(self) -> None:
         """Read what has been measured since."""

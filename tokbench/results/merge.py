@@ -19,7 +19,7 @@ from tokbench.config import Suite
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.results.directory import ENVIRONMENT, Results, write_images, write_tables
-from tokbench.results.plan import PLAN, Plan, PlannedRow, plan_json
+from tokbench.results.plan import PLAN, MethodInfo, Plan, PlannedRow, plan_json
 from tokbench.results.store import Place, Records, Store, write_json
 from tokbench.rows import RowId
 
@@ -108,9 +108,18 @@ def _join_plans(sources: Sequence[Source]) -> Plan:
         device=plans[0].device,
         images=next((plan.images for plan in plans if plan.images is not None), None),
         rows=tuple(_join_rows(sources)),
-        methods=dict(sorted({name: info for plan in plans for name, info in plan.methods.items()}.items())),
+        methods={name: min(infos, key=repr) for name, infos in sorted(_infos(plans).items())},
         models=dict(sorted({name: full for plan in plans for name, full in plan.models.items()}.items())),
     )
+
+
+def _infos(plans: Sequence[Plan]) -> dict[str, list[MethodInfo]]:
+    """What each plan says of each method; a plugin may differ between machines that did not run it."""
+    found: dict[str, list[MethodInfo]] = {}
+    for plan in plans:
+        for name, info in plan.methods.items():
+            found.setdefault(name, []).append(info)
+    return found
 
 
 def _join_suites(suites: Sequence[Suite]) -> Suite:

@@ -173,7 +173,7 @@ def refuse_newer(directory: Path) -> None:
         schema = json.loads((directory / PLAN).read_text(encoding="utf-8"))["schema"]
     except (OSError, ValueError, KeyError, TypeError):  # there is no readable plan, so nothing newer
         return
-    if schema > SCHEMA:
+    if isinstance(schema, int) and schema > SCHEMA:
         raise _unknown_format(directory, schema)
 
 

@@ -1,4 +1,4 @@
-"""The test bench: what a kind of measurement works with while it measures."""
+"""What a kind of measurement needs while it measures: models, images, and where to write records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -21,7 +21,6 @@ from tokbench.errors import UserError
 from tokbench.kinds.base import Kind
 from tokbench.measure.accuracy import Loading, image_ids
 from tokbench.measure.environment import DTYPES
-from tokbench.measure.memory import Build
 from tokbench.measure.sample_images import batches_for, decoded, enough_images, sample_images
 from tokbench.outcomes import shards
 from tokbench.results.store import FAILED, UNREADABLE_IMAGE, RecordWriter
@@ -30,6 +29,9 @@ from tokbench.run.prepare import Prepared, Row
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
 
+if TYPE_CHECKING:
+    from tokbench.measure.memory import Build
+
 R = TypeVar("R")
 
 
@@ -37,7 +39,7 @@ class Observer(Protocol):
     """Who shows the progress of a run; its methods return at once."""
 
     def announce(self, text: str) -> None:
-        """Something without an end in sight begins."""
+        """A step of unknown length begins."""
 
     def planned(self, kind: str, total: int) -> None:
         """So many measurements of a kind begin."""
@@ -158,6 +160,10 @@ class Bench:
         if wanted not in self._decoded:
             self._decoded[wanted] = decoded(self.plain(row), self._data().head(count), batch_size)
         return self._decoded[wanted]
+
+    def forget_images(self) -> None:
+        """Release what `decoded` holds, which would count as memory of the models."""
+        self._decoded.clear()
 
     def ids(self, count: int) -> Tensor:
         """(count,) int64, the identities of the images that `decoded` gives."""

@@ -12,7 +12,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.downsampler import Downsampler
-from tokbench.measure.memory import Build
 from tokbench.names import PLAIN
 from tokbench.registry import create, load_file, method_class, source_file
 from tokbench.schedule import Schedule
@@ -21,6 +20,7 @@ from tokbench.vit.models import Pretrained, load_method_weights
 
 if TYPE_CHECKING:
     from tokbench.measure.latency import Forward
+    from tokbench.measure.memory import Build
     from tokbench.run.cells import Cell, Variant
 
 

@@ -15,7 +15,7 @@ from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
 from tokbench.schedule import Schedule, Stages, takes_keep
 
-UNTRAINED = "needs fine-tuned weights; these are pretrained ones"
+UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
 
 
 @dataclass(frozen=True)

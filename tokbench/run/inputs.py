@@ -59,14 +59,14 @@ def _check_fit(names: Sequence[str], suite: Suite) -> None:
     needs = [need for kind in KINDS.values() if (need := kind.needs_data(suite)) is not None]
     if not needs:
         return
+    purpose, way_out = needs[-1]
     if suite.data is None:
-        purpose, way_out = needs[-1]
         raise UserError(
             f"no data to {purpose}: name them with --data (a folder by synset id, a .tar, a .parquet), or {way_out}"
         )
     if suite.weights == RANDOM:
         raise UserError(
-            "accuracy needs trained weights: name a model's with --weights FILE, or measure --only macs,latency"
+            f"trained weights are needed to {purpose.removesuffix(' on')}: name them with --weights FILE, or {way_out}"
         )
     unfit = [name for name in names if (name == EMBEDDED_MODEL) != (suite.data == EMBEDDED)]
     if unfit:

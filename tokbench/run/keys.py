@@ -1,7 +1,8 @@
 """The key of a measurement: a hash of everything that it depends on, so that what changed is measured again.
 
 The code is part of it. Which files those are is read from their imports, and what is hashed is the parsed code without
-docstrings: a comment or a sentence changes no key, a statement does.
+docstrings: a comment or a sentence changes no key, a statement does. Of a kind's own file only the measuring half
+counts, so another heading or another interval in the table changes no key either.
 """
 
 from __future__ import annotations
@@ -31,8 +32,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-# Every kind depends on these: they open what is measured, build models, and hand both to the kind.
-COMMON = ("tokbench.run.inputs", "tokbench.run.build", "tokbench.run.bench")
+# Every kind depends on these: they open what is measured, build models, and hand both to the kind. Methods import the
+# operators under tokbench's public names, which the imports of their files do not show.
+COMMON = (
+    "tokbench.run.inputs",
+    "tokbench.run.build",
+    "tokbench.run.bench",
+    "tokbench.ops.clustering",
+    "tokbench.ops.matching",
+)
+
+# What a kind measures with. The rest of its class turns records into numbers for a reader.
+MEASURING_MEMBERS = ("name", "record", "exclusive", "sharded", "wanted", "depends_on", "measure", "measure_row")
 
 # What these do is in the keys as values, or happens before or after a measurement: settings, plans and results.
 NOT_MEASURING = (
@@ -92,7 +103,7 @@ def code_digest(module: str, root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(code_of(module, root)):
-        digest.update(f"{name}\n{_read(_file(name, root)).text}\n".encode())
+        digest.update(f"{name}\n{_read(name, root).text}\n".encode())
     return digest.hexdigest()
 
 
@@ -107,12 +118,12 @@ def code_of(module: str, root: Path = ROOT) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            imported = _read(_file(name, root)).imports
-            waiting += [one for one in imported if not _apart(one) and _file(one, root).is_file()]
+            imported = _read(name, root).imports
+            waiting += [one for one in imported if not _takes_no_part(one) and _file(one, root).is_file()]
     return found
 
 
-def _apart(module: str) -> bool:
+def _takes_no_part(module: str) -> bool:
     """Whether a module takes no part in measuring."""
     return module in NOT_MEASURING or module.startswith("tokbench.results.")
 
@@ -125,20 +136,66 @@ class _Code:
     text: str
 
 
-def _read(file: Path) -> _Code:
-    return _parse(file.read_text(encoding="utf-8"))
+def _read(module: str, root: Path) -> _Code:
+    source = _file(module, root).read_text(encoding="utf-8")
+    return _parse(source, module.startswith("tokbench.kinds."))
 
 
 @lru_cache(maxsize=1024)
-def _parse(source: str) -> _Code:
+def _parse(source: str, of_a_kind: bool) -> _Code:
     tree = ast.parse(source)
+    if of_a_kind:
+        tree = _measuring_half(tree)
     imports = tuple(name for node in _running(tree) for name in _imported(node) if name.startswith("tokbench."))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:] or [ast.Pass()]
-    return _Code(imports, ast.dump(tree))
+    return _Code(imports, ast.unparse(tree))
+
+
+def _measuring_half(tree: ast.Module) -> ast.Module:
+    """Of a kind's file: the measuring members of its classes, and everything in the file that they use."""
+    used: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and "Kind" in node.name + "".join(map(ast.unparse, node.bases)):
+            node.body = _measuring_members(node)
+            used.add(node.name)
+    while True:
+        kept = [node for node in tree.body if used & set(_names_bound(node))]
+        more = {name for node in kept for name in _names_used(node)} - used
+        if not more:
+            return ast.Module(kept, [])
+        used |= more
+
+
+def _measuring_members(kind: ast.ClassDef) -> list[ast.stmt]:
+    """The members that a kind measures with, and those that they use."""
+    used = set(MEASURING_MEMBERS)
+    while True:
+        kept = [member for member in kind.body if used & set(_names_bound(member))]
+        more = {node.attr for member in kept for node in ast.walk(member) if isinstance(node, ast.Attribute)} - used
+        if not more & {name for member in kind.body for name in _names_bound(member)}:
+            return kept
+        used |= more
+
+
+def _names_bound(node: ast.stmt) -> list[str]:
+    """The names that a statement defines."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return [node.target.id]
+    return []
+
+
+def _names_used(node: ast.stmt) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
 
 
 def _imported(node: ast.AST) -> list[str]:

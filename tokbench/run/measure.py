@@ -30,6 +30,8 @@ def measure(
         with bench.on_device([name]):
             for kind in KINDS.values():
                 if not kind.sharded and (missing := bench.missing(kind, [r for r in rows if r.cell.model == name])):
+                    if kind.exclusive:
+                        bench.forget_images()
                     kind.measure(missing, bench)
     with bench.on_device(list(prepared.models)):
         for kind in KINDS.values():

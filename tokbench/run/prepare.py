@@ -50,7 +50,7 @@ class Prepared:
         suite: The settings.
         device: Where it runs.
         models: By name.
-        images: None where no accuracy is measured and no data are named.
+        images: None without data.
         rows: In the plan's order.
     """
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from tokbench.names import EAGER, PLAIN
+from tokbench.names import EAGER, PLAIN, TIMES
 from tokbench.report.charts.style import PLAIN_LABEL, label
-from tokbench.report.digits import TIMES, RowValues, decimals, number, with_half_widths
+from tokbench.report.digits import RowValues, decimals, number, with_half_widths
 from tokbench.report.labels import cell_text, series
 from tokbench.schedule import takes_keep
 

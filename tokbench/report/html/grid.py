@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from tokbench.kinds.base import Column
-from tokbench.report.digits import TIMES, decimals, number
+from tokbench.names import TIMES
+from tokbench.report.digits import decimals, number
 from tokbench.report.html.headlines import EQUAL_ACCURACY_LOSS, EQUAL_COMPUTE_SAVING, EQUAL_TIME_SPEEDUP
 from tokbench.report.labels import cell_text, labels
 from tokbench.results.columns import COLUMNS

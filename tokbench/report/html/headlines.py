@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.names import EAGER
-from tokbench.report.digits import TIMES, number
+from tokbench.names import EAGER, TIMES
+from tokbench.report.digits import number
 from tokbench.report.html.curves import (
     INTERVAL_COLUMNS,
     Curve,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-from tokbench.report.digits import TIMES, RowValues
+from tokbench.names import TIMES
+from tokbench.report.digits import RowValues
 from tokbench.report.lines import TextColumn, block_title, legend, model_blocks, text_columns
 from tokbench.report.markdown import escape, markdown_table
 from tokbench.results.columns import BY_INTERVAL

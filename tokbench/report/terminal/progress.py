@@ -117,7 +117,8 @@ class RowProgress:
 
 def planned_measurements(results: Results) -> dict[tuple[str, str], Measurement]:
     """All planned measurements, by kind and key."""
-    return {(kind, key): Measurement(KINDS[kind], key, results) for kind, key in results.plan.measurements()}
+    known = [(kind, key) for kind, key in results.plan.measurements() if kind in KINDS]
+    return {(kind, key): Measurement(KINDS[kind], key, results) for kind, key in known}
 
 
 def rows_in_progress(
@@ -148,7 +149,7 @@ def _model_rows(
             model=model,
             label=model if row.is_plain else _cut(label),
             settings={SETTING_HEADINGS[name]: _cut(cell_text(getattr(row.id, name))) for name in varying},
-            measurements={kind: measurements[kind, key] for kind, key in keys.items()},
+            measurements={kind: measurements[kind, key] for kind, key in keys.items() if kind in KINDS},
             skipped=_cut(row.skipped),
             failed=_cut(row.failed),
         )

@@ -65,7 +65,7 @@ def render(table: pd.DataFrame, console: Console) -> None:
         console: Where to print; its width decides how many columns are shown.
 
     Raises:
-        KeyError: A column is missing, or a verdict is not one of `tokbench.stats.times.Verdict`.
+        KeyError: A verdict is not one of `tokbench.stats.times.Verdict`.
     """
     for index, (model, block, rows) in enumerate(model_blocks(table)):
         console.print(*([""] if index else []), block_title(model, rows), sep="\n")
