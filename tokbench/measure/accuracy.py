@@ -1,13 +1,10 @@
 """Accuracy: how a model classifies each image, kept image by image.
 
-Each image is decoded once for all models. Models that differ in their method alone are the same up to where the first
-of them acts: `SharedBlocks` computes that part once for all of them, with the plain model's own blocks, so that each
-gives the answers it would give alone.
+Each image is decoded once for all models, and the blocks that models share run once (see `measure.shared_blocks`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +23,8 @@ from tokbench.data.preprocessing import Preprocessing, preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import DownsamplerError
 from tokbench.measure.allocator import keep_freed_memory
+from tokbench.measure.shared_blocks import SharedBlocks
 from tokbench.outcomes import SHARD, TOP, UNREADABLE, WRONG
-from tokbench.tokens import Tokens
 from tokbench.vit.backbone import DownsampledViT
 
 MIB = 2**20
@@ -209,89 +206,6 @@ def image_ids(names: Sequence[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in hashes], dtype=torch.int64)
 
 
-class SharedBlocks:
-    """The batches of a shard inside the plain model: for each batch, the tokens that entered some block.
-
-    If models ask in the order of their `start`, no block is computed twice for a batch whose tokens are held.
-    """
-
-    def __init__(self, plain: DownsampledViT, ids: Tensor, preprocessing: Preprocessing, room: int) -> None:
-        """Begin without images.
-
-        Args:
-            plain: The model without a method.
-            ids: (images of the whole set,) int64, each image's identity.
-            preprocessing: The model's.
-            room: Most bytes of tokens to hold. A batch without room is computed from its images each time.
-        """
-        self.batches: list[Batch] = []
-        self._plain = plain
-        self._ids = ids
-        self._preprocessing = preprocessing
-        self._room = room
-        self._held: dict[int, tuple[int, Tokens]] = {}
-        self._full = False
-
-    def add(self, batch: Batch) -> None:
-        """Add the next batch of the shard."""
-        self.batches.append(batch)
-
-    def ids(self, number: int) -> Tensor:
-        """(B,) int64: the identities of a batch's images, on the model's device."""
-        return self._ids[self.batches[number].index].to(self._weight.device)
-
-    def tokens_at(self, depth: int, number: int) -> Tokens:
-        """The tokens that enter a block; the caller may change them.
-
-        Args:
-            depth: The block's; the number of blocks for the tokens that leave the last.
-            number: Which batch.
-        """
-        reached, tokens = self._held.pop(number, (0, None))
-        if tokens is None or reached > depth:
-            images = self._preprocessing.normalise(self.batches[number].images, self._weight)
-            reached, tokens = 0, self._plain.embed(images)
-        tokens = self._plain.through(tokens, range(reached, depth), self.ids(number))
-        if sum(_bytes(held) for _, held in self._held.values()) + _bytes(tokens) > self._room:
-            self._full = True
-            return tokens
-        self._held[number] = depth, tokens
-        # A method that writes into its input must not change the input of the others.
-        own = (tokens.x.clone(), tokens.size.clone(), tokens.owner.clone())
-        return dataclasses.replace(tokens, x=own[0], size=own[1], owner=own[2])
-
-    def advance(self, depth: int, number: int) -> None:
-        """Compute a batch up to a block before a model asks for it there, as long as there is room to hold it.
-
-        Args:
-            depth: The block's.
-            number: Which batch.
-        """
-        if self._full or not len(self.batches[number].index):
-            return
-        try:
-            with torch.inference_mode():
-                self.tokens_at(depth, number)
-        except torch.OutOfMemoryError:
-            self.stop_holding()
-
-    def stop_holding(self) -> bool:
-        """Hold nothing from now on, because the device has no memory for it.
-
-        Returns:
-            Whether anything was held.
-        """
-        held = bool(self._held)
-        self._held.clear()
-        self._room, self._full = 0, True
-        return held
-
-    @property
-    def _weight(self) -> Tensor:
-        weight: Tensor = self._plain.vit.patch_embed.proj.weight
-        return weight
-
-
 def evaluate(model: DownsampledViT, shared: SharedBlocks, shard: range, classes: Sequence[int] | None) -> str:
     """Classify a shard of an image set.
 
@@ -345,7 +259,3 @@ def _rank(logits: Tensor, labels: Tensor, allowed: Tensor | None) -> Tensor:
     hits = (best if allowed is None else allowed[best]) == labels[:, None]
     rank = torch.where(hits.any(dim=1), hits.int().argmax(dim=1), _NOT_AMONG_TOP)
     return torch.where(torch.isfinite(logits).all(dim=1), rank, _NOT_FINITE)
-
-
-def _bytes(tokens: Tokens) -> int:
-    return sum(part.numel() * part.element_size() for part in (tokens.x, tokens.size, tokens.owner))
