@@ -40,7 +40,8 @@ def test_everything_travels_in_the_wheel(unpacked: Path) -> None:
     wanted = {"tokbench/py.typed", "tokbench/tokbench.toml", "tokbench/embedded/digits_deit.safetensors"}
     wanted |= {f"tokbench/{name}" for name in _tracked("methods")}
     wanted |= {f"tokbench/report/html/page.{ending}" for ending in ("html.jinja", "css", "js")}
-    wanted |= {f"tokbench/report/html/vendor/{name}" for name in ("datatables.js", "datatables.css", "LICENSE.txt")}
+    vendored = ("datatables.js", "datatables.css", "LICENSE.txt", "README.md")
+    wanted |= {f"tokbench/report/html/vendor/{name}" for name in vendored}
     wanted |= {f"tokbench/published/{name}.csv" for name in ("published", "timm_accuracy")}
     wanted |= {"tokbench/embedded/digits.npz"}
     assert wanted <= inside
