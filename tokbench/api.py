@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from timm.models.vision_transformer import VisionTransformer
 
-from tokbench.comparison import carry_out, plan_comparison, unwatched, warnings_about
+from tokbench.comparison import carry_out, plan_comparison, unwatched
 from tokbench.config import as_lists, load_config
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
@@ -103,6 +103,7 @@ def compare(
     plugins: Sequence[Path | str] = (),
     config: Path | str | None = None,
     fresh: bool = False,
+    retry: bool = False,
     progress: bool = True,
     **settings: Any,
 ) -> pd.DataFrame:
@@ -115,7 +116,8 @@ def compare(
         out: The results directory; None takes `results/<suite>`. `tokbench.load` opens it.
         plugins: Files or folders with methods of your own.
         config: A `tokbench.toml`; None takes the current folder's, where there is one.
-        fresh: Discard what was measured before.
+        fresh: Measure everything again; the records of before are moved aside.
+        retry: Also measure what has ended a process before.
         progress: Show progress on a terminal or in a notebook.
         **settings: Settings that replace the suite's, under the names of `tokbench.config.Suite`: `models`, `methods`,
             `keep`, `schedule`, `data`, `weights`, `device`, `only` and so on. Lists may be given as a single value.
@@ -134,10 +136,15 @@ def compare(
     chosen = settings_file.suite(name, as_lists(settings))
     own = [*settings_file.plugin_paths, *map(Path, plugins)]
     comparison = plan_comparison(chosen, settings_file, own)
-    watch = watch_in_place() if progress else unwatched
-    results = carry_out(comparison, Path("results") / name if out is None else Path(out), fresh=fresh, watch=watch)
+    finished = carry_out(
+        comparison,
+        Path("results") / name if out is None else Path(out),
+        fresh=fresh,
+        retry=retry,
+        watch=watch_in_place() if progress else unwatched,
+    )
     for one in comparison.broken:
         warnings.warn(f"broken plugin {one.source}: {one.reason}", stacklevel=2)
-    for text in warnings_about(results):
+    for text in finished.warnings:
         warnings.warn(text, stacklevel=2)
-    return results.table
+    return finished.results.table

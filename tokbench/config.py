@@ -89,6 +89,10 @@ class Suite(BaseModel):
         description="Stop timing a row once its speedup is known to within this fraction (half the width of its "
         "95 % interval).",
     )
+    timeout: pydantic.PositiveFloat | None = Field(
+        600.0,
+        description="Seconds after which a method that makes no progress is given up, so that the others go on.",
+    )
     threads: pydantic.PositiveInt | None = Field(None, description="CPU threads for computing; default: PyTorch's.")
     analyse: bool = Field(False, description="Also measure redundancy: token spectra and reconstruction errors.")
 

@@ -1,12 +1,26 @@
 """Errors that the user can fix, as opposed to bugs in tokbench."""
 
 import difflib
+import traceback
 
 SUBSTRING = 3  # characters; shorter words are part of too many names
 
 
 class UserError(Exception):
     """A mistake that the user can fix: the message is one line with cause and fix, shown without a traceback."""
+
+
+def describe(error: BaseException) -> str:
+    """One line: what was raised, with which message, and where, unless that is in an installed package."""
+    try:
+        text = str(error).strip() or "no message"
+    except Exception:  # it is another's code that makes the text
+        text = "its message cannot be shown"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = ""
+    if frames and "site-packages" not in frames[-1].filename:
+        place = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})"
+    return f"{type(error).__name__}: {text.splitlines()[0]}{place}"
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

@@ -1,8 +1,14 @@
 """Atomic file writes: a reader sees the old file or the new one, never a partial one."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tokbench.errors import UserError
+
+_SCRATCH = re.compile(r"\..+\.(\d+)")  # .NAME.PID
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -11,7 +17,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Args:
         path: The final path.
         write: Writes the content to the path that it receives.
+
+    Raises:
+        UserError: The path is a device, a pipe or a socket, which must not be replaced by a file.
+        OSError: As `write` raises it, or the file cannot be moved.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is no regular file: name a file to write")
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(scratch)
@@ -19,3 +31,44 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def remove_scratch(directory: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote.
+
+    Args:
+        directory: Where to look.
+    """
+    for path in directory.iterdir():
+        found = _SCRATCH.fullmatch(path.name)
+        if found and path.is_file() and not _runs(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this number runs here."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
+@contextmanager
+def writing(path: Path | str, fix: str) -> Iterator[None]:
+    """Turn a failure to write a file into a message for the user.
+
+    Args:
+        path: The file.
+        fix: What the user can do.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise UserError(f"cannot write {path} ({reason}): {fix}") from None

@@ -15,7 +15,7 @@ from tokbench.errors import UserError
 from tokbench.measure.cpu import OtherLoad, pinned
 from tokbench.measure.gpu import condition, throttle_reasons
 from tokbench.measure.latency import FLOOR_BLOCKS, measure_floor, measure_latency
-from tokbench.measure.memory import cpu_peak_mib, measuring_processes
+from tokbench.measure.memory import MeasuringProcesses, cpu_peak_mib
 from tokbench.measure.modes import check_mode, in_mode
 from tokbench.stats.times import MIN_ROUNDS
 
@@ -119,7 +119,7 @@ def build_failing() -> tuple[Hungry, Tensor]:
 
 
 def test_memory_is_the_growth_of_the_process() -> None:
-    with measuring_processes(preload="tokbench.measure.memory") as processes:
+    with MeasuringProcesses(preload="tokbench.measure.memory") as processes:
         little, much = (cpu_peak_mib(processes, partial(build_hungry, mib), threads=1) for mib in (8, 208))
         again = cpu_peak_mib(processes, partial(build_hungry, 8), threads=1)  # not affected by the call before
         with pytest.raises(ValueError, match="cannot be built"):

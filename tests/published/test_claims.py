@@ -17,7 +17,7 @@ from tokbench.registry import bind_parameters, discover
 from tokbench.report.terminal.published import render_claims, render_published
 from tokbench.results import COLUMNS, MethodInfo, Plan
 from tokbench.results.columns import TYPES
-from tokbench.run.plan import infos, method_info
+from tokbench.run.method_info import infos, method_info
 from tokbench.schedule import Schedule
 from tokbench.vit.models import full_name
 

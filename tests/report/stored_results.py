@@ -9,7 +9,7 @@ from tokbench.names import PLAIN
 from tokbench.registry import method_class
 from tokbench.results.plan import PLAN, Plan, plan_json, read_plan
 from tokbench.results.store import RECORDS
-from tokbench.run.plan import infos
+from tokbench.run.method_info import infos
 
 RESULTS = Path(__file__).parents[2] / "results"
 REFERENCE = RESULTS / "reference/embedded"

@@ -22,6 +22,8 @@ def test_exact_measurements_that_disagree_are_refused(copied: Callable[..., list
         shutil.rmtree(tmp_path / "copy-keep-5", ignore_errors=True)
         one, two = copied("grid", "keep-5")
         lines = [json.loads(line) for line in (two / "records.jsonl").read_text().splitlines()]
+        for line in lines:
+            del line["sum"]  # a line with a wrong checksum would count as missing
         row = next(
             row for row in json.loads((two / "plan.json").read_text())["rows"] if row["method"] == "grid_pooling"
         )

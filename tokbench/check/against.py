@@ -19,8 +19,11 @@ from torch import Tensor
 from tokbench.check.finding import Finding, Outcome
 from tokbench.check.rules import Counts, judge_answers_exactly, judge_counts, judge_times
 from tokbench.config import Check
+from tokbench.data.errors import DataError
 from tokbench.data.loading import Unreadable, check_unreadable
 from tokbench.downsampler import Downsampler
+from tokbench.errors import describe
+from tokbench.isolation import ends_the_run
 from tokbench.measure.accuracy import classify
 from tokbench.measure.latency import FLOOR_BLOCKS, Forward, Latency, measure_floor, measure_latency, noise_floor
 from tokbench.measure.macs import count_macs, spread_of_macs
@@ -218,12 +221,15 @@ def _answers(pairs: Sequence[_Pair], bench: Bench) -> Iterator[Finding]:
     lost: list[Unreadable] = []
     todo = {shard: list(models) for shard in bench.shards}
     bench.observer.planned("accuracy", len(todo) * len(models))
-    for one in classify(models, images, todo, bench.loading(), lambda key: None):
-        lost += one.unreadable
-        bench.observer.measured("accuracy", one.count)
-        before = outcomes.get(one.key)
-        if isinstance(before, str):
-            outcomes[one.key] = before + one.outcomes if one.error is None else _failure(one.error)
+
+    def attempt(key: str, shard: range, evaluate: Callable[[], str]) -> bool:
+        now, before = _attempt(evaluate), outcomes[key]
+        outcomes[key] = now if isinstance(now, _Failure) or isinstance(before, _Failure) else before + now
+        return not isinstance(now, _Failure)
+
+    for progress in classify(models, images, todo, bench.loading(), attempt):
+        lost += progress.unreadable
+        bench.observer.measured("accuracy", progress.count)
     check_unreadable(lost, len(images))
     for number, (row, _) in enumerate(rows):
         old, new = outcomes[f"{number}/{OLD}"], outcomes[f"{number}/{NEW}"]
@@ -239,13 +245,10 @@ def _attempt(measure: Callable[[], T]) -> T | _Failure:
     """What a version gives, or why it fails: a method may be anybody's code."""
     try:
         return measure()
-    except Exception as error:
-        return _failure(error)
-
-
-def _failure(error: Exception) -> _Failure:
-    text = str(error).strip() or "no message"
-    return _Failure(f"{type(error).__name__}: {text.splitlines()[0]}")
+    except BaseException as error:
+        if isinstance(error, DataError) or ends_the_run(error):
+            raise
+        return _Failure(describe(error))
 
 
 def _failed(row: RowId, column: str, old: object, new: object) -> Finding:

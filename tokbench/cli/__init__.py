@@ -29,6 +29,8 @@ from tokbench.cli.report import report
 from tokbench.cli.show import show
 from tokbench.cli.verify import verify
 from tokbench.errors import UserError
+from tokbench.isolation import take_ctrl_c
+from tokbench.supervisor import can_supervise, supervise
 
 USAGE_ERROR = 2  # as click's own
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -82,6 +84,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII pipe gets ? for other characters, not an error
+    take_ctrl_c()
+    if _runs_methods() and can_supervise():
+        sys.exit(supervise(_run_command, warn))
+    sys.exit(_run_command())
+
+
+def _runs_methods() -> bool:
+    """Whether the command runs methods, which may end the process."""
+    return bool({"compare", "verify", "check", "show", "list"} & set(sys.argv[1:3]))
+
+
+def _run_command() -> int:
+    """Run the command, and say in one line what is the user's to mend."""
     # click's class, or typer's own copy of it, depending on the version.
     click_error: Any = typer.BadParameter.__base__
     command = get_command(app)
@@ -95,7 +110,7 @@ def main() -> None:
         code = _usage_error(error.format_message())
     if code == INTERRUPTED:
         warn("stopped; finished measurements are kept, run the same command to resume")
-    sys.exit(code or 0)
+    return code or 0
 
 
 def _usage_error(message: str) -> int:

@@ -23,9 +23,10 @@ from tokbench.cli.options import (
     resolve_suite,
     suite_options,
 )
-from tokbench.cli.output import print_json, warn, warn_broken
+from tokbench.cli.output import output_kept_apart, print_json, warn, warn_broken
 from tokbench.cli.results import conclude
 from tokbench.errors import UserError
+from tokbench.isolation import limit_steps
 
 if TYPE_CHECKING:
     from tokbench.run.prepare import Prepared
@@ -46,7 +47,12 @@ def compare(
         bool, typer.Option("--plan", help="Show the cells and the estimated time, then stop.", rich_help_panel=RUN)
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Discard earlier measurements and start again.", rich_help_panel=RUN)
+        bool,
+        typer.Option("--fresh", help="Measure everything again; old records are moved aside.", rich_help_panel=RUN),
+    ] = False,
+    retry: Annotated[
+        bool,
+        typer.Option("--retry", help="Also measure what has ended or hung a process before.", rich_help_panel=RUN),
     ] = False,
     part: Annotated[
         str | None,
@@ -82,14 +88,16 @@ def compare(
     if ray is not None and part is not None:
         raise UserError("--part is for independent machines: give --part or --ray, not both")
 
-    from tokbench.comparison import carry_out, plan_comparison, warnings_about
+    from tokbench.comparison import carry_out, plan_comparison
     from tokbench.config import load_config
     from tokbench.distributed.parts import share
     from tokbench.report.terminal.live import LiveView
+    from tokbench.run.estimate import estimate_seconds
 
     loaded = load_config(config)
     chosen = resolve_suite(loaded, suite, settings)
-    with nullcontext() if ray is None or plan else connected(ray):
+    limit_steps(chosen.timeout)
+    with output_kept_apart(), nullcontext() if ray is None or plan else connected(ray):
         with _progress(as_json) as progress:
             progress.add_task("loading models and data", total=None)
             comparison = plan_comparison(chosen, loaded, plugin_paths(loaded, plugins))
@@ -97,20 +105,24 @@ def compare(
         if plan:
             if part is not None:
                 share(comparison.prepared, part)  # so that a wrong one is reported now
-            _show_plan(comparison.prepared, as_json)
-            return
-        terminal = Console(stderr=True)
-        results = carry_out(
-            comparison,
-            out or Path("results") / (suite or loaded.default_suite),
-            fresh=fresh,
-            part=part,
-            on_ray=ray is not None,
-            watch=lambda results: LiveView(results, terminal, disable=as_json or not terminal.is_interactive),
-        )
-    for warning in warnings_about(results):
+            seconds = estimate_seconds(comparison.prepared)
+        else:
+            terminal = Console(stderr=True)
+            finished = carry_out(
+                comparison,
+                out or Path("results") / (suite or loaded.default_suite),
+                fresh=fresh,
+                retry=retry,
+                part=part,
+                on_ray=ray is not None,
+                watch=lambda results: LiveView(results, terminal, disable=as_json or not terminal.is_interactive),
+            )
+    if plan:
+        _show_plan(comparison.prepared, seconds, as_json)
+        return
+    for warning in finished.warnings:
         warn(warning)
-    conclude(results, as_json)
+    conclude(finished.results, as_json)
 
 
 def _progress(silent: bool) -> Progress:
@@ -119,14 +131,12 @@ def _progress(silent: bool) -> Progress:
     return Progress(console=console, transient=True, disable=silent or not console.is_terminal)
 
 
-def _show_plan(prepared: Prepared, as_json: bool) -> None:
+def _show_plan(prepared: Prepared, seconds: float, as_json: bool) -> None:
     from tokbench.report.terminal.table import open_console
     from tokbench.results.plan import plan_json
-    from tokbench.run.estimate import estimate_seconds
     from tokbench.run.plan import plan_of
 
     rows = plan_json(plan_of(prepared))["rows"]
-    seconds = estimate_seconds(prepared)
     if as_json:
         print_json({"cells": rows, "estimated_seconds": round(seconds)})
         return

@@ -114,7 +114,7 @@ def _claims(paths: list[Path], methods: str | None, models: str | None, as_json:
     from tokbench.registry import discover
     from tokbench.report.terminal.published import render_published
     from tokbench.report.terminal.table import open_console
-    from tokbench.run.plan import infos
+    from tokbench.run.method_info import infos
 
     found = published(infos(discover(paths)[0].values()))
     if methods is not None:

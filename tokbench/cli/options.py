@@ -28,7 +28,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "How much": ("only", "limit", "seeds", "analyse"),
     "Data": ("data", "weights", "accuracy_batch", "workers", "cache", "memory"),
     "Device": ("device", "dtype", "threads"),
-    "Timing": ("batch_size", "mode", "seconds", "precision"),
+    "Timing": ("batch_size", "mode", "seconds", "precision", "timeout"),
 }
 RUN = "Run and output"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +45,28 @@ def check_ending(file: Path | None, endings: Collection[str]) -> None:
 
 
 @contextmanager
-def writing(file: Path) -> Iterator[None]:
-    """Turn a failure to write a file into a message for the user.
+def output_kept_apart() -> Iterator[None]:
+    """Send to standard error what a method prints, so that standard output has only what the command prints."""
+    with redirect_stdout(sys.stderr):
+        try:
+            sys.stdout.flush()
+            kept = os.dup(1)
+            os.dup2(2, 1)
+        except OSError:  # one of the two is closed: there is nothing to keep apart
+            yield
+            return
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
-    Raises:
-        UserError: The file cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        fix = f"choose another file with --out FILE{file.suffix}"
-        raise UserError(f"cannot write {file} ({error.strerror}): {fix}") from None
+
+def writing(file: Path) -> AbstractContextManager[None]:
+    """Turn a failure to write a file that the user has named into a message; see `tokbench.files.writing`."""
+    from tokbench import files
+
+    return files.writing(file, f"choose another file with --out FILE{file.suffix}")
 
 
 def write_text(file: Path, text: str, errors: str = "strict") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -31,6 +32,12 @@ def conclude(results: Results, as_json: bool) -> None:
         console = open_console()
         render(results.table, console)
         render_claims(beside(results.table, results.plan), console)
-        typer.echo(f"table.parquet, table.csv and the raw records: {results.directory}")
+        typer.echo(f"table.parquet, table.csv and the raw records: {_short(results.directory)}")
     if any_failed(results.table):
         raise typer.Exit(1)
+
+
+def _short(directory: Path) -> Path:
+    """A path as seen from the current folder."""
+    here = Path.cwd()
+    return directory.relative_to(here) if directory.is_relative_to(here) else directory

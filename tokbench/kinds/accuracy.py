@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tokbench.errors import UserError
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
 from tokbench.outcomes import RIGHT, UNREADABLE, WRONG, shard_key
 from tokbench.rows import ANSWER, columns_without
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from tokbench.results import PlannedRow, Results
     from tokbench.run.bench import Bench
     from tokbench.run.prepare import Row
+    from tokbench.vit.backbone import DownsampledViT
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Accuracy(Kind[AccuracyRecord]):
     record = AccuracyRecord
     sharded = True
     exact = True
+    compares_classes = True
     live_columns = ("top1",)
     columns = (
         Column("top1", heading="top-1", unit="%", interval="top1", spread="top1_sd", decimals=1, dropped=1),
@@ -89,25 +90,35 @@ class Accuracy(Kind[AccuracyRecord]):
             return
         from tokbench.measure.accuracy import classify
 
-        todo = {shard: [key for key in rows if bench.is_missing(self, shard_key(key, shard))] for shard in bench.shards}
-        total = sum(len(keys) for keys in todo.values())
-        if not total:
-            return
-        bench.observer.planned(self.name, total)
-        models = {key: bench.build(row) for key, row in rows.items()}
+        lost = bench.try_unreadable_again()
         bench.check_unreadable()
-        measuring = bench.observer.measuring
-        loading = bench.loading()
-        for one in classify(models, bench.images, todo, loading, lambda key: measuring(self.name, key)):
-            for image in one.unreadable:
+        todo = {shard: [key for key in rows if _is_open(key, shard, lost, bench)] for shard in bench.shards}
+        models = self._build(rows, todo, bench)
+        todo = {shard: [key for key in keys if key in models] for shard, keys in todo.items()}
+        if not models:
+            return
+        bench.observer.planned(self.name, sum(len(keys) for keys in todo.values()))
+
+        def attempt(key: str, shard: range, evaluate: Callable[[], str]) -> bool:
+            bench.observer.measuring(self.name, key)
+            return bench.attempt(self, shard_key(key, shard), lambda: AccuracyRecord(evaluate()))
+
+        for progress in classify(models, bench.images, todo, bench.loading(), attempt):
+            for image in progress.unreadable:
                 bench.add_unreadable(image)
-            if isinstance(one.error, UserError):
-                raise one.error
-            if one.error is not None:
-                bench.fail(self, shard_key(one.key, one.shard), bench.describe(one.error))
-            elif one.key:
-                bench.add(self, shard_key(one.key, one.shard), AccuracyRecord(one.outcomes))
-            bench.observer.measured(self.name, one.count)
+            bench.observer.measured(self.name, progress.count)
+
+    def _build(
+        self, rows: Mapping[str, Row], todo: Mapping[range, Sequence[str]], bench: Bench
+    ) -> dict[str, DownsampledViT]:
+        """The models of the rows that lack a shard; not those that cannot be built."""
+        models: dict[str, DownsampledViT] = {}
+        for key, row in rows.items():
+            missing = [shard_key(key, shard) for shard, keys in todo.items() if key in keys]
+            model = bench.try_build(self, missing[0], row) if missing else None
+            if model is not None:
+                models[key] = model
+        return models
 
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
         """Percent and points; images that could not be read count nowhere."""
@@ -131,6 +142,14 @@ class Accuracy(Kind[AccuracyRecord]):
 
 
 ACCURACY = Accuracy()
+
+
+def _is_open(key: str, shard: range, lost: Collection[int], bench: Bench) -> bool:
+    """Whether a shard has no outcomes yet, or lacks those of an image that can be read by now."""
+    if bench.is_missing(ACCURACY, shard_key(key, shard)):
+        return True
+    outcomes = (bench.records.get(ACCURACY.name, shard_key(key, shard)) or {}).get("outcomes", "")
+    return any(mark == UNREADABLE and shard[place] not in lost for place, mark in enumerate(outcomes))
 
 
 def accuracy_columns(outcomes: str | None, plain: str | None) -> dict[str, Any]:

@@ -133,6 +133,7 @@ class Kind(ABC, Generic[R]):
         sharded: Whether there is one record per shard of the image set; such kinds go through all images once for all
             models.
         exact: Whether two records with the same key must be equal.
+        compares_classes: Whether the model's classes must be the data's.
         live_columns: The columns that `live` gives numbers for.
     """
 
@@ -143,6 +144,7 @@ class Kind(ABC, Generic[R]):
     exclusive: ClassVar[bool] = False
     sharded: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    compares_classes: ClassVar[bool] = False
     live_columns: ClassVar[tuple[str, ...]] = ()
 
     @cached_property

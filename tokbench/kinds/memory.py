@@ -13,12 +13,11 @@ from tokbench.kinds.base import Column, Conditions, Kind, Pace
 from tokbench.names import EAGER
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     import torch
     from torch import Tensor
 
     from tokbench.config import Suite
+    from tokbench.measure.memory import MeasuringProcesses
     from tokbench.results import PlannedRow, Results
     from tokbench.run.bench import Bench
     from tokbench.run.prepare import Row
@@ -68,9 +67,9 @@ class Memory(Kind[MemoryRecord]):
             for key, row in bench.each(self, rows):
                 bench.attempt(self, key, partial(_on_cuda, row, images, bench))
             return
-        from tokbench.measure.memory import measuring_processes
+        from tokbench.measure.memory import MeasuringProcesses
 
-        with tempfile.TemporaryDirectory() as folder, measuring_processes(preload=bench.recipe_module) as processes:
+        with tempfile.TemporaryDirectory() as folder, MeasuringProcesses(preload=bench.recipe_module) as processes:
             for key, row in bench.each(self, rows):
                 saved = Path(folder) / f"{row.cell.batch_size}.pt"
                 if not saved.is_file():
@@ -91,7 +90,7 @@ def _on_cuda(row: Row, images: Tensor, bench: Bench) -> MemoryRecord:
     return MemoryRecord(cuda_peak_mib(in_mode(bench.build(row), row.cell.mode, batch), batch))
 
 
-def _on_cpu(row: Row, saved: Path, processes: Executor, bench: Bench) -> MemoryRecord:
+def _on_cpu(row: Row, saved: Path, processes: MeasuringProcesses, bench: Bench) -> MemoryRecord:
     import torch
 
     from tokbench.measure.memory import cpu_peak_mib

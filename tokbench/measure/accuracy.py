@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tokbench.data.loading import Batch, Unreadable, batches
 from tokbench.data.preprocessing import Preprocessing, preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import DownsamplerError
+from tokbench.isolation import alive
 from tokbench.measure.allocator import keep_freed_memory
 from tokbench.measure.shared_blocks import SharedBlocks
 from tokbench.outcomes import SHARD, TOP, UNREADABLE, WRONG
@@ -82,23 +84,19 @@ class Loading:
         )
 
 
+Attempt = Callable[[str, range, Callable[[], str]], bool]
+"""Gets a model's key, a shard, and what computes the model's outcomes there; says whether that worked."""
+
+
 @dataclass(frozen=True)
-class Classified:
-    """What one model made of one shard, or what could not be read of it.
+class Progress:
+    """How far a classification is.
 
     Attributes:
-        shard: The positions.
-        key: The model's; empty for news about the images.
-        outcomes: One character per position.
-        error: Why there are no outcomes.
-        unreadable: Images that could not be decoded.
+        unreadable: Images of the shard that could not be decoded.
         count: How many of the wanted outcomes this settles.
     """
 
-    shard: range
-    key: str = ""
-    outcomes: str = ""
-    error: Exception | None = None
     unreadable: tuple[Unreadable, ...] = ()
     count: int = 0
 
@@ -108,21 +106,19 @@ def classify(
     images: ImageSet,
     todo: Mapping[range, Sequence[str]],
     loading: Loading,
-    starts: Callable[[str], None],
-) -> Iterator[Classified]:
+    attempt: Attempt,
+) -> Iterator[Progress]:
     """Classify an image set with several models, shard by shard.
-
-    A model that fails is left out of the shards that follow.
 
     Args:
         models: By key, in evaluation mode on their device.
         images: The set.
         todo: For each shard, in order and without gaps, the keys of the models that are to classify it.
         loading: How images are decoded.
-        starts: Called with the key of each model before it classifies a shard.
+        attempt: Called with each model and shard. A model that fails is left out of the shards that follow.
 
     Yields:
-        The outcomes of each model on each shard, and before them the images of the shard that could not be read.
+        The images of a shard that could not be read, before the shard's outcomes; and a count after each outcome.
 
     Raises:
         UserError: The cache cannot be written.
@@ -130,7 +126,7 @@ def classify(
     with keep_freed_memory():
         for group in _same_preprocessing(models):
             own = {shard: [key for key in keys if key in group] for shard, keys in todo.items()}
-            yield from _classify_group(group, images, own, loading, starts)
+            yield from _classify_group(group, images, own, loading, attempt)
 
 
 def _same_preprocessing(models: Mapping[str, DownsampledViT]) -> list[dict[str, DownsampledViT]]:
@@ -146,8 +142,8 @@ def _classify_group(
     images: ImageSet,
     todo: Mapping[range, Sequence[str]],
     loading: Loading,
-    starts: Callable[[str], None],
-) -> Iterator[Classified]:
+    attempt: Attempt,
+) -> Iterator[Progress]:
     every = list(todo)
     first = next((number for number, shard in enumerate(every) if todo[shard]), None)
     if first is None:
@@ -169,26 +165,14 @@ def _classify_group(
                 shared, several = groups[0]
                 shared.advance(able[several[0]].start, len(shared.batches) - 1)
             if lost:
-                yield Classified(shard, unreadable=lost)
-        yield Classified(shard, count=len(todo[shard]) - len(keys))  # of models that failed before
+                yield Progress(unreadable=lost)
+        yield Progress(count=len(todo[shard]) - len(keys))  # of models that failed before
         while groups:
             shared, several = groups.pop(0)  # so that its memory is free for the next
             for key in several:
-                starts(key)
-                result = _classify_shard(key, able[key], shared, shard, images.classes)
-                if result.error is not None:
+                if not attempt(key, shard, partial(evaluate, able[key], shared, shard, images.classes)):
                     del able[key]
-                yield result
-
-
-def _classify_shard(
-    key: str, model: DownsampledViT, shared: SharedBlocks, shard: range, classes: Sequence[int] | None
-) -> Classified:
-    try:
-        return Classified(shard, key, evaluate(model, shared, shard, classes), count=1)
-    # A method may be anybody's code: an error fails only its own rows.
-    except Exception as error:
-        return Classified(shard, key, error=error, count=1)
+                yield Progress(count=1)
 
 
 def _by_vit(keys: Sequence[str], models: Mapping[str, DownsampledViT]) -> Iterator[tuple[VisionTransformer, list[str]]]:
@@ -236,6 +220,7 @@ def evaluate(model: DownsampledViT, shared: SharedBlocks, shard: range, classes:
 
 def _rank_batch(model: DownsampledViT, shared: SharedBlocks, number: int, allowed: Tensor | None) -> Tensor:
     """(B,) how each image of a batch comes out; without shared tokens where the device has no memory for both."""
+    alive()
     try:
         return _run(model, shared, number, allowed)
     except torch.OutOfMemoryError:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
+from typing import Self
 
 import psutil
 import torch
@@ -20,6 +21,10 @@ Build = Callable[[], tuple[Forward, Tensor]]
 """Builds a model and its batch (B, C, H, W)."""
 
 MIB = 2**20
+
+
+class ProcessEndedError(RuntimeError):
+    """A measuring process ended before it had a result."""
 
 
 def cuda_peak_mib(forward: Forward, images: Tensor) -> float:
@@ -36,42 +41,70 @@ def cuda_peak_mib(forward: Forward, images: Tensor) -> float:
     return torch.cuda.max_memory_allocated(images.device) / MIB
 
 
-@contextmanager
-def measuring_processes(preload: str) -> Iterator[Executor]:
-    """Start processes for `cpu_peak_mib`: a fresh one per call, forked from a server that has only done imports.
+class MeasuringProcesses:
+    """Processes for `cpu_peak_mib`: a fresh one per call, forked from a server that has only done imports.
 
     Memory held by this process (images, other models, memory kept by the allocator) is therefore not counted.
-
-    Args:
-        preload: The module that the server imports once for all processes.
     """
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload([preload])
-        # Ctrl-C is sent to every process of the terminal. The server and its children inherit this handler and ignore
-        # it, so that this process alone decides when they end.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def __init__(self, preload: str) -> None:
+        """Start the server.
+
+        Args:
+            preload: The module that the server imports once for all processes.
+        """
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        self._context = multiprocessing.get_context(method)
+        if method == "forkserver":
+            self._context.set_forkserver_preload([preload])
+            # Ctrl-C is sent to every process of the terminal. The server and its children inherit this handler and
+            # ignore it, so that this process alone decides when they end.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.signal(signal.SIGINT, handler)
+        self._pool = self._open()
+
+    def __enter__(self) -> Self:
+        """Use it in a `with` block, which ends the processes."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes."""
+        self._pool.shutdown()
+
+    def run(self, function: Callable[..., float], *arguments: object) -> float:
+        """Call a function in a new process.
+
+        Raises:
+            ProcessEndedError: The process ended before the function returned.
+            Exception: Whatever the function raises.
+        """
         try:
-            forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGINT, handler)
-    with ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1) as processes:
-        yield processes
+            return self._pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            self._pool.shutdown()
+            self._pool = self._open()
+            raise ProcessEndedError("the process that measured the memory was ended") from None
+
+    def _open(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(max_workers=1, mp_context=self._context, max_tasks_per_child=1)
 
 
-def cpu_peak_mib(processes: Executor, build: Build, threads: int) -> float:
+def cpu_peak_mib(processes: MeasuringProcesses, build: Build, threads: int) -> float:
     """By how much a process's peak memory grew while it built the model and ran one forward pass, MiB.
 
     Args:
-        processes: From `measuring_processes`.
+        processes: Where it runs.
         build: Runs in the other process and must be picklable.
         threads: Compute threads.
 
     Raises:
+        ProcessEndedError: The model ended the process.
         Exception: Whatever building or running the model raises.
     """
-    return processes.submit(_growth_mib, build, threads).result()
+    return processes.run(_growth_mib, build, threads)
 
 
 def _growth_mib(build: Build, threads: int) -> float:

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from pandas.api.types import is_numeric_dtype
 from pydantic import ValidationError
 
 from tokbench.errors import UserError
-from tokbench.files import write_atomically
+from tokbench.files import write_atomically, writing
 from tokbench.kinds import KINDS
 from tokbench.kinds.accuracy import ACCURACY, correctness
 from tokbench.kinds.base import Kind
@@ -22,11 +23,14 @@ from tokbench.kinds.latency import LATENCY
 from tokbench.kinds.redundancy import reconstruction_table, spectra_table
 from tokbench.outcomes import shard_key
 from tokbench.results.plan import Plan, PlannedRow, read_plan
-from tokbench.results.store import FAILED, UNREADABLE_IMAGE, Records
+from tokbench.results.store import FAILED, MAKE_ROOM, UNREADABLE_IMAGE, Records
 from tokbench.results.table import build_table
 
 ENVIRONMENT = "environment.json"
 IMAGES = "images.parquet"
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a cell begins with that a spreadsheet takes for a formula."""
 
 R = TypeVar("R")
 
@@ -99,7 +103,8 @@ class Results:
 
     def failure(self, kind: str, key: str) -> Mapping[str, Any] | None:
         """What says under `reason` why a record is missing; None where nothing does."""
-        return self._records.get(FAILED, f"{kind}/{key}")
+        found = self._records.get(FAILED, f"{kind}/{key}")
+        return found if found is not None and isinstance(found.get("reason"), str) else None
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -108,11 +113,16 @@ class Results:
             return {}
         identity = self.plan.images.identity
         found = {
-            key.partition("/")[2]: record["reason"]
+            key.partition("/")[2]: str(record["reason"])
             for (kind, key), record in self._records.all().items()
-            if kind == UNREADABLE_IMAGE and key.partition("/")[0] == (identity or key.partition("/")[0])
+            if kind == UNREADABLE_IMAGE and record.get("reason") and identity in (key.partition("/")[0], "")
         }
         return {name: found[name] for name in self.images or {} if name in found}
+
+    @property
+    def damaged_lines(self) -> int:
+        """How many lines of the records are damaged; they count as missing."""
+        return self._records.damaged
 
     def refresh(self) -> None:
         """Read what has been measured since."""
@@ -220,7 +230,18 @@ def write_tables(results: Results) -> pd.DataFrame:
 
 
 def _write(file: Path, table: pd.DataFrame) -> None:
-    if file.suffix == ".parquet":
-        write_atomically(file, table.to_parquet)
-    else:
-        write_atomically(file, lambda path: table.to_csv(path, index=False))
+    with writing(file, MAKE_ROOM):
+        if file.suffix == ".parquet":
+            write_atomically(file, table.to_parquet)
+        else:
+            write_atomically(file, lambda path: without_formulas(table).to_csv(path, index=False))
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for a csv file, with an apostrophe before each text that a spreadsheet would run as a formula."""
+    texts = [name for name in table.columns if not is_numeric_dtype(table[name])]
+    return table.assign(**{name: table[name].map(_as_text) for name in texts})
+
+
+def _as_text(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell

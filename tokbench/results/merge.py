@@ -19,6 +19,7 @@ from tokbench.config import Suite
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.results.directory import ENVIRONMENT, Results, write_images, write_tables
+from tokbench.results.lock import locked
 from tokbench.results.plan import PLAN, MethodInfo, Plan, PlannedRow, plan_json
 from tokbench.results.store import Place, Records, Store, write_json
 from tokbench.rows import RowId
@@ -70,14 +71,15 @@ def merge(directories: Sequence[Path], out: Path) -> Results:
     plan = _join_plans(sources)
     records = _join_records(sources, plan.rows)
     images = next((source.results.images for source in sources if source.results.images is not None), None)
-    store = Store(out)
-    write_json(out / PLAN, plan_json(plan))
-    write_json(out / ENVIRONMENT, _join_environments([source.results.environment for source in sources]))
-    if images is not None:
-        write_images(out, images)
-    store.add_all({place: records[place] for place in sorted(records) if store.get(*place) != records[place]})
-    results = Results(out, store)
-    write_tables(results)
+    with locked(out):
+        store = Store(out)
+        write_json(out / PLAN, plan_json(plan))
+        write_json(out / ENVIRONMENT, _join_environments([source.results.environment for source in sources]))
+        if images is not None:
+            write_images(out, images)
+        store.add_all({place: records[place] for place in sorted(records) if store.get(*place) != records[place]})
+        results = Results(out, store)
+        write_tables(results)
     return results
 
 

@@ -37,6 +37,7 @@ class PlannedRow:
         skipped: Why it is not measured; empty where it is.
         failed: Why the method cannot be put into the model; empty where it can.
         keys: The key of each wanted measurement, by kind.
+        remarks: What a reader should know of the row besides what was measured.
     """
 
     id: RowId
@@ -47,6 +48,7 @@ class PlannedRow:
     skipped: str = ""
     failed: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -56,11 +58,19 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class ImagesInfo:
-    """The image set: its name, how many images were asked for, and a hash of which they are."""
+    """The image set.
+
+    Attributes:
+        name: As in `tokbench.data.sets`.
+        count: How many images were asked for.
+        identity: A hash of which they are.
+        classes: How many classes an image may belong to.
+    """
 
     name: str
     count: int
     identity: str = ""
+    classes: int = 1000
 
 
 @dataclass(frozen=True)

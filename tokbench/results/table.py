@@ -47,7 +47,7 @@ def _filled(row: PlannedRow, results: Results) -> dict[str, Any]:
     for kind in KINDS.values():
         values |= kind.fill(row, plain, results)
     reasons = [row.failed] if row.failed else _failures(row, results)
-    remarks = [remark for kind in KINDS.values() for remark in kind.remarks(row, results)]
+    remarks = [*row.remarks, *(remark for kind in KINDS.values() for remark in kind.remarks(row, results))]
     return {
         **values,
         "status": "skipped" if row.skipped else "failed" if reasons else "ok",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
+from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -17,14 +18,17 @@ from tokbench.config import Suite
 from tokbench.data.loading import Batch, Unreadable, check_unreadable
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import Downsampler
-from tokbench.errors import UserError
+from tokbench.guard import Untouched
+from tokbench.isolation import start_over
+from tokbench.kinds import KINDS
 from tokbench.kinds.base import Kind
 from tokbench.measure.accuracy import Loading, image_ids
 from tokbench.measure.environment import DTYPES
 from tokbench.measure.sample_images import batches_for, decoded, enough_images, sample_images
-from tokbench.outcomes import shards
-from tokbench.results.store import FAILED, UNREADABLE_IMAGE, RecordWriter
+from tokbench.outcomes import shard_key, shards
+from tokbench.results.store import ENDED, FAILED, UNREADABLE_IMAGE, RecordWriter
 from tokbench.run import build
+from tokbench.run.contain import MethodFailedError, contained
 from tokbench.run.prepare import Prepared, Row
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
@@ -83,6 +87,7 @@ class Bench:
     observer: Observer
     shards: Sequence[range]
     _decoded: dict[tuple[str, int, int], list[Batch]] = field(default_factory=dict)
+    _untouched: dict[str, Untouched] = field(default_factory=dict)
 
     recipe_module = build.__name__
     """The module that a process imports before it builds what `recipe` gives."""
@@ -107,14 +112,15 @@ class Bench:
     @contextmanager
     def on_device(self, names: Collection[str]) -> Iterator[None]:
         """Have some models on the device, in the suite's dtype."""
-        models = [self.prepared.models[name].vit for name in names]
-        for vit in models:
-            vit.to(self.device, DTYPES[self.suite.dtype])
+        models = {name: self.prepared.models[name].vit for name in names}
+        for name, vit in models.items():
+            self._untouched[name] = Untouched(vit.to(self.device, DTYPES[self.suite.dtype]))
         try:
             yield
         finally:
             self._decoded.clear()
-            for vit in models:
+            self._untouched.clear()
+            for vit in models.values():
                 vit.to("cpu")
 
     def plain(self, row: Row) -> VisionTransformer:
@@ -182,13 +188,46 @@ class Bench:
     # Records
 
     def is_missing(self, kind: Kind[Any], key: str) -> bool:
-        """Whether there is no record yet."""
-        return self.records.get(kind.name, key) is None
+        """Whether there is no record yet, or one that is not what the kind writes."""
+        value = self.records.get(kind.name, key)
+        if value is None:
+            return True
+        try:
+            kind.adapter.validate_python(value)
+        except ValidationError:
+            return True
+        return False
 
     def missing(self, kind: Kind[Any], rows: Iterable[Row]) -> dict[str, Row]:
-        """One row for each measurement of a kind that is wanted and incomplete, by its key."""
+        """One row for each measurement of a kind that is wanted and incomplete, by its key.
+
+        A method that has ended a process in one measurement would end others in the next: it is left out.
+        """
         wanted = {row.keys[kind.name]: row for row in rows if kind.name in row.keys}
+        ended = self._ended_methods()
+        for key, row in list(wanted.items()):
+            cell = row.cell.variant
+            if (reason := ended.get((cell.method, cell.params))) and self._is_incomplete(kind, key):
+                self.records.add(FAILED, f"{kind.name}/{self._parts(kind, key)[0]}", {"reason": reason, ENDED: True})
+                del wanted[key]
         return wanted if kind.sharded else {key: row for key, row in wanted.items() if self.is_missing(kind, key)}
+
+    def _ended_methods(self) -> dict[tuple[str, Any], str]:
+        """Why the methods, with their parameters, that have ended a process are not tried again."""
+        ended = {}
+        for row in self.prepared.measured_rows:
+            for name, key in row.keys.items():
+                for part in self._parts(KINDS[name], key):
+                    record = self.records.get(FAILED, f"{name}/{part}") or {}
+                    if record.get(ENDED):
+                        ended[row.cell.variant.method, row.cell.variant.params] = str(record["reason"])
+        return ended
+
+    def _parts(self, kind: Kind[Any], key: str) -> list[str]:
+        return [shard_key(key, shard) for shard in self.shards] if kind.sharded else [key]
+
+    def _is_incomplete(self, kind: Kind[Any], key: str) -> bool:
+        return any(self.is_missing(kind, part) for part in self._parts(kind, key))
 
     def each(self, kind: Kind[Any], rows: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
         """Go through rows by their keys, and tell the observer of each before it is measured."""
@@ -205,41 +244,82 @@ class Bench:
             Whether there is one.
 
         Raises:
-            UserError: As the measurement raises it.
+            DataError: The image data cannot be used.
         """
         try:
-            record = measure()
-        except UserError:
-            raise
-        except Exception as error:
-            self.fail(kind, key, self.describe(error))
+            record = self.contained(self.step_name(kind, key), measure)
+        except MethodFailedError as error:
+            self.fail(kind, key, error)
             return False
         self.add(kind, key, record)
         return True
+
+    def try_build(self, kind: Kind[Any], key: str, row: Row) -> DownsampledViT | None:
+        """The row's model with its method in it; None where that fails, which is then why this record is missing."""
+        try:
+            return self.contained(f"building for {self.step_name(kind, key)}", partial(self.build, row))
+        except MethodFailedError as error:
+            self.fail(kind, key, error)
+            return None
+
+    def contained(self, name: str, work: Callable[[], R]) -> R:
+        """Run a method's code on this bench; see `tokbench.run.contain`."""
+        return contained(name, work, self.prepared.surroundings, self._untouched.values())
+
+    def step_name(self, kind: Kind[Any], key: str) -> str:
+        """What a measurement is called while it runs."""
+        whole = key.partition("/")[0]
+        rows = (row.cell for row in self.prepared.rows if row.keys.get(kind.name) == whole)
+        return f"{kind.name} of {next(rows, 'the plain model')} ({key[:8]}{key[len(whole) :]})"
 
     def add(self, kind: Kind[R], key: str, record: R) -> None:
         """Write a record."""
         value = kind.adapter.dump_python(record, mode="json", exclude_defaults=True)
         self.records.add(kind.name, key, value)
 
-    def fail(self, kind: Kind[Any], key: str, reason: str) -> None:
-        """Write why a record is missing."""
-        self.records.add(FAILED, f"{kind.name}/{key}", {"reason": reason})
+    def fail(self, kind: Kind[Any], key: str, error: MethodFailedError) -> None:
+        """Write why a record is missing.
 
-    def reason(self, kind: Kind[Any], key: str) -> str:
-        """Why a record is missing."""
-        found = self.records.get(FAILED, f"{kind.name}/{key}")
-        return str(found["reason"]) if found else ""
+        Raises:
+            UserError: The method changed what cannot be put back, and there is no new process to go on in.
+        """
+        failure: dict[str, Any] = {"reason": str(error)}
+        if error.ended:
+            failure = {"reason": f"{self.step_name(kind, key)} {error}; --retry tries it again", ENDED: True}
+        self.records.add(FAILED, f"{kind.name}/{key}", failure)
+        if error.spoiled:
+            start_over()
 
-    @staticmethod
-    def describe(error: Exception) -> str:
-        """One line: what was raised, and where."""
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = "" if "site-packages" in where.filename else f" ({where.filename.rpartition('/')[2]}:{where.lineno})"
-        text = str(error).strip() or "no message"
-        return f"{type(error).__name__}: {text.splitlines()[0]}{place}"
+    def pass_on(self, kind: Kind[Any], key: str, other: Kind[Any], other_key: str) -> None:
+        """Write that a record is missing for the reason that another one is."""
+        self.records.add(FAILED, f"{kind.name}/{key}", self.records.get(FAILED, f"{other.name}/{other_key}") or {})
 
     # Unreadable images
+
+    def try_unreadable_again(self) -> frozenset[int]:
+        """Decode the images again that could not be decoded in an earlier run.
+
+        Returns:
+            The positions of those that still cannot be.
+        """
+        if self.images is None:
+            return frozenset()
+        lost = {image.name: image for image in unreadable_images(self.images, self.records)}
+        still = set()
+        for position, name in enumerate(self.images.names):
+            if name in lost and self._decodes(position):
+                self.records.add(UNREADABLE_IMAGE, f"{self.images.identity}/{name}", {"reason": ""})
+            elif name in lost:
+                still.add(position)
+        return frozenset(still)
+
+    def _decodes(self, position: int) -> bool:
+        """Whether an image can be read now."""
+        try:
+            self._data().reader.read(position)
+        except Exception:  # decoders raise almost any exception on a damaged file
+            return False
+        return True
 
     def add_unreadable(self, image: Unreadable) -> None:
         """Write that an image could not be decoded.
@@ -281,4 +361,6 @@ def unreadable_images(images: ImageSet | None, records: RecordWriter) -> list[Un
     if images is None:
         return []
     found = {name: records.get(UNREADABLE_IMAGE, f"{images.identity}/{name}") for name in images.names}
-    return [Unreadable(name, record["reason"]) for name, record in found.items() if record]
+    return [
+        Unreadable(name, str(record["reason"])) for name, record in found.items() if record and record.get("reason")
+    ]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tokbench.config import Config, Suite
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
-from tokbench.names import FUSED, OFF_THE_SHELF, PLAIN, PUBLISHED, RANDOM, UNFUSED, Mode, Site
+from tokbench.guard import Surroundings
+from tokbench.names import ALL, FUSED, OFF_THE_SHELF, PLAIN, PUBLISHED, RANDOM, UNFUSED, Mode, Site
 from tokbench.notation import parameters_text, parse_call, split_list
 from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
+from tokbench.run.contain import MethodFailedError, contained
+from tokbench.run.method_info import method_info
 from tokbench.schedule import Schedule, Stages, takes_keep
 
 UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
@@ -32,6 +36,7 @@ class Variant:
         adaptive: Whether the number of tokens depends on the images.
         regime: `off-the-shelf`, `calibrated` or `fine-tuned`.
         skipped: Why it is not measured; empty where it is.
+        failed: Why the method cannot be created; empty where it can.
     """
 
     method: str
@@ -43,6 +48,7 @@ class Variant:
     adaptive: bool = False
     regime: str = OFF_THE_SHELF
     skipped: str = ""
+    failed: str = ""
 
     @property
     def params_text(self) -> str:
@@ -67,6 +73,14 @@ class Cell:
     batch_size: int
     mode: Mode
     seed: int | None
+
+    def __str__(self) -> str:
+        """`tome(r=13) at keep 0.7, seed 1, in deit_tiny_patch16_224`."""
+        variant = self.variant
+        method = f"{variant.method}({variant.params_text})" if variant.params else variant.method
+        keep = "" if variant.keep is None or variant.method == PLAIN else f" at keep {variant.keep:g}"
+        seed = "" if self.seed is None else f", seed {self.seed},"
+        return f"{method}{keep}{seed} in {self.model}"
 
     def row_id(self, dtype: str) -> RowId:
         """What identifies its row."""
@@ -113,18 +127,31 @@ def cells_of(suite: Suite, config: Config, known: Sequence[str], *, broken: bool
 
 
 def _variants(suite: Suite, config: Config, known: Sequence[str]) -> Iterator[Variant]:
+    surroundings = Surroundings()
     for text in suite.methods:
-        for written in known if text == "all" else split_list(text):
+        for written in known if text == ALL else split_list(text):
             call = parse_call(written)
             if call.positional:
                 raise UserError(f"method '{written}': name its parameters, as in {call.name}(parameter=value)")
             if call.name == PLAIN:
                 yield from _plain(written, call.named)
                 continue
-            params = bind_parameters(call.name, {**config.methods.get(call.name, {}), **call.named})
-            method = create(call.name, **params)
-            for keep in sorted(set(suite.keep), reverse=True):
-                yield _variant(method, params, suite, keep)
+            given = {**config.methods.get(call.name, {}), **call.named}
+            try:
+                yield from contained(f"creating {written}", partial(_keeps, call.name, given, suite), surroundings)
+            except MethodFailedError as error:
+                # What is wrong with one of all methods must not stop the others.
+                if isinstance(error.error, UserError) and text != ALL:
+                    raise error.error from None
+                yield Variant(call.name, schedule=suite.schedule, keep=None, failed=str(error))
+
+
+def _keeps(name: str, given: dict[str, Any], suite: Suite) -> list[Variant]:
+    """A method with each keep of the suite, from the largest to the smallest."""
+    params = bind_parameters(name, given)
+    method = create(name, **params)
+    method_info(type(method))  # so that what is wrong with its class fails here
+    return [_variant(method, params, suite, keep) for keep in sorted(set(suite.keep), reverse=True)]
 
 
 def _plain(written: str, named: dict[str, Any]) -> Iterator[Variant]:

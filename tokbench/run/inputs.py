@@ -17,6 +17,9 @@ from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODEL, RANDOM
 from tokbench.vit.models import Pretrained, check_name, load_model
 
+IMAGENET_CLASSES = 1000
+DIGITS = 10
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
@@ -26,11 +29,13 @@ class Inputs:
         device: Where models run.
         models: By name, on the CPU.
         images: None without data.
+        classes: How many classes an image may belong to.
     """
 
     device: torch.device
     models: dict[str, Pretrained]
     images: ImageSet | None
+    classes: int
 
 
 def open_inputs(suite: Suite) -> Inputs:
@@ -49,7 +54,8 @@ def open_inputs(suite: Suite) -> Inputs:
         check_name(name)
     _check_fit(names, suite)
     images = _open_images(suite)
-    return Inputs(device, {name: load_model(name, suite.weights) for name in names}, images)
+    classes = DIGITS if suite.data == EMBEDDED else IMAGENET_CLASSES
+    return Inputs(device, {name: load_model(name, suite.weights) for name in names}, images, classes)
 
 
 def _check_fit(names: Sequence[str], suite: Suite) -> None:

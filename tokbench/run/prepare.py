@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
 from tokbench.config import Suite
 from tokbench.data.sets import ImageSet
 from tokbench.errors import UserError
+from tokbench.guard import Surroundings, Untouched
+from tokbench.kinds import KINDS
 from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.sample_images import batches_for, enough_images, sample_images
 from tokbench.names import PLAIN
 from tokbench.run.build import build_model
 from tokbench.run.cells import Cell, Variant
+from tokbench.run.contain import MethodFailedError, contained
 from tokbench.run.inputs import Inputs, open_inputs
 from tokbench.run.keys import keys_of
 from tokbench.schedule import Budget, Schedule
@@ -33,6 +37,7 @@ class Row:
         attention_kernel: `fused`, `eager` or `fused+eager`.
         params_m: Millions of parameters.
         failed: Why the method cannot be put into the model; empty where it can.
+        remarks: What a reader should know of the row.
     """
 
     cell: Cell
@@ -40,6 +45,7 @@ class Row:
     attention_kernel: str = ""
     params_m: float | None = None
     failed: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +58,8 @@ class Prepared:
         models: By name.
         images: None without data.
         rows: In the plan's order.
+        classes: How many classes an image may belong to.
+        surroundings: What methods must leave as it is.
     """
 
     suite: Suite
@@ -59,6 +67,8 @@ class Prepared:
     models: dict[str, Pretrained]
     images: ImageSet | None
     rows: tuple[Row, ...]
+    classes: int
+    surroundings: Surroundings
 
     @property
     def measured_rows(self) -> list[Row]:
@@ -77,38 +87,75 @@ def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
         UserError: A model, its weights, the device or the data cannot be opened, or do not fit together.
     """
     inputs = open_inputs(suite)
+    surroundings = Surroundings()
     tried: dict[tuple[str, Variant], Row] = {}
-    for cell in cells:
-        if (cell.model, cell.variant) not in tried:
-            tried[cell.model, cell.variant] = _try(cell, inputs)
-    rows = []
-    for cell in cells:
-        row = tried[cell.model, cell.variant]
-        row = replace(row, cell=replace(cell, variant=row.cell.variant))
-        rows.append(row if row.cell.variant.skipped else replace(row, keys=keys_of(row, suite, inputs)))
-    return Prepared(suite, inputs.device, inputs.models, inputs.images, tuple(rows))
+    refused: list[str] = []
+    for model, pretrained in inputs.models.items():
+        untouched = Untouched(pretrained.vit)
+        for variant in dict.fromkeys(cell.variant for cell in cells if cell.model == model):
+            first = next(cell for cell in cells if (cell.model, cell.variant) == (model, variant))
+            try:
+                row = contained(f"building {first}", partial(_try, first, inputs), surroundings, [untouched])
+            except MethodFailedError as failure:
+                row = _without_measurements(first, failure)
+                if row.cell.variant.skipped and not isinstance(failure.error, OutOfReachError):
+                    refused.append(str(failure.error))
+            tried[model, variant] = row
+    methods = [row for row in tried.values() if row.cell.variant.method != PLAIN]
+    # One method of many may be unable to act in a model. If none is able to, it is the settings' mistake.
+    if refused and len(refused) == len(methods):
+        raise UserError(refused[0])
+    rows = [_with_keys(cell, tried[cell.model, cell.variant], suite, inputs) for cell in cells]
+    unfit = [row.cell.variant.skipped for row in rows if row.cell.variant.skipped in row.remarks]
+    if unfit and len(unfit) == len(rows):
+        raise UserError(f"{unfit[0]}; macs and latency can be measured: --only macs,latency")
+    return Prepared(suite, inputs.device, inputs.models, inputs.images, tuple(rows), inputs.classes, surroundings)
+
+
+def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
+    """A cell's row with the keys of its measurements, without those that its model's head makes impossible."""
+    row = replace(row, cell=replace(cell, variant=row.cell.variant))
+    if row.cell.variant.skipped:
+        return row
+    keys = keys_of(row, suite, inputs)
+    classes = inputs.models[cell.model].vit.num_classes
+    if classes == inputs.classes or not any(KINDS[kind].compares_classes for kind in keys):
+        return replace(row, keys=keys)
+    head = f"its head has {classes} outputs" if classes else "it has no head"
+    remark = f"{cell.model} cannot be evaluated on these data: {head}, and there are {inputs.classes} classes"
+    keys = {kind: key for kind, key in keys.items() if not KINDS[kind].compares_classes}
+    if not keys:
+        row = replace(row, cell=replace(row.cell, variant=replace(row.cell.variant, skipped=remark)))
+    return replace(row, keys=keys, remarks=(remark,))
 
 
 def _try(cell: Cell, inputs: Inputs) -> Row:
     """The cell with its budget solved and its method put into the model once."""
+    if cell.variant.failed:
+        return Row(cell, failed=cell.variant.failed)
     if cell.variant.skipped and _budget(cell.variant):  # solving it would be for nothing
         return Row(cell)
-    try:
-        cell = _solved(cell, inputs)
-        built = build_model(cell, inputs.models[cell.model])
-    # One method of many may be unable to reach the budget: it must not stop the others.
-    except OutOfReachError as error:
-        return Row(replace(cell, variant=replace(cell.variant, skipped=str(error))))
-    # The weights are of one method, and others may be compared with it.
-    except MethodWeightsError as error:
-        return Row(cell, failed=str(error))
-    except UserError:
-        raise
-    # A method may be anybody's code: an error fails only its own rows.
-    except Exception as error:
-        return Row(cell, failed=f"{type(error).__name__}: {error}".splitlines()[0])
+    cell = _solved(cell, inputs)
+    built = build_model(cell, inputs.models[cell.model])
     params = sum(parameter.numel() for parameter in built.parameters())
     return Row(cell, {}, built.attention_kernel, params / 1e6)
+
+
+def _without_measurements(cell: Cell, failure: MethodFailedError) -> Row:
+    """The row of a method that cannot be put into the model.
+
+    Raises:
+        UserError: The plain model cannot be built, or something was changed that could not be put back.
+    """
+    error = failure.error
+    if failure.spoiled:
+        raise UserError(f"{cell}: {failure}, and could not be put back: leave this method out")
+    if isinstance(error, UserError) and cell.variant.method == PLAIN:
+        raise error
+    # The weights in a file are of one method, and others may be compared with it.
+    if isinstance(error, UserError) and not isinstance(error, MethodWeightsError):
+        return Row(replace(cell, variant=replace(cell.variant, skipped=str(error))))
+    return Row(cell, failed=str(failure.error) if isinstance(error, UserError) else str(failure))
 
 
 def _solved(cell: Cell, inputs: Inputs) -> Cell:

@@ -13,7 +13,7 @@ from tokbench.report.charts.cost import crossover_map, macs_split, tokens_per_bl
 from tokbench.report.charts.published import published_and_measured as draw_published
 from tokbench.results import COLUMNS, MethodInfo, Plan
 from tokbench.results.columns import TYPES
-from tokbench.run.plan import infos
+from tokbench.run.method_info import infos
 from tokbench.vit.models import full_name
 
 SMALL = "deit_small_patch16_224"

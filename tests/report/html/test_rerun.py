@@ -15,7 +15,7 @@ from tokbench.registry import method_class
 from tokbench.report.html.rerun import rerun_commands
 from tokbench.results import MethodInfo, Plan, PlannedRow
 from tokbench.results.plan import PLAN, plan_json, read_plan
-from tokbench.run.plan import infos
+from tokbench.run.method_info import infos
 
 Run = Callable[..., tuple[int, str, str]]
 

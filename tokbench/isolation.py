@@ -1,0 +1,123 @@
+"""Work on a method's code, which may raise anything, end the process or hang.
+
+`step` marks such work. A process that watches this one (see `tokbench.supervisor`) then knows what was being done when
+it ended or made no progress, and starts it again; the same step then raises instead of running. Without one, as in
+Python code that calls `tokbench.compare`, steps only run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from tokbench.errors import UserError
+
+START_OVER = 75  # the exit code that asks for a new process (EX_TEMPFAIL of sysexits.h)
+SAME_CTRL_C = 0.5  # seconds within which a second SIGINT belongs to the first: a terminal sends it to every process
+
+
+class EndedError(RuntimeError):
+    """An earlier process ended in this step, or was ended because it made no progress."""
+
+
+@dataclass
+class _Watched:
+    """This process, as far as its supervisor is concerned.
+
+    Attributes:
+        pipe: The file descriptor that the supervisor reads; None without one.
+        ended: What became of earlier processes, by step.
+        interrupted: When Ctrl-C was pressed, in seconds of `time.monotonic`.
+    """
+
+    pipe: int | None = None
+    ended: Mapping[str, str] = field(default_factory=dict)
+    interrupted: float | None = None
+
+
+_this = _Watched()
+
+
+def watched_through(pipe: int, ended: Mapping[str, str]) -> None:
+    """Report steps to a supervisor from now on.
+
+    Args:
+        pipe: The file descriptor that it reads from.
+        ended: What became of earlier processes, by step.
+    """
+    _this.pipe, _this.ended = pipe, ended
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Mark what is being done.
+
+    Raises:
+        EndedError: An earlier process ended in a step of this name.
+    """
+    if name in _this.ended:
+        raise EndedError(_this.ended[name])
+    _report(begin=name)
+    try:
+        yield
+    finally:
+        _report(end=name)
+
+
+def alive() -> None:
+    """Say that the present step makes progress."""
+    _report(alive=True)
+
+
+def limit_steps(seconds: float | None) -> None:
+    """Have the supervisor end this process when a step makes no progress for so long; None for no limit."""
+    _report(limit=seconds)
+
+
+def start_over() -> NoReturn:
+    """End this process, and have the supervisor start a new one that resumes.
+
+    Raises:
+        UserError: There is no supervisor.
+    """
+    if _this.pipe is None:
+        raise UserError("a method changed what could not be put back: run the same again in a new process to resume")
+    sys.exit(START_OVER)
+
+
+def ends_the_run(error: BaseException) -> bool:
+    """Whether an exception that came out of a method's code is not the method's, but Ctrl-C."""
+    return isinstance(error, KeyboardInterrupt) and (
+        _this.interrupted is not None or signal.getsignal(signal.SIGINT) is not _on_ctrl_c
+    )
+
+
+def take_ctrl_c() -> None:
+    """Tell Ctrl-C from a `KeyboardInterrupt` that a method raises; only the main thread can."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _on_ctrl_c)
+
+
+def _on_ctrl_c(number: int, frame: Any) -> None:
+    now = time.monotonic()
+    if _this.interrupted is not None and now - _this.interrupted < SAME_CTRL_C:
+        return
+    _this.interrupted = now
+    raise KeyboardInterrupt
+
+
+def _report(**event: Any) -> None:
+    if _this.pipe is None:
+        return
+    try:
+        os.write(_this.pipe, json.dumps(event).encode() + b"\n")
+    except OSError:  # a method has closed it: from here on nobody watches
+        _this.pipe = None

@@ -1,0 +1,68 @@
+"""Running a method's code so that whatever it does costs its own rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from tokbench.data.errors import DataError
+from tokbench.errors import describe
+from tokbench.guard import MethodChangedError, Surroundings, Untouched, check_unchanged
+from tokbench.isolation import EndedError, ends_the_run, step
+
+T = TypeVar("T")
+
+
+class MethodFailedError(Exception):
+    """A method's code has failed; the message is one line.
+
+    Attributes:
+        error: What it raised.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        """Describe the error; two kinds of it are our own, and say everything."""
+        own = isinstance(error, EndedError | MethodChangedError)
+        super().__init__(str(error) if own else describe(error))
+        self.error = error
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended the process, so that trying again would end the next one too."""
+        return isinstance(self.error, EndedError)
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether it changed something that could not be put back."""
+        return isinstance(self.error, MethodChangedError) and not self.error.restored
+
+
+def contained(name: str, work: Callable[[], T], surroundings: Surroundings, models: Iterable[Untouched] = ()) -> T:
+    """Run a method's code, and put back what it changed.
+
+    Args:
+        name: What is done, unlike anything else in the run: "macs of tome at keep 0.5 in deit_tiny_patch16_224".
+        work: The code.
+        surroundings: Of this process, as it was before.
+        models: The plain models, as they were before.
+
+    Raises:
+        MethodFailedError: It raised something, changed something, or an earlier process ended in it.
+        KeyboardInterrupt: The user pressed Ctrl-C.
+        DataError: The image data cannot be used.
+    """
+    failure: BaseException | None = None
+    try:
+        with step(name):
+            result = work()
+    except BaseException as error:  # a method may be anybody's code: it may raise SystemExit
+        if isinstance(error, DataError) or ends_the_run(error):
+            raise
+        failure = error
+    try:
+        check_unchanged(surroundings, models)
+    except MethodChangedError as error:
+        failure = error
+    if failure is not None:
+        raise MethodFailedError(failure) from failure
+    return result
