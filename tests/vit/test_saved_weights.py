@@ -105,6 +105,12 @@ def test_another_methods_weights_are_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_method_weights_of_another_type_are_refused(digits: VisionTransformer) -> None:
+    weights = {key: value.int() for key, value in trained(digits, "dtem").downsampler.state_dict().items()}
+    with pytest.raises(UserError, match=r"with wrong type embeddings\.0\.\w+ int32, expected float32"):
+        load_method_weights(tokbench.reduce(digits, "dtem"), weights)
+
+
 def test_method_keys_beside_those_of_a_plain_model_are_named(digits: VisionTransformer, tmp_path: Path) -> None:
     torch.save({**digits.state_dict(), "downsampler.scale": torch.ones(1)}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"unexpected downsampler\.scale"):

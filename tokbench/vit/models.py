@@ -6,11 +6,9 @@ import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -19,8 +17,7 @@ from tokbench.embedded.images import DATA_CONFIG
 from tokbench.errors import UserError, did_you_mean
 from tokbench.names import EMBEDDED_MODEL, RANDOM
 from tokbench.vit.backbone import DownsampledViT, check_supported
-
-VIT, METHOD = "vit.", "downsampler."  # prefixes of the keys in the state dict of a DownsampledViT
+from tokbench.vit.weights import METHOD, few, misfits, one_line, read_weights, split_method
 
 
 class MethodWeightsError(UserError):
@@ -40,6 +37,11 @@ class Pretrained:
     vit: VisionTransformer
     identity: str
     downsampler: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """How many outputs the head has; 0 where there is no head, and the model returns features."""
+        return int(self.vit.num_classes)
 
 
 def load_model(name: str, weights: str | Path | None = None) -> Pretrained:
@@ -85,7 +87,7 @@ def load_method_weights(model: DownsampledViT, weights: dict[str, Tensor]) -> No
     method = model.downsampler
     if method is None or not weights or not method.state_dict():
         return
-    problems = _misfits(method.state_dict(), weights)
+    problems = misfits(method.state_dict(), weights)
     if problems:
         raise MethodWeightsError(
             f"the method weights in the file do not fit method '{method.name}' with {model.schedule}: {problems}; "
@@ -139,84 +141,23 @@ def _from_hub(name: str) -> VisionTransformer:
         ) from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running code from the file; half precision becomes float32.
-
-    Args:
-        path: A `.safetensors` or `.pth` file; of a training checkpoint, its entry `model` or `state_dict` is used.
-
-    Returns:
-        The weights by name.
-
-    Raises:
-        UserError: The file does not exist or does not contain weights.
-    """
-    if not path.is_file():
-        raise UserError(f"no weights at {path}: --weights must name a .safetensors or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    # Given other bytes than a pickle, the unpickler may raise any error.
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{path} cannot be read as weights ({reason}): give a .safetensors file, or a .pth file of tensors"
-        ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict: give a file of named tensors with timm's key names")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-
-
-def split_method(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split the state dict of a `DownsampledViT` into that of its ViT and that of its method.
-
-    Any other state dict, which lacks the prefix `vit.`, is returned as it is, with an empty one for the method.
-    """
-    method = {key.removeprefix(METHOD): value for key, value in state.items() if key.startswith(METHOD)}
-    vit = {key: value for key, value in state.items() if not key.startswith(METHOD)}
-    if not vit or not all(key.startswith(VIT) for key in vit):
-        return state, {}
-    return {key.removeprefix(VIT): value for key, value in vit.items()}, method
-
-
 def _prefixed(method: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{METHOD}{key}": value for key, value in method.items()}
 
 
 def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: Path) -> None:
-    problems = _misfits(vit.state_dict(), state)
+    problems = misfits(vit.state_dict(), state)
     if problems:
-        raise UserError(f"{path} does not fit the model: {problems}; name the model that these weights belong to")
-    vit.load_state_dict(state)
-
-
-def _misfits(expected: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """How a state dict differs from the expected one in names and shapes; empty where it does not."""
-    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    problems = [
-        f"{kind} {_few(keys)}"
-        for kind, keys in (
-            ("missing", sorted(set(expected) - set(state))),
-            ("unexpected", sorted(set(state) - set(expected))),
-            (
-                "with wrong shape",
-                [f"{key} {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}" for key in reshaped],
-            ),
+        raise UserError(
+            f"{one_line(str(path))} does not fit the model: {problems}; name the model that these weights belong to"
         )
-        if keys
-    ]
-    return "; ".join(problems)
-
-
-def _few(keys: list[str], shown: int = 5) -> str:
-    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return f"{', '.join(keys[:shown])}{more}"
+    infinite = [key for key, value in state.items() if not value.isfinite().all()]
+    if infinite:
+        raise UserError(
+            f"{one_line(str(path))} has NaN or infinite weights in {few(infinite)}: "
+            "give a checkpoint from before the training diverged"
+        )
+    vit.load_state_dict(state)
 
 
 def _digest(state: dict[str, Tensor]) -> str:
