@@ -54,6 +54,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "batch_size": ("1,8", (1, 8)),
     "mode": ("eager,compile", ("eager", "compile")),
     "seconds": ("0.5", 0.5),
+    "timeout": ("60", 60.0),
     "precision": ("0.02", 0.02),
 }  # fmt: skip
 COMMANDS = list(get_command(app).commands)  # type: ignore[attr-defined]

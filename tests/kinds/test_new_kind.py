@@ -80,7 +80,7 @@ def test_it_is_planned_measured_tabled_divided_estimated_and_merged(energy: Ener
     assert [part.exclusive for part in parts if "energy" in part.kinds] == [True]
     assert "energy" in share(comparison.prepared, "1/2").kinds
     assert "energy" not in share(comparison.prepared, "2/2").kinds
-    results = carry_out(comparison, tmp_path / "one")
+    results = carry_out(comparison, tmp_path / "one").results
     written = pd.read_parquet(tmp_path / "one/table.parquet")
     assert written.columns[-1] == "joules"
     assert results.table["joules"].tolist()[:2] == [24.0, 24.0]

@@ -21,7 +21,7 @@ from tokbench.kinds import KINDS
 from tokbench.results.directory import ENVIRONMENT, Results, write_images, write_tables
 from tokbench.results.lock import locked
 from tokbench.results.plan import PLAN, MethodInfo, Plan, PlannedRow, plan_json
-from tokbench.results.store import Place, Records, Store, write_json
+from tokbench.results.store import RECORDS, Place, Records, Store, write_json
 from tokbench.rows import RowId
 
 SHARED = ("schedule", "site", "dtype", "accuracy_batch", "seconds", "precision", "threads")
@@ -85,6 +85,8 @@ def merge(directories: Sequence[Path], out: Path) -> Results:
 
 def _open(directory: Path) -> Source:
     records = Records(directory)
+    if records.damaged:
+        raise UserError(f"{directory / RECORDS} is damaged: run its tokbench compare again, which repairs it")
     results = Results(directory, records)
     if results.plan.images is not None and results.images is None:
         raise UserError(f"{directory} does not say which images were classified: run its tokbench compare again")
