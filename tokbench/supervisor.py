@@ -168,8 +168,10 @@ class _Child:
         if not ready:
             return False
         read = os.read(self.events, 1 << 16)
-        if not read:  # it has closed the pipe, and still runs or is about to end
-            time.sleep(LOOK)
+        if not read:
+            time.sleep(LOOK)  # the pipe of a process that ends closes a little earlier
+            if not self._has_ended():  # its code has closed the pipe: it can no longer be watched
+                self.steps.clear()
         *whole, self._pending = (self._pending + read).split(b"\n")
         for line in whole:
             event = json.loads(line)
