@@ -119,8 +119,8 @@ class _Child:
         handlers[signal.SIGINT] = self.sigint
         try:
             reason = self._watch()
-            _, status = os.waitpid(self.pid, 0)
             self._read()
+            _, status = os.waitpid(self.pid, 0)
         finally:
             os.close(self.events)
             os.close(self.lifeline)
