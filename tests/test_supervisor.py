@@ -51,7 +51,7 @@ STEPS = {
     "slow": progress,
     "over": once,
     "closes": lambda: os.closerange(3, 50),
-    "last": lambda: None,
+    "last": lambda: time.sleep(0.4),
 }
 take_ctrl_c()
 sys.exit(supervise(work, lambda line: write(f"told: {line}")))
