@@ -56,7 +56,7 @@ class Results:
         self.directory = directory
         self.plan: Plan = read_plan(directory)
         self._records = Records(directory) if records is None else records
-        self._parsed: dict[tuple[str, str], Any] = {}
+        self._parsed: dict[tuple[str, str], tuple[dict[str, Any], Any]] = {}
 
     # Raw measurements
 
@@ -67,16 +67,16 @@ class Results:
             UserError: It is not what the kind writes.
         """
         place = (kind.name, key)
-        if place not in self._parsed:
-            value = self._records.get(*place)
-            if value is None:
-                return None
+        value = self._records.get(*place)
+        if value is None:
+            return None
+        if place not in self._parsed or self._parsed[place][0] is not value:  # measured again
             try:
-                self._parsed[place] = kind.adapter.validate_python(value)
+                self._parsed[place] = value, kind.adapter.validate_python(value)
             except ValidationError as error:
                 reason = f"{kind.name}: {error.errors()[0]['msg']}"
                 raise UserError(f"{self.directory} is damaged ({reason}): measure again with --fresh") from None
-        parsed: R = self._parsed[place]
+        parsed: R = self._parsed[place][1]
         return parsed
 
     def record(self, kind: Kind[R], row: PlannedRow) -> R | None:
