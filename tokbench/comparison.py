@@ -117,7 +117,7 @@ def carry_out(
         store = Store(out, fresh=fresh)
         if retry:
             store.add_all({place: {} for place in store.ended()})
-        notes = [*_about_records(store), *left_out]
+        notes = [*_ignored(prepared), *_about_records(store), *left_out]
         write_plan(prepared, out)
         results = Results(out, store)
         with watch(results) as observer:
@@ -130,6 +130,15 @@ def carry_out(
         results.refresh()
         write_tables(results)
     return Finished(results, (*notes, *_about(results)))
+
+
+def _ignored(prepared: Prepared) -> list[str]:
+    """Which files of the data are no images."""
+    found = {} if prepared.images is None else prepared.images.ignored
+    if not found:
+        return []
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
+    return [f"left out of the data, because Pillow does not read them as images: {kinds}"]
 
 
 def _about_records(store: Store) -> list[str]:

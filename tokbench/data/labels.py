@@ -22,9 +22,16 @@ SOLUTION = "LOC_val_solution.csv"
 _CLASSES = 1000
 _SYNSET = re.compile(r"n\d{8}")
 _SYNSET_IN_FILE = re.compile(r"(?:^|_)(n\d{8})(?=[_.])")
-_NUMBER = re.compile(r"[0-9]{1,3}")
+_NUMBER = re.compile(r"[0-9]{1,4}")
 _OFFICIAL = re.compile(r"ILSVRC2012_val_\d{8}")
-_EVALUATION_SPLITS = {"val", "valid", "validation", "test"}
+
+# What a folder or a table is called that holds a split, among other words: `train.X1`, `ILSVRC2012_img_val`.
+_TRAINING, _VALIDATION, _TEST = "train", "val", "test"
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trn"), _TRAINING),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), _VALIDATION),
+    **dict.fromkeys(("test", "testing"), _TEST),
+}
 
 
 class Kind(StrEnum):
@@ -65,7 +72,7 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
     if unlabelled:
         raise DataError(
             f"cannot read a class from {_first(unlabelled)}: name each folder by its synset id (n01440764) or its "
-            "class number (0..999), or start the file names with the synset id"
+            "class number (0..999 or 1..1000), or start the file names with the synset id"
         )
     known = [clue for clue in clues if clue is not None]
     examples = {kind: name for name, (kind, _) in zip(names, known, strict=True)}
@@ -76,7 +83,7 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
     (kind,) = examples
     texts = [text for _, text in known]
     if kind is Kind.NUMBERS:
-        return kind, tuple(int(text) for text in texts)
+        return kind, _from_numbers([int(text) for text in texts])
     if kind is Kind.OFFICIAL:
         texts = _look_up_solution(texts, solution_folders)
     return kind, _indices(texts)
@@ -94,6 +101,8 @@ def labels_from_values(values: Sequence[Any], class_names: Sequence[str] | None,
     Raises:
         DataError: The numbers are not classes of ImageNet-1k.
     """
+    if not all(isinstance(value, int) or value is None for value in values):
+        raise DataError(f"{where} has labels that are no numbers: use a set whose column 'label' has class numbers")
     if class_names and all(_SYNSET.fullmatch(name) for name in class_names):
         index = dict(enumerate(_indices(class_names)))
         values = [index.get(value) for value in values]
@@ -147,11 +156,20 @@ def _clue(name: str) -> tuple[Kind, str] | None:
             return Kind.SYNSETS, folder
     if found := _SYNSET_IN_FILE.search(path.name):
         return Kind.SYNSETS, found[1]
-    if _NUMBER.fullmatch(path.parent.name):
+    if _NUMBER.fullmatch(path.parent.name) and int(path.parent.name) <= _CLASSES:
         return Kind.NUMBERS, path.parent.name
     if _OFFICIAL.fullmatch(path.stem):
         return Kind.OFFICIAL, path.stem
     return None
+
+
+def _from_numbers(numbers: Sequence[int]) -> tuple[int, ...]:
+    """Class indices from the numbers of folders, which begin at 0, or at 1 where there is a folder 1000."""
+    if _CLASSES not in numbers:
+        return tuple(numbers)
+    if 0 in numbers:
+        raise DataError("there are folders '0' and '1000': number the classes from 0 to 999 or from 1 to 1000")
+    return tuple(number - 1 for number in numbers)
 
 
 def _indices(synsets: Sequence[str]) -> tuple[int, ...]:
@@ -172,19 +190,55 @@ def _look_up_solution(image_ids: Sequence[str], folders: Iterable[Path]) -> list
             "them, or sort them into folders by synset id"
         )
     # PredictionString is "n01751748 111 109 330 334 ...": the class, followed by the bounding boxes
-    with solution.open(newline="", encoding="utf-8", errors="replace") as lines:
-        answers = {row.get("ImageId"): (row.get("PredictionString") or "").split() for row in csv.DictReader(lines)}
+    try:
+        with solution.open(newline="", encoding="utf-8", errors="replace") as lines:
+            answers = {row.get("ImageId"): (row.get("PredictionString") or "").split() for row in csv.DictReader(lines)}
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{solution} cannot be read ({error}): download it again from Kaggle") from None
     missing = [image_id for image_id in image_ids if not answers.get(image_id)]
     if missing:
         raise DataError(f"{solution} has no line for {_first(missing)}: download the complete list from Kaggle")
     return [answers[image_id][0] for image_id in image_ids]
 
 
+def tables_of_one_split(tables: Sequence[str]) -> list[str]:
+    """Of the tables of a data set, those to evaluate on: all, or those of the validation split.
+
+    Args:
+        tables: Paths relative to the set's folder, with forward slashes.
+
+    Raises:
+        DataError: They are of several splits, none of which is the validation split.
+    """
+    of = {table: _split(PurePosixPath(table).with_suffix("").parts) for table in tables}
+    splits = dict.fromkeys(of.values())
+    if len(splits) > 1 and _VALIDATION not in splits:
+        raise DataError(
+            f"the parquet files are of several splits ({_first(tables)}): pass the files of one, or their folder"
+        )
+    wanted = _VALIDATION if len(splits) > 1 else next(iter(splits))
+    return [table for table, split in of.items() if split == wanted]
+
+
 def _refuse_mixed_splits(names: Sequence[str]) -> None:
-    folders = {part for parent in {PurePosixPath(name).parent for name in names} for part in parent.parts}
-    evaluation = sorted(folders & _EVALUATION_SPLITS)
-    if "train" in folders and evaluation:
-        raise DataError(f"the images are from both 'train' and '{evaluation[0]}': pass the folder of one split")
+    folders = {PurePosixPath(name).parent for name in names}
+    examples = {split: folder for folder in sorted(folders) if (split := _split(folder.parts))}
+    if len(examples) > 1:
+        listed = " and ".join(f"'{_name_of_split(folder)}'" for folder in examples.values())
+        raise DataError(f"the images are from both {listed}: pass the folder of one split")
+
+
+def _split(parts: Sequence[str]) -> str | None:
+    """The split that a path belongs to: what its innermost part says that names one."""
+    for part in reversed(parts):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in _SPLITS:
+                return _SPLITS[word]
+    return None
+
+
+def _name_of_split(folder: PurePosixPath) -> str:
+    return next(part for part in reversed(folder.parts) if _split([part]))
 
 
 def _folder_or_name(name: str) -> str:

@@ -152,7 +152,10 @@ class _Samples(Dataset[_Sample]):
             return _Sample(index, label, Unreadable(self.images.names[index], _reason(error)))
         if isinstance(image, Tensor):
             return _Sample(index, label, image)
-        pixels = self.transform(image)
+        try:
+            pixels = self.transform(image)
+        except (MemoryError, OverflowError, ValueError, OSError) as error:  # of this image, not of the transform
+            return _Sample(index, label, Unreadable(self.images.names[index], _reason(error)))
         if self.cache is not None:
             try:
                 self.cache.put(content, pixels)

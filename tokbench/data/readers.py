@@ -4,9 +4,11 @@ Readers are sent to the loader's worker processes, so they hold paths and positi
 share a file offset would read each other's images.
 """
 
+import stat
 import warnings
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -15,9 +17,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+# Formats that Pillow opens and that hold no photographs: printed pages, films, measurements.
+NO_PHOTOGRAPHS = frozenset({"BUFR", "EPS", "FITS", "FLI", "FTEX", "GBR", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
+
+MOST_UNEQUAL = 100  # the longer side over the shorter: an image is resized by its shorter one, and would grow huge
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """The suffixes of the image formats that Pillow reads, in lower case and with their dot."""
+    Image.init()
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in known if name in Image.OPEN and name not in NO_PHOTOGRAPHS)
+
 
 class Reader(Protocol):
     """Reads single images, in any order and from any process. Picklable."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may read at once."""
+        ...
 
     def read(self, index: int) -> Image.Image:
         """Decode one image to RGB; raises the decoder's exception if it cannot be read."""
@@ -34,11 +54,15 @@ def decode(file: Path | IO[bytes]) -> Image.Image:
     Raises:
         Image.DecompressionBombWarning: It has more pixels than `Image.MAX_IMAGE_PIXELS`, which is more than any image
             of these sets has; Pillow itself only warns up to twice that number.
+        ValueError: One side is more than 100 times as long as the other.
         Exception: Whatever Pillow raises for a file that is truncated or not an image.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(file) as image:
+            width, height = image.size
+            if max(width, height) > MOST_UNEQUAL * min(width, height):
+                raise ValueError(f"its sides are {width} and {height} pixels, more than {MOST_UNEQUAL} to 1")
             return image.convert("RGB")
 
 
@@ -48,14 +72,21 @@ class Files:
 
     root: Path
     names: tuple[str, ...]
+    concurrent = True
 
     def read(self, index: int) -> Image.Image:
         """Decode the file at a position."""
-        return decode(self.root / self.names[index])
+        return decode(self._file(index))
 
     def content(self, index: int) -> bytes:
         """The bytes of the file at a position."""
-        return (self.root / self.names[index]).read_bytes()
+        return self._file(index).read_bytes()
+
+    def _file(self, index: int) -> Path:
+        file = self.root / self.names[index]
+        if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe or a device may wait for ever
+            raise ValueError("not a regular file")
+        return file
 
 
 @dataclass(frozen=True)
@@ -64,6 +95,7 @@ class TarMembers:
 
     archive: Path
     spans: tuple[tuple[int, int], ...]
+    concurrent = True
 
     def read(self, index: int) -> Image.Image:
         """Decode the member at a position."""
@@ -84,6 +116,8 @@ class ParquetRows:
         groups: The row groups in order, each a file and the number of the group in it.
         starts: The position of each group's first row in the whole set.
     """
+
+    concurrent = False  # it holds the row group that it has read last
 
     def __init__(self, groups: tuple[tuple[Path, int], ...], starts: tuple[int, ...]) -> None:
         self.groups = groups
@@ -124,6 +158,7 @@ class HubRows:
     """Rows of a HuggingFace dataset, through timm's reader."""
 
     reader: Any
+    concurrent = False
 
     def read(self, index: int) -> Image.Image:
         """Decode the row at a position."""
@@ -143,6 +178,11 @@ class Subset:
 
     reader: Reader
     indices: tuple[int, ...]
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may read at once."""
+        return self.reader.concurrent
 
     def read(self, index: int) -> Image.Image:
         """Decode the image at a position of the subset."""

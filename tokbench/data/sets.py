@@ -3,22 +3,27 @@
 | source | layout |
 | --- | --- |
 | folder | by synset id, `n01440764/any.JPEG`, at any depth; or the id in the file name, `n01440764_any.JPEG` |
-| folder | by class number, `0` to `999` (ImageNet-V2): the number is the class |
+| folder | by class number, `0` to `999` (ImageNet-V2), or `1` to `1000`: the number is the class |
 | folder | the official validation images, with Kaggle's `LOC_val_solution.csv` next to or above them |
 | tar | any of these, uncompressed: the official `ILSVRC2012_img_val.tar`, ImageNet-V2's, your own |
 | parquet | HuggingFace's columns `image` (struct of bytes and path) and `label`; a file, or a folder of them |
 | `hfds/NAME` | a HuggingFace dataset through timm; `hfds/NAME:SPLIT` if the split is not `validation` |
 
-Hidden files and files that are not images are ignored; an image without a known class is an error.
+Images are files with the suffix of a format that Pillow reads. Hidden files are ignored, others are counted. An image
+without a known class is an error.
 """
 
 import hashlib
 import importlib.util
 import json
+import mimetypes
 import os
 import tarfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,16 +31,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from timm.data.dataset_factory import create_dataset
-from timm.data.readers.img_extensions import IMG_EXTENSIONS
 
 from tokbench.data.errors import DataError
-from tokbench.data.labels import labels_from_names, labels_from_values, recognise
-from tokbench.data.readers import Files, HubRows, ParquetRows, Reader, Subset, TarMembers
+from tokbench.data.labels import labels_from_names, labels_from_values, recognise, tables_of_one_split
+from tokbench.data.readers import Files, HubRows, ParquetRows, Reader, Subset, TarMembers, suffixes
 
 __all__ = ["DataError", "ImageSet", "open_images"]
-
-Stamp = tuple[int, int]
-"""A file's size in bytes and its modification time in nanoseconds."""
 
 _HUB = "hfds/"
 
@@ -51,20 +52,36 @@ class ImageSet:
         names: A stable name per image: its path under the root or in the archive, or `file.parquet#row`.
         labels: The ImageNet-1k class of each image, 0..999.
         classes: The classes that logits are restricted to (the 200 of ImageNet-A and -R), None for all.
-        identity: sha256 (hexadecimal) of the kind of labels, names, labels, sizes and modification times of the whole
-            set. It does not depend on where the set is stored.
         reader: Decodes the image at a position.
+        ignored: How many files were left out because they are no images, by their suffix.
     """
 
     name: str
     names: tuple[str, ...]
     labels: tuple[int, ...]
     classes: tuple[int, ...] | None
-    identity: str
     reader: Reader
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 (hexadecimal) of names, labels and the images' bytes: not of where or when they were stored.
+
+        It reads every image once. One that cannot be read counts as such.
+        """
+        threads = os.cpu_count() if self.reader.concurrent else 1
+        with ThreadPoolExecutor(threads) as pool:
+            contents = list(pool.map(self._content_digest, range(len(self))))
+        return _digest(self.name, self.names, self.labels, contents)
+
+    def _content_digest(self, index: int) -> str:
+        try:
+            return hashlib.sha256(self.reader.content(index)).hexdigest()
+        except Exception:  # libraries raise almost any exception on a damaged file
+            return ""
 
     def head(self, limit: int) -> "ImageSet":
         """A subset of `limit` images, evenly spaced over the list so that all classes stay in proportion.
@@ -83,7 +100,6 @@ class ImageSet:
             self,
             names=tuple(self.names[i] for i in chosen),
             labels=tuple(self.labels[i] for i in chosen),
-            identity=_digest(self.identity, limit),
             reader=Subset(self.reader, chosen),
         )
 
@@ -109,14 +125,14 @@ def open_images(source: str | Path) -> ImageSet:
 
 def _open_folder(root: Path) -> ImageSet:
     files = _list_files(root)
-    names = _with_extension(files, IMG_EXTENSIONS)
-    tables = _with_extension(files, (".parquet",))
+    names = _images(files)
+    tables = [name for name in files if name.lower().endswith(".parquet") and not _hidden(name)]
     if names and tables:
         raise DataError(f"{root} has both images and parquet files: pass a folder with only one of them")
     if tables:
         return _open_parquet(root, tables)
     kind, labels = labels_from_names(_not_empty(names, root), _with_parents(root))
-    return _assemble(kind, names, labels, [_stamp(root / name) for name in names], Files(root, tuple(names)))
+    return _assemble(kind, names, labels, Files(root, tuple(names)), _ignored(files))
 
 
 def _open_tar(archive: Path) -> ImageSet:
@@ -126,15 +142,15 @@ def _open_tar(archive: Path) -> ImageSet:
             # if a name occurs twice, the last member counts, as when unpacking
             members = {str(PurePosixPath(member.name)): member for member in tar if member.isfile()}
             _check_end_of_archive(archive, tar.offset)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise DataError(
             f"{archive} cannot be read as a tar archive ({_first_line(error)}): decompress it if it ends in .gz, "
             "unpack it if it is another type of archive, or download it again if it is truncated"
         ) from error
-    names = sorted(_with_extension(members, IMG_EXTENSIONS))
+    names = sorted(_images(members))
     kind, labels = labels_from_names(_not_empty(names, archive), _with_parents(archive.parent))
     spans = tuple((members[name].offset_data, members[name].size) for name in names)
-    return _assemble(kind, names, labels, [_stamp(archive), *spans], TarMembers(archive, spans))
+    return _assemble(kind, names, labels, TarMembers(archive, spans), _ignored(members))
 
 
 def _check_end_of_archive(archive: Path, end: int) -> None:
@@ -146,8 +162,7 @@ def _check_end_of_archive(archive: Path, end: int) -> None:
 
 
 def _open_parquet(root: Path, tables: Sequence[str]) -> ImageSet:
-    # HuggingFace puts all splits of a set into one folder and distinguishes them by file name
-    tables = [table for table in tables if PurePosixPath(table).name.startswith("val")] or tables
+    tables = tables_of_one_split(tables)  # HuggingFace puts all splits of a set into one folder
     names: list[str] = []
     labels: list[int] = []
     groups: list[tuple[Path, int]] = []
@@ -159,8 +174,7 @@ def _open_parquet(root: Path, tables: Sequence[str]) -> ImageSet:
         groups += [(root / table, number) for number in range(len(rows))]
         sizes += rows
     starts = tuple(accumulate(sizes, initial=0))[:-1]
-    stamps = [_stamp(root / table) for table in tables]
-    return _assemble("parquet", _not_empty(names, root), labels, stamps, ParquetRows(tuple(groups), starts))
+    return _assemble("parquet", _not_empty(names, root), labels, ParquetRows(tuple(groups), starts))
 
 
 def _parquet_labels(file: Path) -> tuple[list[Any], list[str] | None, list[int]]:
@@ -177,9 +191,23 @@ def _parquet_labels(file: Path) -> tuple[list[Any], list[str] | None, list[int]]
             rows = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} cannot be read as parquet ({_first_line(error)}): download it again") from error
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    label = described.get("info", {}).get("features", {}).get("label", {})
-    return column, label.get("names"), rows
+    return column, _class_names(schema, file), rows
+
+
+def _class_names(schema: pa.Schema, file: Path) -> list[str] | None:
+    """The names of the classes in HuggingFace's metadata, None without them."""
+    try:
+        described: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for key in ("info", "features", "label"):
+            described = described.get(key, {})
+        names = described.get("names")
+    except (ValueError, AttributeError, RecursionError):
+        raise DataError(f"{file} has damaged metadata under 'huggingface': download it again") from None
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file} has class names that are no list of texts: download it again")
+    return names
 
 
 def _has_images_and_labels(schema: pa.Schema) -> bool:
@@ -203,22 +231,34 @@ def _open_hub(source: str) -> ImageSet:
         ) from error
     labels = labels_from_values(column, list(reader.class_to_idx), source)
     names = [f"{row:07d}" for row in range(len(labels))]
-    stamps = [_stamp(Path(file["filename"])) for file in reader.dataset.cache_files]
-    return _assemble(name, _not_empty(names, source), labels, stamps, HubRows(reader))
+    return _assemble(name, _not_empty(names, source), labels, HubRows(reader))
 
 
 def _assemble(
-    kind: str, names: Sequence[str], labels: Sequence[int], stamps: Sequence[Stamp], reader: Reader
+    kind: str,
+    names: Sequence[str],
+    labels: Sequence[int],
+    reader: Reader,
+    ignored: Mapping[str, int] | None = None,
 ) -> ImageSet:
     name, classes = recognise(kind, labels)
     return ImageSet(
         name=name,
-        names=tuple(names),
+        names=tuple(map(_as_text, names)),
         labels=tuple(labels),
         classes=classes,
-        identity=_digest(kind, names, labels, stamps),
         reader=reader,
+        ignored=ignored or {},
     )
+
+
+def _as_text(name: str) -> str:
+    r"""A file's name as valid text: bytes that are not UTF-8 as `\xe9`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.replace("\\", r"\\").encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return name
 
 
 def _list_files(root: Path) -> list[str]:
@@ -240,8 +280,23 @@ def _list_files(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _with_extension(names: Iterable[str], extensions: tuple[str, ...]) -> list[str]:
-    return [name for name in names if name.lower().endswith(extensions) and not _hidden(name)]
+def _images(names: Iterable[str]) -> list[str]:
+    return [name for name in names if _is_image(name)]
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in suffixes() and not _hidden(name)
+
+
+def _ignored(names: Iterable[str]) -> dict[str, int]:
+    """How many files are no images, by suffix; hidden files, texts and tables are nobody's images."""
+    left = (PurePosixPath(name) for name in names if not _is_image(name) and not _hidden(name))
+    return dict(Counter(path.suffix.lower() for path in left if path.suffix and not _is_text(path.name)))
+
+
+def _is_text(name: str) -> bool:
+    kind = mimetypes.guess_type(name)[0] or ""
+    return kind.startswith("text/") or kind in ("application/json", "application/xml", "application/pdf")
 
 
 def _hidden(name: str) -> bool:
@@ -251,7 +306,7 @@ def _hidden(name: str) -> bool:
 def _not_empty(names: Sequence[str], where: Path | str) -> Sequence[str]:
     if not names:
         raise DataError(
-            f"{where} has no images ({', '.join(IMG_EXTENSIONS)}): pass the folder of the images, or the .tar "
+            f"{where} has no images (.png, .jpg, .webp and others): pass the folder of the images, or the .tar "
             "or .parquet file itself"
         )
     return names
@@ -261,12 +316,6 @@ def _with_parents(folder: Path) -> list[Path]:
     # in Kaggle's archive the list is four folders above the images
     folder = folder.resolve()
     return [folder, *folder.parents]
-
-
-def _stamp(file: Path) -> Stamp:
-    # a broken link is listed here and reported as unreadable when it is read
-    status = file.stat() if file.exists() else file.lstat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _digest(*parts: Any) -> str:

@@ -145,7 +145,7 @@ def _facts(prepared: Prepared) -> dict[str, str]:
     """What the keys of measurements depend on, in words for the message about a mismatch."""
     versions = {name: version(name) for name in ("tokbench", "torch", "timm", "fvcore")}
     weights = {f"weights of {name}": model.identity for name, model in prepared.models.items()}
-    data = {"data (names, sizes, modification times)": prepared.images.identity} if prepared.images is not None else {}
+    data = {"data (names, labels, content)": prepared.images.identity} if prepared.images is not None else {}
     return {**versions, "device": device_name(prepared.device), **weights, **data}
 
 
