@@ -26,3 +26,19 @@ def did_you_mean(word: str, known: list[str]) -> str:
     if near:
         return f"did you mean {' or '.join(repr(name) for name in near)}?"
     return f"known: {', '.join(sorted(known)) or 'none'}"
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one printable line: its class and the first line of its message.
+
+    The exceptions of plugins are anyone's code: a message that cannot be had is left out.
+    """
+    try:
+        message = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        message = ""
+    first = next((line for line in str.splitlines(message) if line.strip()), "")
+    text = f"{type(error).__name__}: {first}"
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split()).removesuffix(":")

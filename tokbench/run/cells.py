@@ -14,6 +14,7 @@ from tokbench.notation import parameters_text, parse_call, split_list
 from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
 from tokbench.schedule import Schedule, Stages, takes_keep
+from tokbench.values import freeze
 
 UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
 
@@ -24,7 +25,7 @@ class Variant:
 
     Attributes:
         method: Its name, or `none` for the plain model.
-        params: All of its parameters, by name, sorted.
+        params: All of its parameters, by name, sorted, in a form that hashes.
         schedule: As the table shows it, without the keep.
         keep: The fraction that a reduction leaves, None where the schedule names counts.
         site: Where in a block it acts; empty for the plain model.
@@ -144,7 +145,7 @@ def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: fl
     schedule = Schedule.parse(text, keep if takes_keep(text) else None)
     return Variant(
         method=method.name,
-        params=tuple(sorted(params.items())),
+        params=tuple((name, freeze(params[name])) for name in sorted(params)),
         schedule=str(schedule),
         keep=schedule.keep,
         site=site,
