@@ -22,6 +22,7 @@ from types import CodeType, ModuleType
 
 from tokbench.errors import UserError
 
+OURS = "tokbench"
 PLUGIN_MODULE = "tokbench_plugin_"  # the start of the names of the packages that plugin folders are
 
 
@@ -143,7 +144,7 @@ def is_beside(name: str, package: str) -> bool:
     top = name.partition(".")[0]
     folder = folder_of(package)
     own = PathFinder.find_spec(f"{package}.{top}", [str(folder)])
-    if own is None or top in sys.stdlib_module_names:
+    if own is None or top == OURS or top in sys.stdlib_module_names:
         return False
     spec = spec_of(top)
     other = getattr(sys.modules.get(top), "__file__", None) or (spec.origin if spec else None)

@@ -12,9 +12,9 @@ from importlib.util import resolve_name
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-from tokbench.plugins import folder_of, is_beside, is_installed, spec_of
+from tokbench.plugins import OURS, folder_of, is_beside, is_installed, spec_of
 
-OURS, METHODS = "tokbench", "tokbench.methods"
+METHODS = "tokbench.methods"
 
 
 def source_file(cls: type) -> str:

@@ -153,7 +153,7 @@ def write_method(
 def _check_name(name: str, plugins: Iterable[Path]) -> None:
     problem = registry.name_problem(name)
     if problem or name.startswith("_"):
-        raise UserError(f"invalid method name '{name}': {problem or 'a file whose name starts with _ is no plugin'}")
+        raise UserError(f"invalid method name '{name}': {problem or 'use a Python identifier such as my_method'}")
     known, _ = registry.discover(plugins)
     if name in known:
         raise UserError(f"the method name '{name}' is taken by {registry.source_file(known[name])}: choose another")
