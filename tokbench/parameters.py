@@ -158,6 +158,9 @@ def read(hint: Any, value: Any) -> Any:
 
 def _read_union(arms: Sequence[Any], text: str) -> Any:
     """The text as the first type that has this text for it, else as the first that it fits; as a text at the end."""
+    choice = any(get_origin(arm) is Literal and text in get_args(arm) for arm in arms)
+    if type(None) in arms and text.lower() == "none" and not choice:
+        return None
     fitting = []
     for arm in sorted(arms, key=lambda arm: arm in (str, Path)):
         try:

@@ -201,7 +201,8 @@ def create(name: str, **params: Any) -> Downsampler:
     """
     bound = bind_parameters(name, params)
     try:
-        return method_class(name)(**bound)
+        with stdout_to_stderr():
+            return method_class(name)(**bound)
     except ValueError as error:
         raise UserError(f"method '{name}': {error}") from error
 

@@ -84,7 +84,7 @@ def freeze(value: Any) -> Any:
     if isinstance(value, dict):
         return Pairs((freeze(key), freeze(content)) for key, content in value.items())
     if isinstance(value, set | frozenset):
-        return Members(sorted(map(freeze, value), key=value_text))
+        return Members(sorted(map(freeze, value), key=_inner))
     return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
 
 
