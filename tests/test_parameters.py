@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plugin_files import error_message
 
-from tokbench.notation import bind, parameters_text, split_list, split_parameters
+from tokbench.notation import bind, parameters_text, parse_call, split_list, split_parameters
 from tokbench.parameters import parameters_of
 from tokbench.values import freeze, json_value, unquoted
 
@@ -135,7 +135,7 @@ def test_lists_of_toml_and_python_become_what_the_annotation_says(value: Any) ->
 
 # To text and back
 
-TEXTS = st.text(max_size=6) | st.text("abz_-/.,=:'\"()[]{} 0123", max_size=8) | st.sampled_from(
+TEXTS = st.text(max_size=6) | st.text("abz_-/.+,=:'\"()[]{} 0123", max_size=8) | st.sampled_from(
     ["none", "None", "true", "inf", "3", "a.b", "a/b", "k-means", "a-08", "lambda", "/tmp/x.pt", "a,b=3", "\\", "'"]
 )  # fmt: skip
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
@@ -189,6 +189,12 @@ def test_what_the_table_shows_is_read_as_the_same_value(case: tuple[Any, Any], o
     assert len(split_list(f"m({text})")) <= 1 or "'" in text  # quotes may hold brackets
 
 
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(TEXTS)
+def test_a_text_in_the_table_can_be_copied_to_a_command_line(text: str) -> None:
+    assert parse_call(f"m({parameters_text({'x': text})})").named["x"] == text
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(TYPED)
 def test_frozen_values_hash_and_become_the_same_values_again(case: tuple[Any, Any]) -> None:
@@ -206,6 +212,7 @@ def test_frozen_values_hash_and_become_the_same_values_again(case: tuple[Any, An
     [
         ([3, 6], "[3,6]"), ((3, 9), "[3,9]"), ({"b", "a"}, "{a,b}"), ({"a": 1}, "{a:1}"), (Path("a.pt"), "a.pt"),
         (Path("/tmp/a.pt"), "'/tmp/a.pt'"), (How.B, "B"), (Word.NONE, "NONE"), (None, "None"), (True, "true"),
+        ("3-6-9", "3-6-9"),
         (float("-inf"), "-inf"), ("kmeans", "kmeans"), ("two words", "'two words'"), ("3", "'3'"), ([None, "None"],
         "[None,'None']"), (object(), "<object>"), ([torch.relu], "[<builtin_function_or_method>]"),
     ],

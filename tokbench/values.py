@@ -12,9 +12,9 @@ from typing import Any
 
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 WORD = r"[A-Za-z_][A-Za-z_0-9]*"
-BARE = re.compile(
-    rf"{WORD}(\.{WORD}|[/+-]({WORD}|0|[1-9][0-9]*))*"
-)  # texts that need no quotes, as in a/b.pt or k-means
+NUMBER = "(?:0|[1-9][0-9]*)"
+PART = rf"(?:{WORD}(?:\.{WORD})*|{NUMBER})"
+BARE = re.compile(rf"(?!{NUMBER}$){PART}(?:[/+-]{PART})*")  # texts that need no quotes: a/b.pt, k-means, 3-6-9
 AMBIGUOUS = {"none", "true", "false", "inf", "nan", "infinity"}
 
 
