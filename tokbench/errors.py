@@ -10,19 +10,6 @@ class UserError(Exception):
     """A mistake that the user can fix: the message is one line with cause and fix, shown without a traceback."""
 
 
-def describe(error: BaseException) -> str:
-    """One line: what was raised, with which message, and where, unless that is in an installed package."""
-    try:
-        text = str(error).strip() or "no message"
-    except Exception:  # it is another's code that makes the text
-        text = "its message cannot be shown"
-    frames = traceback.extract_tb(error.__traceback__)
-    place = ""
-    if frames and "site-packages" not in frames[-1].filename:
-        place = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})"
-    return f"{type(error).__name__}: {text.splitlines()[0]}{place}"
-
-
 def did_you_mean(word: str, known: list[str]) -> str:
     """The end of a message about an unknown name: similar known names, or else all of them.
 
@@ -40,3 +27,25 @@ def did_you_mean(word: str, known: list[str]) -> str:
     if near:
         return f"did you mean {' or '.join(repr(name) for name in near)}?"
     return f"known: {', '.join(sorted(known)) or 'none'}"
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one printable line: its class and the first line of its message.
+
+    The exceptions of plugins are anyone's code: a message that cannot be had is left out.
+    """
+    try:
+        message = str(error)
+    except BaseException:
+        message = ""
+    first = next((line for line in str.splitlines(message) if line.strip()), "")
+    text = f"{type(error).__name__}: {first}"
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split()).removesuffix(":")
+
+
+def describe_with_place(error: BaseException) -> str:
+    """The same, followed by the line that raised it, unless that is in an installed package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or "site-packages" in frames[-1].filename:
+        return describe(error)
+    return f"{describe(error)} ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})"

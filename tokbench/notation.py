@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pydantic
 
 from tokbench.errors import UserError
+from tokbench.parameters import parameters_of, read, validated
+from tokbench.values import Written, split_outside, value_text
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,19 @@ def parse_call(text: str) -> Call:
 
 def parameters_text(params: Mapping[str, Any]) -> str:
     """A method's parameters as shown in the table, sorted by name: `algorithm=kmeans,weighted=true`."""
-
-    def text(value: Any) -> str:
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    return ",".join(f"{name}={text(params[name])}" for name in sorted(params))
+    return ",".join(f"{name}={value_text(params[name])}" for name in sorted(params))
 
 
 def split_parameters(text: str) -> dict[str, str]:
-    """The parameters in what `parameters_text` writes, by name; a value may hold commas."""
-    parts = [part.partition("=") for part in re.split(r",(?=\w+=)", text) if part]
-    return {name: value for name, _, value in parts}
+    """The parameters in what `parameters_text` writes, by name, each in that notation; a value may hold commas."""
+    parts: list[str] = []
+    for part in split_outside(text, ","):
+        if not parts or re.match(r"\w+=", part):
+            parts.append(part)
+        else:  # a comma without quotes, as older versions wrote it
+            parts[-1] += f",{part}"
+    split = [part.partition("=") for part in parts if part]
+    return {name: Written(value) for name, _, value in split}
 
 
 def bind(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -87,38 +90,31 @@ def bind(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> d
         All parameters by name, in the order of the signature.
 
     Raises:
-        UserError: A parameter is unknown, missing, or has the wrong type.
+        UserError: A parameter is unknown, missing or has the wrong type, or is declared as one that none can be.
     """
-    parameters = inspect.signature(function).parameters
-    target = function.__init__ if inspect.isclass(function) else function
-    hints = get_type_hints(target, include_extras=True)
-    fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in parameters.items()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
-    unknown = sorted(set(given) - set(fields))
+    declared = parameters_of(function)
+    unknown = sorted(set(given) - set(declared))
     if unknown:
-        known = f"its parameters are {', '.join(fields)}" if fields else "it has no parameters"
+        known = f"its parameters are {', '.join(declared)}" if declared else "it has no parameters"
         raise UserError(f"{what} has no parameter '{unknown[0]}'; {known}")
-    given = {name: _none(value) if type(None) in get_args(fields[name][0]) else value for name, value in given.items()}
-    model = pydantic.create_model("Arguments", __config__={"arbitrary_types_allowed": True}, **fields)
-    try:
-        bound = model(**given)
-    except pydantic.ValidationError as error:
-        raise UserError(f"{what}: {first_problem(error)}") from None
-    return {name: getattr(bound, name) for name in fields}
+    bound = {}
+    for name, parameter in declared.items():
+        if parameter.problem:
+            raise UserError(f"{what}: {name} cannot be a parameter: {parameter.problem}")
+        if name not in given and parameter.required:
+            raise UserError(f"{what}: {name}: a value is required, as in {name}=...")
+        value = given.get(name, parameter.default)
+        try:
+            bound[name] = validated(parameter.hint, read(parameter.hint, value) if name in given else value)
+        except pydantic.ValidationError as error:
+            raise UserError(f"{what}: {first_problem(error, name)}") from None
+    return bound
 
 
-def _none(value: Any) -> Any:
-    """None for the text `none`, in any case; any other value unchanged."""
-    return None if isinstance(value, str) and value.lower() == "none" else value
-
-
-def first_problem(error: pydantic.ValidationError) -> str:
-    """The first validation error in one line: the parameter, what is wrong, and the given value."""
+def first_problem(error: pydantic.ValidationError, *place: str) -> str:
+    """The first validation error in one line: the parameter, below `place`, what is wrong, and the given value."""
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(str(part) for part in (*place, *problem["loc"]))
     if problem["type"] == "value_error":  # raised by our own validators, which say everything
         return f"{where}: {problem['ctx']['error']}"
     message = problem["msg"][0].lower() + problem["msg"][1:]

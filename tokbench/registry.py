@@ -7,26 +7,31 @@ be imported, only its own methods are missing; the file is reported as broken.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
+import keyword
 import pkgutil
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 from tokbench.downsampler import Downsampler
-from tokbench.errors import UserError, did_you_mean
+from tokbench.errors import UserError, describe, did_you_mean
+from tokbench.names import PLAIN
 from tokbench.notation import bind, parse_call
+from tokbench.plugins import forget, plugin_files
+from tokbench.plugins import load_file as load_file
+from tokbench.sources import METHODS as METHODS
+from tokbench.sources import source_digest as source_digest
+from tokbench.sources import source_file as source_file
+from tokbench.streams import stdout_to_stderr
 
-METHODS = "tokbench.methods"
-PLUGIN_MODULE = "tokbench_plugin_"  # the start of the module names of files that are loaded by path
+RESERVED = (PLAIN, "all")  # the plain model, and the value of --methods for every method
 
 _classes: dict[str, type[Downsampler]] = {}
 
@@ -51,20 +56,20 @@ def register(name: str) -> Callable[[T], T]:
     Raises:
         NameTakenError: Another file has registered the name.
         TypeError: The class is not a Downsampler.
-        ValueError: The name is not a Python identifier.
+        ValueError: The name is not a Python identifier, or it is reserved.
     """
+    if not isinstance(name, str):
+        raise TypeError(f'a method is registered under a name, as in @register("my_method"), not {name!r}')
 
     def decorate(cls: T) -> T:
         if not (inspect.isclass(cls) and issubclass(cls, Downsampler)):
             raise TypeError(f"@register({name!r}) is for subclasses of tokbench.Downsampler, not {cls!r}")
-        if not name.isidentifier():
-            raise ValueError(f"invalid method name {name!r}: use a Python identifier such as my_method")
+        problem = name_problem(name)
+        if problem:
+            raise ValueError(f"invalid method name {name!r}: {problem}")
         taken = _classes.get(name)
         # The same class may come again: notebooks reload modules.
-        if taken is not None and (source_file(taken), taken.__qualname__) != (
-            source_file(cls),
-            cls.__qualname__,
-        ):
+        if taken is not None and _place(taken) != _place(cls):
             raise NameTakenError(
                 f"the method name '{name}' is taken twice: {source_file(taken)} and {source_file(cls)}; rename one"
             )
@@ -73,6 +78,19 @@ def register(name: str) -> Callable[[T], T]:
         return cls
 
     return decorate
+
+
+def _place(cls: type) -> tuple[str, str]:
+    return source_file(cls), cls.__qualname__
+
+
+def name_problem(name: str) -> str:
+    """Why a name cannot be a method's; empty if it can."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        return "use a Python identifier such as my_method"
+    if unicodedata.normalize("NFKC", name) != name:
+        return "Python reads its characters as others: use plain letters"
+    return f"{' and '.join(RESERVED)} have a meaning of their own: choose another" if name in RESERVED else ""
 
 
 def discover(paths: Iterable[Path] = ()) -> tuple[dict[str, type[Downsampler]], tuple[Broken, ...]]:
@@ -93,14 +111,15 @@ def discover(paths: Iterable[Path] = ()) -> tuple[dict[str, type[Downsampler]], 
     def attempt(source: str, load: Callable[[], object]) -> None:
         before = dict(_classes)
         try:
-            load()
-        except NameTakenError:
+            with stdout_to_stderr():
+                load()
+        except (NameTakenError, KeyboardInterrupt):
             raise
         # A plugin is third-party code and may raise anything; the other plugins must still load.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             _classes.clear()
             _classes.update(before)
-            broken.append(Broken(source, f"{type(error).__name__}: {error}".splitlines()[0]))
+            broken.append(Broken(source, describe(error)))
 
     for module in pkgutil.iter_modules(importlib.import_module(METHODS).__path__):
         if not module.name.startswith("_"):
@@ -108,34 +127,9 @@ def discover(paths: Iterable[Path] = ()) -> tuple[dict[str, type[Downsampler]], 
     for point in importlib.metadata.entry_points(group=METHODS):
         attempt(f"{point.name} = {point.value}", point.load)
     for path in paths:
-        for file in _files(path):
+        for file in plugin_files(path):
             attempt(str(file), lambda file=file: load_file(file))  # type: ignore[misc]
     return dict(sorted(_classes.items())), tuple(broken)
-
-
-def load_file(path: Path) -> ModuleType:
-    """Import a plugin file. A file that is imported already is not imported again, even under another path.
-
-    Raises:
-        Exception: Whatever the file raises.
-    """
-    real = path.resolve()
-    for module in list(sys.modules.values()):
-        origin = getattr(module, "__file__", None)
-        if origin and Path(origin).name == real.name and Path(origin).resolve() == real:
-            return module
-    name = f"{PLUGIN_MODULE}{real.stem}_{hashlib.sha256(str(real).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, real)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def load_apart(path: Path) -> dict[str, type[Downsampler]]:
@@ -150,7 +144,8 @@ def load_apart(path: Path) -> dict[str, type[Downsampler]]:
     known = dict(_classes)
     _classes.clear()
     try:
-        load_file(path)
+        with stdout_to_stderr():
+            load_file(path)
         return dict(_classes)
     finally:
         _classes.clear()
@@ -172,9 +167,7 @@ def isolated() -> Iterator[None]:
     finally:
         _classes.clear()
         _classes.update(classes)
-        for name in set(sys.modules) - modules:
-            if name.startswith(PLUGIN_MODULE):
-                del sys.modules[name]
+        forget(modules)
 
 
 def method_class(name: str) -> type[Downsampler]:
@@ -208,7 +201,8 @@ def create(name: str, **params: Any) -> Downsampler:
     """
     bound = bind_parameters(name, params)
     try:
-        return method_class(name)(**bound)
+        with stdout_to_stderr():
+            return method_class(name)(**bound)
     except ValueError as error:
         raise UserError(f"method '{name}': {error}") from error
 
@@ -238,23 +232,3 @@ def make(method: str | Downsampler, params: Mapping[str, Any]) -> Downsampler:
     if twice:
         raise UserError(f"method '{method}': parameter '{twice[0]}' is given twice")
     return create(call.name, **call.named, **params)
-
-
-def source_file(cls: type) -> str:
-    """The file that defines a class."""
-    return str(getattr(sys.modules.get(cls.__module__), "__file__", cls.__module__))
-
-
-def source_digest(cls: type) -> str:
-    """A hash of the file that defines a class: when it changes, the method is measured again."""
-    path = Path(source_file(cls))
-    content = path.read_bytes() if path.is_file() else cls.__qualname__.encode()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(file for file in path.glob("*.py") if not file.name.startswith(("_", "test_")))
-    if path.is_file():
-        return [path]
-    raise UserError(f"no plugin at {path}: [plugins] paths and --plugins must name existing files or folders")

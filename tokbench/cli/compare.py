@@ -23,10 +23,11 @@ from tokbench.cli.options import (
     resolve_suite,
     suite_options,
 )
-from tokbench.cli.output import output_kept_apart, print_json, warn, warn_broken
+from tokbench.cli.output import print_json, warn, warn_broken
 from tokbench.cli.results import conclude
 from tokbench.errors import UserError
 from tokbench.isolation import limit_steps
+from tokbench.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
     from tokbench.run.prepare import Prepared
@@ -97,7 +98,7 @@ def compare(
     loaded = load_config(config)
     chosen = resolve_suite(loaded, suite, settings)
     limit_steps(chosen.timeout)
-    with output_kept_apart(), nullcontext() if ray is None or plan else connected(ray):
+    with stdout_to_stderr(), nullcontext() if ray is None or plan else connected(ray):
         with _progress(as_json) as progress:
             progress.add_task("loading models and data", total=None)
             comparison = plan_comparison(chosen, loaded, plugin_paths(loaded, plugins))

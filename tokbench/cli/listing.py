@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -82,7 +81,9 @@ def listing(
 
 
 def _methods(paths: list[Path]) -> list[dict[str, Any]]:
+    from tokbench.parameters import parameters_of
     from tokbench.registry import discover
+    from tokbench.values import json_value
 
     known, broken = discover(paths)
     found = [
@@ -94,8 +95,8 @@ def _methods(paths: list[Path]) -> list[dict[str, Any]]:
             "regime": "fine-tuned" if cls.trained else "off-the-shelf",
             "site": cls.site,
             "parameters": {
-                parameter.name: None if parameter.default is parameter.empty else parameter.default
-                for parameter in inspect.signature(cls).parameters.values()
+                parameter: None if declared.required else json_value(declared.default)
+                for parameter, declared in parameters_of(cls).items()
             },
         }
         for name, cls in known.items()

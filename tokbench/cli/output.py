@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,24 +40,6 @@ def check_ending(file: Path | None, endings: Collection[str]) -> None:
     """
     if file is not None and file.suffix.lower() not in endings:
         raise UserError(f"--out {file}: the file's name must end in {' or '.join(endings)}")
-
-
-@contextmanager
-def output_kept_apart() -> Iterator[None]:
-    """Send to standard error what a method prints, so that standard output has only what the command prints."""
-    with redirect_stdout(sys.stderr):
-        try:
-            sys.stdout.flush()
-            kept = os.dup(1)
-            os.dup2(2, 1)
-        except OSError:  # one of the two is closed: there is nothing to keep apart
-            yield
-            return
-        try:
-            yield
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
 
 
 def writing(file: Path) -> AbstractContextManager[None]:

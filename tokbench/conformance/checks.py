@@ -21,6 +21,7 @@ from tokbench.conformance.result import (
 )
 from tokbench.conformance.subject import Subject, find
 from tokbench.downsampler import UndeclaredFieldError
+from tokbench.streams import stdout_to_stderr
 
 # If one of these fails, the other checks are skipped: they would fail for the same reason.
 GATES: tuple[Check, ...] = (interface.imports, interface.declares, interface.runs)
@@ -89,7 +90,7 @@ def run_check(check: Check, subject: Subject) -> Result:
     outcome: Outcome = "passed"
     message = ""
     try:
-        with warnings.catch_warnings(action="ignore"):  # the method's own warnings
+        with warnings.catch_warnings(action="ignore"), stdout_to_stderr():  # the method's own
             check(subject)
     except ReportError as report:
         outcome, message = "reported", str(report)
@@ -97,7 +98,9 @@ def run_check(check: Check, subject: Subject) -> Result:
         outcome, message = "skipped", str(skip)
     except UndeclaredFieldError:
         outcome, message = "skipped", "the method reads an undeclared field: see 'undeclared'"
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a method is third-party code, and may raise SystemExit
         outcome, message = "failed", _located(subject, error)
     return Result(subject.label, name_of(check), outcome, message)
 
@@ -112,7 +115,7 @@ def about(check: Check) -> str:
     return (check.__doc__ or "").splitlines()[0]
 
 
-def _located(subject: Subject, error: Exception) -> str:
+def _located(subject: Subject, error: BaseException) -> str:
     """The failure with its location: the method's line that raised the exception, else its `forward`."""
     if subject.method is None:
         return one_line(error)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -21,10 +21,11 @@ from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Claim, Paper
 from tokbench.errors import UserError
 from tokbench.names import SITES
+from tokbench.parameters import parameters_of
+from tokbench.registry import name_problem
 from tokbench.schedule import Schedule
 from tokbench.tokens import Tokens
 
-RESERVED = ("none", "all")  # the plain model, and the value of --methods for every method
 FLAGS = ("proportional", "stochastic", "trained", "adaptive")
 ROUNDING = 1e-4  # of sums of sizes
 DEFAULT_CASE = Case()
@@ -41,11 +42,13 @@ def imports(subject: Subject) -> None:
 def declares(subject: Subject) -> None:
     """Name, site, needs, flags and parameters are declared correctly."""
     cls = subject.cls
-    usable = cls.name.isidentifier() and cls.name not in RESERVED
-    require(usable, f"a name that is a Python identifier and not one of {', '.join(RESERVED)}", f"'{cls.name}'")
+    problem = name_problem(cls.name)
+    require(not problem, "a name that methods can have", f"'{cls.name}': {problem}")
     for parameter in inspect.signature(cls).parameters.values():
         annotated, defaulted = parameter.annotation is not parameter.empty, parameter.default is not parameter.empty
         require(annotated and defaulted, "every parameter to have an annotation and a default", f"'{parameter}'")
+    for name, declared in parameters_of(cls).items():
+        require(not declared.problem, f"a parameter '{name}' that can be written and read", declared.problem)
     method = subject.create()
     require(bool(method.sites) and set(method.sites) <= set(SITES), f"sites among {', '.join(SITES)}", method.sites)
     require(method.site in method.sites, f"a site among {', '.join(method.sites)}", f"'{method.site}'")
@@ -289,10 +292,9 @@ def _is_schedule(text: str) -> bool:
 
 def _options(cls: type) -> list[tuple[str, Any]]:
     """Every value of every `Literal` and `bool` parameter, as (parameter, value)."""
-    hints: Mapping[str, Any] = get_type_hints(cls.__init__)  # type: ignore[misc]
     found: list[tuple[str, Any]] = []
-    for name in inspect.signature(cls).parameters:
-        hint = hints.get(name)
+    for name, declared in parameters_of(cls).items():
+        hint = declared.hint
         values = (False, True) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
         found += [(name, value) for value in values]
     return found

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tokbench.errors import describe
+
 Outcome = Literal["passed", "failed", "reported", "skipped"]
 
 
@@ -56,8 +58,9 @@ def require(holds: bool, expected: str, got: object) -> None:
 
 def one_line(error: BaseException) -> str:
     """An exception in one line: its type (except ViolationError), the first line of its message, and its first note."""
-    first = next(iter(str(error).strip().splitlines()), "")
-    text = first if isinstance(error, ViolationError) else f"{type(error).__name__}: {first}".removesuffix(": ")
+    text = describe(error)
+    if isinstance(error, ViolationError):
+        text = text.removeprefix(f"{ViolationError.__name__}: ")
     notes = getattr(error, "__notes__", [])
     return f"{text} ({notes[0]})" if notes else text
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import keyword
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from tokbench import registry
-from tokbench.conformance.checks_interface import RESERVED
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
 from tokbench.files import write_atomically
@@ -153,12 +151,11 @@ def write_method(
 
 
 def _check_name(name: str, plugins: Iterable[Path]) -> None:
-    if not name.isidentifier() or keyword.iskeyword(name) or not name.strip("_") or name.startswith("_"):
-        raise UserError(f"invalid method name '{name}': use a Python identifier such as my_method")
+    problem = registry.name_problem(name)
+    if problem or name.startswith("_"):
+        raise UserError(f"invalid method name '{name}': {problem or 'use a Python identifier such as my_method'}")
     known, _ = registry.discover(plugins)
     if name in known:
         raise UserError(f"the method name '{name}' is taken by {registry.source_file(known[name])}: choose another")
-    if name in RESERVED:
-        raise UserError(f"the method name '{name}' is reserved: choose another")
     if importlib.util.find_spec(name) is not None:
         raise UserError(f"'{name}' is an installed Python module, which the file would hide: choose another")

@@ -12,6 +12,7 @@ from tokbench.conformance.result import line_in, location, one_line
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
 from tokbench.notation import parse_call
+from tokbench.streams import stdout_to_stderr
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,13 @@ def _of_file(path: Path) -> list[Subject]:
         raise UserError(f"no file at {path}: give the name of a method or an existing file")
     real = str(path.resolve())
     try:
-        registry.load_file(path)
+        with stdout_to_stderr():
+            registry.load_file(path)
         known, _ = registry.discover()
+    except KeyboardInterrupt:
+        raise
     # A plugin is third-party code and may raise anything.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         return [Subject(str(path), problem=f"{location(real, line_in(real, error) or 1)}: {one_line(error)}")]
     found = [
         Subject(name, cls) for name, cls in known.items() if str(Path(registry.source_file(cls)).resolve()) == real

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tokbench.downsampler import Downsampler
 from tokbench.names import PLAIN
-from tokbench.registry import create, load_file, method_class, source_file
+from tokbench.plugins import Origin, import_again, origin_of
+from tokbench.registry import create, method_class
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import Pretrained, load_method_weights
@@ -48,7 +49,7 @@ def build_method(variant: Variant) -> tuple[Downsampler, Schedule]:
 
 def recipe(cell: Cell, saved: Path) -> Build:
     """What another process builds a cell's model from: the plain model and its images in a file of `save_plain`."""
-    own = None if cell.variant.method == PLAIN else Path(source_file(method_class(cell.variant.method)))
+    own = None if cell.variant.method == PLAIN else origin_of(method_class(cell.variant.method).__module__)
     return partial(_rebuild, saved, cell, own)
 
 
@@ -66,8 +67,8 @@ def _without_fusion(vit: VisionTransformer) -> VisionTransformer:
     return unfused
 
 
-def _rebuild(saved: Path, cell: Cell, plugin: Path | None) -> tuple[Forward, Tensor]:
-    if plugin is not None:
-        load_file(plugin)
+def _rebuild(saved: Path, cell: Cell, method: Origin | None) -> tuple[Forward, Tensor]:
+    if method is not None:
+        import_again(method)
     model, images = torch.load(saved, weights_only=False)
     return build_model(cell, model), images

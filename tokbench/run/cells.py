@@ -18,6 +18,7 @@ from tokbench.rows import RowId
 from tokbench.run.contain import MethodFailedError, contained
 from tokbench.run.method_info import method_info
 from tokbench.schedule import Schedule, Stages, takes_keep
+from tokbench.values import freeze
 
 UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
 
@@ -28,7 +29,7 @@ class Variant:
 
     Attributes:
         method: Its name, or `none` for the plain model.
-        params: All of its parameters, by name, sorted.
+        params: All of its parameters, by name, sorted, in a form that hashes.
         schedule: As the table shows it, without the keep.
         keep: The fraction that a reduction leaves, None where the schedule names counts.
         site: Where in a block it acts; empty for the plain model.
@@ -171,7 +172,7 @@ def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: fl
     schedule = Schedule.parse(text, keep if takes_keep(text) else None)
     return Variant(
         method=method.name,
-        params=tuple(sorted(params.items())),
+        params=tuple((name, freeze(params[name])) for name in sorted(params)),
         schedule=str(schedule),
         keep=schedule.keep,
         site=site,

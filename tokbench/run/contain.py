@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from tokbench.data.errors import DataError
-from tokbench.errors import describe
+from tokbench.errors import describe_with_place
 from tokbench.guard import MethodChangedError, Surroundings, Untouched, check_unchanged
 from tokbench.isolation import EndedError, ends_the_run, step
 
@@ -23,7 +23,7 @@ class MethodFailedError(Exception):
     def __init__(self, error: BaseException) -> None:
         """Describe the error; two kinds of it are our own, and say everything."""
         own = isinstance(error, EndedError | MethodChangedError)
-        super().__init__(str(error) if own else describe(error))
+        super().__init__(str(error) if own else describe_with_place(error))
         self.error = error
 
     @property
