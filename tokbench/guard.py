@@ -167,7 +167,7 @@ class _Functions:
     @classmethod
     def of(cls, owner: Any) -> _Functions:
         module = owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__qualname__}"
-        held = {name: value for name, value in vars(owner).items() if _is_code(value)}
+        held = {name: value for name, value in vars(owner).items() if _is_code(value) and not _is_compiled(name)}
         code = {name: _code(value) for name, value in held.items() if isinstance(value, FunctionType)}
         return cls(owner, module, held, code)
 
@@ -186,6 +186,11 @@ class _Functions:
                 if any(hasattr(base, name) for base in self.owner.__mro__[1:]):
                     delattr(self.owner, name)
                     yield f"{self.name}.{name}"
+
+
+def _is_compiled(name: str) -> bool:
+    """Whether torch.compile has put it there, and may take it away."""
+    return name.startswith("__") and not name.endswith("__")
 
 
 def _is_code(value: object) -> bool:
@@ -311,7 +316,7 @@ def _bits(tensor: Tensor) -> Tensor:
     )
 
 
-def check_unchanged(surroundings: Surroundings, models: Iterable[Untouched]) -> None:
+def check_unchanged(surroundings: Surroundings, models: Iterable[Untouched] = ()) -> None:
     """Raise if something was changed since the snapshots were taken; it is put back first.
 
     Args:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from tokbench.errors import UserError
 
+LIMIT = 600.0  # seconds that a step may go without progress, unless a command sets another limit
 START_OVER = 75  # the exit code that asks for a new process (EX_TEMPFAIL of sysexits.h)
 SAME_CTRL_C = 0.5  # seconds within which a second SIGINT belongs to the first: a terminal sends it to every process
 
@@ -100,10 +101,18 @@ def ends_the_run(error: BaseException) -> bool:
     )
 
 
-def take_ctrl_c() -> None:
-    """Tell Ctrl-C from a `KeyboardInterrupt` that a method raises; only the main thread can."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _on_ctrl_c)
+@contextmanager
+def ctrl_c_told_apart() -> Iterator[None]:
+    """Within the block, tell Ctrl-C from a `KeyboardInterrupt` that a method raises; only the main thread can."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGINT, _on_ctrl_c)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _on_ctrl_c(number: int, frame: Any) -> None:

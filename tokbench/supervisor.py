@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from tokbench.isolation import START_OVER, watched_through
+from tokbench.isolation import LIMIT, START_OVER, watched_through
 
 LOOK = 0.1  # seconds between two looks at the child
 MEMORY_LEFT = 0.03  # of the machine's memory; a child that leaves less in a step is ended before the system must choose
@@ -105,7 +105,7 @@ class _Child:
     lifeline: int
     sigint: Any
     steps: list[str] = field(default_factory=list)
-    limit: float | None = None
+    limit: float | None = LIMIT
 
     def wait(self) -> tuple[int, str]:
         """Wait until it ends, and end it where it must be.

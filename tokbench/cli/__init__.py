@@ -29,7 +29,7 @@ from tokbench.cli.report import report
 from tokbench.cli.show import show
 from tokbench.cli.verify import verify
 from tokbench.errors import UserError
-from tokbench.isolation import take_ctrl_c
+from tokbench.isolation import ctrl_c_told_apart
 from tokbench.supervisor import can_supervise, supervise
 
 USAGE_ERROR = 2  # as click's own
@@ -84,10 +84,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII pipe gets ? for other characters, not an error
-    take_ctrl_c()
-    if _runs_methods() and can_supervise():
-        sys.exit(supervise(_run_command, warn))
-    sys.exit(_run_command())
+    with ctrl_c_told_apart():
+        code = supervise(_run_command, warn) if _runs_methods() and can_supervise() else _run_command()
+    sys.exit(code)
 
 
 def _runs_methods() -> bool:
