@@ -175,8 +175,9 @@ class _Functions:
         now = vars(self.owner)
         for name, value in self.held.items():
             if now.get(name, _ABSENT) is not value:
-                setattr(self.owner, name, value)
-                yield f"{self.name}.{name}"
+                if not _is_by_torch_compile(now.get(name)):
+                    setattr(self.owner, name, value)
+                    yield f"{self.name}.{name}"
             elif (code := self.code.get(name)) is not None and _code(value) != code:
                 value.__code__, value.__defaults__, value.__kwdefaults__ = code
                 yield f"{self.name}.{name}"
@@ -186,6 +187,11 @@ class _Functions:
                 if any(hasattr(base, name) for base in self.owner.__mro__[1:]):
                     delattr(self.owner, name)
                     yield f"{self.name}.{name}"
+
+
+def _is_by_torch_compile(value: object) -> bool:
+    """Whether it is one of the functions that torch.compile replaces for good when it is first used."""
+    return str(getattr(value, "__module__", "")).startswith("torch._dynamo.")
 
 
 def _is_compiled(name: str) -> bool:

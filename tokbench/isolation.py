@@ -36,25 +36,28 @@ class _Watched:
     Attributes:
         pipe: The file descriptor that the supervisor reads; None without one.
         ended: What became of earlier processes, by step.
+        remembered: What earlier processes have left for this one.
         interrupted: When Ctrl-C was pressed, in seconds of `time.monotonic`.
     """
 
     pipe: int | None = None
     ended: Mapping[str, str] = field(default_factory=dict)
+    remembered: Mapping[str, Any] = field(default_factory=dict)
     interrupted: float | None = None
 
 
 _this = _Watched()
 
 
-def watched_through(pipe: int, ended: Mapping[str, str]) -> None:
+def watched_through(pipe: int, ended: Mapping[str, str], remembered: Mapping[str, Any]) -> None:
     """Report steps to a supervisor from now on.
 
     Args:
         pipe: The file descriptor that it reads from.
         ended: What became of earlier processes, by step.
+        remembered: What earlier processes have left for this one.
     """
-    _this.pipe, _this.ended = pipe, ended
+    _this.pipe, _this.ended, _this.remembered = pipe, ended, remembered
 
 
 @contextmanager
@@ -76,6 +79,16 @@ def step(name: str) -> Iterator[None]:
 def alive() -> None:
     """Say that the present step makes progress."""
     _report(alive=True)
+
+
+def remember(name: str, value: Any) -> None:
+    """Leave something that JSON has for the next process, if this one is ended."""
+    _report(remember=name, value=value)
+
+
+def remembered(name: str) -> Any:
+    """What an earlier process has left under a name; None where there is nothing."""
+    return _this.remembered.get(name)
 
 
 def limit_steps(seconds: float | None) -> None:
