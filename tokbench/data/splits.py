@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
 from posixpath import dirname
 
 from tokbench.data.errors import DataError
@@ -30,10 +29,11 @@ def refuse_several_splits(names: Iterable[str]) -> None:
     Raises:
         DataError: The folders are of several splits.
     """
-    folders = sorted({dirname(name) for name in names})
-    splits = dict(found for folder in folders if (found := _split(folder.split("/"))))
+    splits = dict(_split(folder.split("/")) for folder in sorted({dirname(name) for name in names}))
+    splits.pop("", None)
     if len(splits) > 1:
-        raise DataError(f"the images are from both {_some(splits.values())}: pass the folder of one split")
+        one, other, *_ = splits.values()
+        raise DataError(f"the images are from both {one!r} and {other!r}: pass the folder of one split")
 
 
 def one_split(tables: Sequence[str]) -> list[str]:
@@ -48,31 +48,25 @@ def one_split(tables: Sequence[str]) -> list[str]:
     Raises:
         DataError: There are several splits, and not exactly one of them is a validation split.
     """
-    paths = [PurePosixPath(table) for table in tables]
-    found = [_split((*path.parent.parts, path.stem)) for path in paths]
-    words = {
-        split[0] if split else "": split[1] if split else path.name for split, path in zip(found, paths, strict=True)
-    }
-    wanted = list(words) if len(words) == 1 else sorted(words.keys() & _VALIDATION)
-    if len(wanted) > 1:
-        wanted = []
-    if tables and not wanted:
+    found = [_split(table.rpartition(".")[0].split("/")) for table in tables]
+    splits = dict(found)
+    if len(splits) < 2:
+        return list(tables)
+    wanted = splits.keys() & _VALIDATION
+    if len(wanted) != 1:
+        words = ", ".join(repr(word) if word else "others" for word in splits.values())
         raise DataError(
-            f"the parquet files are of several splits ({_some(words.values())}): pass the file of one split, or a "
-            "folder with only its files"
+            f"the parquet files are of several splits ({words}): pass the file of one split, or a folder with only its "
+            "files"
         )
-    return [table for table, split in zip(tables, found, strict=True) if (split[0] if split else "") in wanted]
+    return [table for table, (split, _) in zip(tables, found, strict=True) if split in wanted]
 
 
-def _split(parts: Sequence[str]) -> tuple[str, str] | None:
-    """The split that the last of these parts tells which tells one, and that part."""
+def _split(parts: Sequence[str]) -> tuple[str, str]:
+    """The split that the last of these parts tells which tells one, and that part; empty if none does."""
     for part in reversed(parts):
         words = {word.lower() for word in _WORD.findall(part)}
         splits = {_SPLITS[word] for word in words if word in _SPLITS}
         if len(splits) == 1:  # `train_val` tells nothing
             return splits.pop(), part
-    return None
-
-
-def _some(words: Iterable[str]) -> str:
-    return " and ".join(repr(word) for word in list(words)[:3])
+    return "", ""
