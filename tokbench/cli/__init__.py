@@ -108,8 +108,7 @@ def _run_command() -> int:
     except UserError as error:
         message = str(error)
     except (KeyboardInterrupt, typer.Abort):
-        warn("stopped; finished measurements are kept, run the same command to resume")
-        return INTERRUPTED
+        return _stopped()
     except click_error as error:
         message = error.format_message()
     except BrokenPipeError:
@@ -120,6 +119,11 @@ def _run_command() -> int:
             raise
         message = problem
     else:
-        return code or 0
+        return _stopped() if code == INTERRUPTED else code or 0  # some versions of typer return it
     warn(with_commas(command, arguments, message) or message)
     return USAGE_ERROR
+
+
+def _stopped() -> int:
+    warn("stopped; finished measurements are kept, run the same command to resume")
+    return INTERRUPTED
