@@ -192,6 +192,7 @@ OTHERS: tuple[tuple[str, ...], ...] = (
     ("verify", "tome(" * 3000),
     ("verify", "tome", "--all"),
     ("doctor", "--bogus"),
+    ("doctor", "--data", "~nobody-has-this-name/x"),
     ("compare", "--methods", "tome\0"),
     ("report", "x\0y"),
     ("new", "\0"),
