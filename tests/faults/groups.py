@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import bit_flips
 import damaged_directories
+import hostile_plugins
+import image_files
 import kills
+import weight_files
 from lab import Case
 
 
@@ -27,5 +30,8 @@ class Group:
 GROUPS: Mapping[str, Group] = {
     "kills": Group(lambda: [*kills.cases(3)], lambda: [*kills.cases(100)]),
     "bit_flips": Group(lambda: [*bit_flips.cases(20, thorough=False)], lambda: [*bit_flips.cases(200, thorough=True)]),
-    "damaged_directories": Group(lambda: damaged_directories.cases(8), damaged_directories.cases),
+    "damaged_directories": Group(lambda: damaged_directories.cases(6), lambda: damaged_directories.cases(400)),
+    "weights": Group(weight_files.short, weight_files.cases),
+    "images": Group(image_files.short, image_files.cases),
+    "plugins": Group(hostile_plugins.short, hostile_plugins.cases),
 }
