@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := compare
 .DELETE_ON_ERROR:
-.PHONY: help compare test check bench docs embedded setup clean
+.PHONY: help compare test check bench faults docs embedded setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -24,6 +24,9 @@ check: setup ## run ruff, mypy and import-linter
 
 bench: setup ## time every operator and method at DeiT-S's geometry, on the GPU if there is one
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-warmup=on --benchmark-warmup-iterations=3 --benchmark-disable-gc --benchmark-sort=mean --benchmark-columns=median,iqr,rounds
+
+faults: setup ## break tokbench on purpose in about a thousand ways; up to 20 minutes
+	@$(BIN)/python benchmarks/faults.py
 
 docs: setup ## write the pages that are made from the code
 	@$(BIN)/python docs/methods_page.py

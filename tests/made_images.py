@@ -69,8 +69,6 @@ def in_memory(count: int) -> ImageSet:
 class Picture:
     """A reader whose picture says its position."""
 
-    concurrent = True
-
     def content(self, index: int) -> bytes:
         return png(colour_of(index))
 

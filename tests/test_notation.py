@@ -51,9 +51,15 @@ def error_message(function, *arguments):
         ("a(x=(1,2),y=3),b", ["a(x=(1,2),y=3)", "b"]),
         ("a(y=3,x=(1,2)),b", ["a(y=3,x=(1,2))", "b"]),
         ("a(u=1,v=f(2),w=3),b", ["a(u=1,v=f(2),w=3)", "b"]),
+        ("a(x=[1,2]),b", ["a(x=[1,2])", "b"]),
+        ("a(x=(1,[2,3])),{1,2},b", ["a(x=(1,[2,3]))", "{1,2}", "b"]),
+        ("a(x='1),2'),b", ["a(x='1),2')", "b"]),
+        ("'a,b',\"c,d\"", ["'a,b'", '"c,d"']),
+        ("o'brien,o'neill", ["o'brien", "o'neill"]),
+        ("a),b(x=1,y=2)", ["a)", "b(x=1,y=2)"]),
     ],
 )
-def test_commas_split_a_list_but_not_inside_parentheses(text, items):
+def test_commas_split_a_list_but_not_inside_brackets_or_quotes(text, items):
     assert split_list(text) == items
 
 
@@ -85,9 +91,19 @@ def test_a_joined_list_can_be_split_again(items):
         ("m(a=kmeans,b=false,c=0.5)", Call("m", (), {"a": "kmeans", "b": "false", "c": "0.5"})),
         ("stages(at=3-6-9)", Call("stages", (), {"at": "3-6-9"})),
         ("m(a='kmeans', b=\"x y\")", Call("m", (), {"a": "kmeans", "b": "x y"})),
-        ("m(a=-1,b=1e-3)", Call("m", (), {"a": "-1", "b": "0.001"})),
+        ("m(a=-1,b=1e-3)", Call("m", (), {"a": "-1", "b": "1e-3"})),
         ("budget(0.7)", Call("budget", ("0.7",), {})),
         ("f(3-6,x=2)", Call("f", ("3-6",), {"x": "2"})),
+        ("m(x=/tmp/b.pt)", Call("m", (), {"x": "/tmp/b.pt"})),
+        ("m(x=a-b.pt,y=../c_d/e.pt)", Call("m", (), {"x": "a-b.pt", "y": "../c_d/e.pt"})),
+        ("m(x=lr=0.1/o'brien.pt)", Call("m", (), {"x": "lr=0.1/o'brien.pt"})),
+        ("m(x=(3, 9),y=[3,6])", Call("m", (), {"x": "(3,9)", "y": "[3,6]"})),
+        ("m(x=[(1,2),['a, b']])", Call("m", (), {"x": "[(1,2),['a, b']]"})),
+        ("m(x=3,6,9,y=1)", Call("m", (), {"x": "3,6,9", "y": "1"})),
+        ("m(x='a,b',y='(')", Call("m", (), {"x": "a,b", "y": "("})),
+        (r"m(x='it\'s',y='C:\data')", Call("m", (), {"x": "it's", "y": r"C:\data"})),
+        ("m(x=none,y=None,z='')", Call("m", (), {"x": "none", "y": "None", "z": ""})),
+        ("m(" + "(" * 3000 + ")" * 3000 + ")", Call("m", ("(" * 3000 + ")" * 3000,), {})),
     ],
 )
 def test_a_call_is_parsed_with_its_values_as_text(text, call):
@@ -112,10 +128,45 @@ def test_a_call_is_parsed_with_its_values_as_text(text, call):
         "a;b",
         "a(\n",
         "a\nb",
+        "a(x=b c)",
+        "a(x=(b c))",
+        "a(x='b)",
+        "a(x='b''c')",
+        "a(x='b','c')",
+        "a(x=[3,6)",
+        "a(x=b\0c)",
+        "a\0",
+        "a(" * 50_000,
+        "a+" * 50_000 + "a",
+        "-" * 50_000 + "a",
     ],
+    ids=lambda text: text[:12],
 )
 def test_invalid_notation_is_rejected_in_one_line(text):
-    assert "name(parameter=value" in error_message(parse_call, text)
+    message = error_message(parse_call, text)
+    assert "name(parameter=value" in message
+    assert len(message) < 200
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.text()), st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]*", fullmatch=True), st.text()))
+def test_a_written_call_is_read_as_the_same(positional, named):
+    call = Call("m", tuple(positional), named)
+    assert parse_call(str(call)) == call
+    assert split_list(f"{call},{call}") == [str(call)] * 2
+
+
+PARTS = st.lists(st.sampled_from(list("ab3,=-./'\"()[]{} \\*")), max_size=12).map("".join)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(PARTS)
+def test_any_text_is_read_the_same_again_or_rejected(text):
+    try:
+        call = parse_call(f"m({text})")
+    except UserError:
+        return
+    assert parse_call(str(call)) == call
 
 
 # Binding

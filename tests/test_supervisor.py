@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, os, signal, sys, time
-from tokbench.isolation import EndedError, alive, limit_steps, start_over, step, take_ctrl_c
+from tokbench.isolation import EndedError, alive, limit_steps, start_over, step
 from tokbench.supervisor import supervise
 
 def write(text):
@@ -53,7 +53,6 @@ STEPS = {
     "closes": lambda: os.closerange(3, 50),
     "last": lambda: time.sleep(0.4),
 }
-take_ctrl_c()
 sys.exit(supervise(work, lambda line: write(f"told: {line}")))
 """
 
@@ -79,7 +78,7 @@ def test_steps_that_end_or_hang_the_process_are_left_out(tmp_path: Path) -> None
 
 WAITING = """
 import os, sys, time
-from tokbench.isolation import step, take_ctrl_c
+from tokbench.isolation import ctrl_c_told_apart, step
 from tokbench.supervisor import supervise
 
 def work():
@@ -91,8 +90,8 @@ def work():
             return 130
     return 0
 
-take_ctrl_c()
-sys.exit(supervise(work, print))
+with ctrl_c_told_apart():
+    sys.exit(supervise(work, print))
 """
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokbench.config import Config, Suite
+from tokbench.data.formats import left_out as describe_left_out
 from tokbench.distributed.parts import share
 from tokbench.distributed.ray_run import run_on_ray
 from tokbench.errors import UserError
@@ -117,7 +118,8 @@ def carry_out(
         store = Store(out, fresh=fresh)
         if retry:
             store.add_all({place: {} for place in store.ended()})
-        notes = [*_ignored(prepared), *_about_records(store), *left_out]
+        ignored = None if prepared.images is None else describe_left_out(prepared.images.ignored)
+        notes = [*filter(None, [ignored]), *_about_records(store), *left_out]
         write_plan(prepared, out)
         results = Results(out, store)
         with watch(results) as observer:
@@ -130,15 +132,6 @@ def carry_out(
         results.refresh()
         write_tables(results)
     return Finished(results, (*notes, *_about(results)))
-
-
-def _ignored(prepared: Prepared) -> list[str]:
-    """Which files of the data are no images."""
-    found = {} if prepared.images is None else prepared.images.ignored
-    if not found:
-        return []
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
-    return [f"left out of the data, because Pillow does not read them as images: {kinds}"]
 
 
 def _about_records(store: Store) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.resources
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -12,12 +12,20 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.names import EMBEDDED, RANDOM, Dtype, Mode, Site
-from tokbench.notation import first_problem
+from tokbench.names import EMBEDDED, PLAIN, PUBLISHED, RANDOM, Dtype, Mode, Site
+from tokbench.notation import first_problem, parse_call, shortened, split_list
+from tokbench.schedule import Schedule, takes_keep
+from tokbench.user_files import exists, expanded, parse_toml, read_toml
 
 FILE_NAME = "tokbench.toml"
 
+MAX_THREADS = 1024  # more than any machine has cores; the operating system may not give so many
+MAX_IMAGES = 2**20  # in a batch
+MAX_SEED = 2**32
+
 Keep = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)]
+Images = Annotated[int, Field(gt=0, le=MAX_IMAGES)]
 
 
 class Suite(BaseModel):
@@ -65,27 +73,33 @@ class Suite(BaseModel):
     )
     device: str = Field("auto", description="Where models run: auto, cpu, cuda or cuda:N.")
     dtype: Dtype = Field("fp32", description="Precision of the models: fp32, bf16 or fp16.")
-    batch_size: tuple[pydantic.PositiveInt, ...] = Field(
-        (32,), min_length=1, description="Batch sizes to time, in images."
-    )
-    accuracy_batch: pydantic.PositiveInt = Field(50, description="Batch size for accuracy, in images.")
-    workers: pydantic.NonNegativeInt = Field(0, description="Processes that decode images.")
+    batch_size: tuple[Images, ...] = Field((32,), min_length=1, description="Batch sizes to time, in images.")
+    accuracy_batch: Images = Field(50, description="Batch size for accuracy, in images.")
+    workers: int = Field(0, ge=0, le=MAX_THREADS, description="Processes that decode images.")
     cache: Path | None = Field(None, description="A folder to keep preprocessed images in for later runs.")
-    memory: pydantic.PositiveInt = Field(
-        1024, description="Memory for decoded images, in MiB; tokens that rows share may take as much again."
+    memory: int = Field(
+        1024,
+        gt=0,
+        le=2**30,
+        description="Memory for decoded images, in MiB; tokens that rows share may take as much again.",
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds for stochastic methods.")
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="Seeds for stochastic methods.")
     only: tuple[str, ...] = Field(
         ("macs", "latency", "accuracy"), min_length=1, description="Measure only these: macs, latency, accuracy."
     )
     mode: tuple[Mode, ...] = Field(
         ("eager",), min_length=1, description="How timed models run: eager, compile, cudagraph."
     )
-    seconds: pydantic.PositiveFloat = Field(
-        1.0, description="Time limit per row, in seconds; at least ten rounds are always timed."
+    seconds: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time limit per row, in seconds; at least ten rounds are always timed.",
     )
-    precision: pydantic.NonNegativeFloat = Field(
+    precision: float = Field(
         0.01,
+        ge=0,
+        allow_inf_nan=False,
         description="Stop timing a row once its speedup is known to within this fraction (half the width of its "
         "95 % interval).",
     )
@@ -93,7 +107,9 @@ class Suite(BaseModel):
         600.0,
         description="Seconds after which a method that makes no progress is given up, so that the others go on.",
     )
-    threads: pydantic.PositiveInt | None = Field(None, description="CPU threads for computing; default: PyTorch's.")
+    threads: int | None = Field(
+        None, gt=0, le=MAX_THREADS, description="CPU threads for computing; default: PyTorch's."
+    )
     analyse: bool = Field(False, description="Also measure redundancy: token spectra and reconstruction errors.")
 
     @pydantic.field_validator("only")
@@ -106,6 +122,25 @@ class Suite(BaseModel):
             if name not in known:
                 raise ValueError(f"'{name}' cannot be measured: choose from {', '.join(known)}")
         return only
+
+    def check_texts(self) -> None:
+        """Check what pydantic sees as any text: paths, the schedule, and how methods are written.
+
+        Not a part of the validation, because the paths of a plan may be those of another machine.
+
+        Raises:
+            UserError: A setting is wrong; the message begins with its name.
+        """
+        for name in ("data", "weights", "cache"):
+            if (path := getattr(self, name)) is not None:
+                with _about(name):
+                    expanded(str(path))
+        for call in (call for text in self.methods for call in split_list(text)):
+            with _about("methods"):
+                parse_call(call)
+        if self.schedule != PUBLISHED:
+            with _about("schedule"):
+                Schedule.parse(self.schedule, 0.5 if takes_keep(self.schedule) else None)
 
 
 def as_lists(settings: dict[str, Any]) -> dict[str, Any]:
@@ -132,11 +167,17 @@ class Check(BaseModel):
     speedup: pydantic.NonNegativeFloat = Field(
         default=5.0, description="Largest slowdown that may remain undecided, in percent."
     )
-    seconds: pydantic.PositiveFloat = Field(
-        default=10.0, description="Time limit per row, in seconds, for timing two versions of a method."
+    seconds: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time limit per row, in seconds, for timing two versions of a method.",
     )
-    precision: pydantic.NonNegativeFloat = Field(
-        default=0.01, description="Half width of the interval at which that timing stops early, as a fraction."
+    precision: float = Field(
+        default=0.01,
+        ge=0,
+        allow_inf_nan=False,
+        description="Half width of the interval at which that timing stops early, as a fraction.",
     )
 
 
@@ -168,38 +209,66 @@ class Config(BaseModel):
             UserError: There is no such suite, or a setting is wrong.
         """
         if name not in self.suites:
-            raise UserError(f"unknown suite '{name}': {did_you_mean(name, list(self.suites))}")
-        try:
-            return Suite(**{**self.defaults, **self.suites[name], **overrides})
-        except pydantic.ValidationError as error:
-            raise UserError(f"suite '{name}': {_first_error(error, list(Suite.model_fields))}") from None
+            raise UserError(f"unknown suite '{shortened(name)}': {did_you_mean(name, list(self.suites))}")
+        with _about(f"suite '{name}'", list(Suite.model_fields)):
+            suite = Suite(**{**self.defaults, **self.suites[name], **overrides})
+            suite.check_texts()
+        return suite
 
 
 def load_config(path: Path | None = None) -> Config:
     """Read the packaged `tokbench.toml` and merge the user's over it.
 
+    All of the file is checked, also suites that are not used and values that others replace.
+
     Args:
         path: The user's file; None takes the one in the current folder, if there is one.
 
     Raises:
-        UserError: The file is missing, is not valid TOML, or has an unknown key or a wrong type.
+        UserError: The file is missing or cannot be read, is not valid TOML, or has an unknown key or a wrong value.
     """
-    if path is not None and not path.is_file():
-        raise UserError(f"no config file at {path}: give a {FILE_NAME} with --config")
-    packaged = _read(importlib.resources.files("tokbench").joinpath(FILE_NAME).read_text(encoding="utf-8"), FILE_NAME)
     own = path or Path(FILE_NAME)
-    user = _resolve_paths(_read(own.read_text(encoding="utf-8"), str(own)), own.parent) if own.is_file() else {}
+    packaged = parse_toml(importlib.resources.files("tokbench").joinpath(FILE_NAME).read_bytes(), FILE_NAME)
+    user = {} if path is None and not exists(own) else read_toml(own)
+    with _about(str(own), [*Config.model_fields, *Check.model_fields]):
+        config = Config(**_merge(packaged, _resolve_paths(user, own.parent)))
+        _check_tables(config)
+    return config
+
+
+def _check_tables(config: Config) -> None:
+    """Check each table of settings by itself, since others may replace its values.
+
+    Raises:
+        UserError: A value is wrong; the message names the table and the key.
+    """
+    required = {key: (PLAIN,) for key, field in Suite.model_fields.items() if field.is_required()}
+    tables = {"defaults": config.defaults, **{f"suites.{name}": table for name, table in config.suites.items()}}
+    for name, table in tables.items():
+        with _about(f"[{shortened(name)}]", list(Suite.model_fields)):
+            Suite(**{**required, **table}).check_texts()
+    if config.default_suite not in config.suites:
+        problem = did_you_mean(config.default_suite, list(config.suites))
+        raise UserError(f"default_suite: unknown suite '{shortened(config.default_suite)}': {problem}")
+
+
+@contextmanager
+def _about(what: str, keys: list[str] | None = None) -> Iterator[None]:
+    """Let the message of an error begin with what it is about.
+
+    Args:
+        what: What is wrong.
+        keys: The keys that there are, for a model of pydantic.
+
+    Raises:
+        UserError: There was an error.
+    """
     try:
-        return Config(**_merge(packaged, user))
+        yield
     except pydantic.ValidationError as error:
-        raise UserError(f"{own}: {_first_error(error, [*Config.model_fields, *Check.model_fields])}") from None
-
-
-def _read(text: str, name: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is not valid TOML: {error}") from None
+        raise UserError(f"{what}: {_first_error(error, keys or [])}") from None
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -215,17 +284,20 @@ def _resolve_paths(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The paths in a config file are relative to the file's folder."""
     resolved = dict(config)
     if "defaults" in resolved:
-        resolved["defaults"] = _resolve_suite(resolved["defaults"], folder)
+        resolved["defaults"] = _resolve_suite("defaults", resolved["defaults"], folder)
     if isinstance(resolved.get("suites"), dict):
-        resolved["suites"] = {name: _resolve_suite(suite, folder) for name, suite in resolved["suites"].items()}
+        resolved["suites"] = {
+            name: _resolve_suite(f"suites.{name}", suite, folder) for name, suite in resolved["suites"].items()
+        }
     plugins = resolved.get("plugins")
     if isinstance(plugins, dict) and isinstance(plugins.get("paths"), list):
-        paths = [str(folder / Path(path).expanduser()) if isinstance(path, str) else path for path in plugins["paths"]]
+        with _about("[plugins]: paths"):
+            paths = [str(folder / expanded(path)) if isinstance(path, str) else path for path in plugins["paths"]]
         resolved["plugins"] = {**plugins, "paths": paths}
     return resolved
 
 
-def _resolve_suite(suite: Any, folder: Path) -> Any:
+def _resolve_suite(table: str, suite: Any, folder: Path) -> Any:
     """Resolve the paths of one table of settings; pydantic reports later what is not a table."""
     if not isinstance(suite, dict):
         return suite
@@ -233,7 +305,8 @@ def _resolve_suite(suite: Any, folder: Path) -> Any:
     for key in ("data", "weights", "cache"):
         value = resolved.get(key)
         if isinstance(value, str) and value not in (EMBEDDED, RANDOM) and not value.startswith("hfds/"):
-            resolved[key] = str(folder / Path(value).expanduser())
+            with _about(f"[{shortened(table)}]: {key}"):
+                resolved[key] = str(folder / expanded(value))
     return resolved
 
 
@@ -241,5 +314,5 @@ def _first_error(error: pydantic.ValidationError, known: list[str]) -> str:
     problem = error.errors()[0]
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])
-        return f"unknown key '{key}': {did_you_mean(key, known)}"
+        return f"unknown key '{shortened(key)}': {did_you_mean(key, known)}"
     return first_problem(error)

@@ -167,7 +167,7 @@ class _Functions:
     @classmethod
     def of(cls, owner: Any) -> _Functions:
         module = owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__qualname__}"
-        held = {name: value for name, value in vars(owner).items() if _is_code(value)}
+        held = {name: value for name, value in vars(owner).items() if _is_code(value) and not _is_compiled(name)}
         code = {name: _code(value) for name, value in held.items() if isinstance(value, FunctionType)}
         return cls(owner, module, held, code)
 
@@ -175,8 +175,9 @@ class _Functions:
         now = vars(self.owner)
         for name, value in self.held.items():
             if now.get(name, _ABSENT) is not value:
-                setattr(self.owner, name, value)
-                yield f"{self.name}.{name}"
+                if not _is_by_torch_compile(now.get(name)):
+                    setattr(self.owner, name, value)
+                    yield f"{self.name}.{name}"
             elif (code := self.code.get(name)) is not None and _code(value) != code:
                 value.__code__, value.__defaults__, value.__kwdefaults__ = code
                 yield f"{self.name}.{name}"
@@ -186,6 +187,16 @@ class _Functions:
                 if any(hasattr(base, name) for base in self.owner.__mro__[1:]):
                     delattr(self.owner, name)
                     yield f"{self.name}.{name}"
+
+
+def _is_by_torch_compile(value: object) -> bool:
+    """Whether it is one of the functions that torch.compile replaces for good when it is first used."""
+    return str(getattr(value, "__module__", "")).startswith("torch._dynamo.")
+
+
+def _is_compiled(name: str) -> bool:
+    """Whether torch.compile has put it there, and may take it away."""
+    return name.startswith("__") and not name.endswith("__")
 
 
 def _is_code(value: object) -> bool:
@@ -311,7 +322,7 @@ def _bits(tensor: Tensor) -> Tensor:
     )
 
 
-def check_unchanged(surroundings: Surroundings, models: Iterable[Untouched]) -> None:
+def check_unchanged(surroundings: Surroundings, models: Iterable[Untouched] = ()) -> None:
     """Raise if something was changed since the snapshots were taken; it is put back first.
 
     Args:

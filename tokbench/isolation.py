@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from tokbench.errors import UserError
 
+LIMIT = 600.0  # seconds that a step may go without progress, unless a command sets another limit
 START_OVER = 75  # the exit code that asks for a new process (EX_TEMPFAIL of sysexits.h)
 SAME_CTRL_C = 0.5  # seconds within which a second SIGINT belongs to the first: a terminal sends it to every process
 
@@ -35,25 +36,28 @@ class _Watched:
     Attributes:
         pipe: The file descriptor that the supervisor reads; None without one.
         ended: What became of earlier processes, by step.
+        remembered: What earlier processes have left for this one.
         interrupted: When Ctrl-C was pressed, in seconds of `time.monotonic`.
     """
 
     pipe: int | None = None
     ended: Mapping[str, str] = field(default_factory=dict)
+    remembered: Mapping[str, Any] = field(default_factory=dict)
     interrupted: float | None = None
 
 
 _this = _Watched()
 
 
-def watched_through(pipe: int, ended: Mapping[str, str]) -> None:
+def watched_through(pipe: int, ended: Mapping[str, str], remembered: Mapping[str, Any]) -> None:
     """Report steps to a supervisor from now on.
 
     Args:
         pipe: The file descriptor that it reads from.
         ended: What became of earlier processes, by step.
+        remembered: What earlier processes have left for this one.
     """
-    _this.pipe, _this.ended = pipe, ended
+    _this.pipe, _this.ended, _this.remembered = pipe, ended, remembered
 
 
 @contextmanager
@@ -75,6 +79,16 @@ def step(name: str) -> Iterator[None]:
 def alive() -> None:
     """Say that the present step makes progress."""
     _report(alive=True)
+
+
+def remember(name: str, value: Any) -> None:
+    """Leave something that JSON has for the next process, if this one is ended."""
+    _report(remember=name, value=value)
+
+
+def remembered(name: str) -> Any:
+    """What an earlier process has left under a name; None where there is nothing."""
+    return _this.remembered.get(name)
 
 
 def limit_steps(seconds: float | None) -> None:
@@ -100,10 +114,18 @@ def ends_the_run(error: BaseException) -> bool:
     )
 
 
-def take_ctrl_c() -> None:
-    """Tell Ctrl-C from a `KeyboardInterrupt` that a method raises; only the main thread can."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _on_ctrl_c)
+@contextmanager
+def ctrl_c_told_apart() -> Iterator[None]:
+    """Within the block, tell Ctrl-C from a `KeyboardInterrupt` that a method raises; only the main thread can."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGINT, _on_ctrl_c)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _on_ctrl_c(number: int, frame: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pydantic
@@ -14,51 +16,165 @@ from tokbench.errors import UserError
 from tokbench.parameters import parameters_of, read, validated
 from tokbench.values import Written, split_outside, value_text
 
+QUOTED_WIDTH = 80  # characters of the user's text in a message
+
+# A text in quotes; a quotation mark within a word, as in o'brien.py, is a character like any other.
+_STRING = r"""(?<![^\s,=:(\[{])(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_TOKEN = re.compile(rf"{_STRING}|.", re.DOTALL)
+_STRINGS = re.compile(rf"({_STRING})", re.DOTALL)
+_CALL = re.compile(r"(\w+)\s*(?:\((.*)\))?", re.DOTALL)
+_NAMED = re.compile(r"([^\W\d]\w*)\s*=\s*(.*)", re.DOTALL)
+_CLOSED_BY = {"(": ")", "[": "]", "{": "}"}
+
 
 @dataclass(frozen=True)
 class Call:
-    """A name with arguments; the values are still text."""
+    """A name with arguments; the values are still text.
+
+    Texts in quotes are without them. Values in brackets, `(3,9)` or `['a','b,c']`, are as written, without spaces. A
+    list without brackets, as in `at=3,6,9`, is one value: `3,6,9`.
+    """
 
     name: str
     positional: tuple[str, ...]
     named: dict[str, str]
 
+    def __str__(self) -> str:
+        """The call as `parse_call` reads it."""
+        arguments = [_written(value) for value in self.positional]
+        arguments += [f"{name}={_written(value)}" for name, value in self.named.items()]
+        return f"{self.name}({','.join(arguments)})" if arguments else self.name
 
-def split_list(text: str) -> list[str]:
-    """Split at commas outside parentheses; empty items are dropped."""
-    items, depth = [""], 0
-    for character in text:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if character == "," and depth <= 0:
-            items.append("")
-        else:
-            items[-1] += character
-    return [item.strip() for item in items if item.strip()]
+
+def split_list(text: str, separators: str = ",") -> list[str]:
+    """Split at commas outside brackets and quotes; empty items are dropped.
+
+    Args:
+        text: The list.
+        separators: The characters that separate items.
+    """
+    cuts, depth = [-1], 0
+    for token in _TOKEN.finditer(text):
+        if token[0] in _CLOSED_BY:
+            depth += 1
+        elif token[0] in _CLOSED_BY.values():
+            depth = max(0, depth - 1)
+        elif token[0] in separators and depth == 0:
+            cuts.append(token.start())
+    items = (text[before + 1 : cut].strip() for before, cut in pairwise([*cuts, len(text)]))
+    return [item for item in items if item]
 
 
 def parse_call(text: str) -> Call:
     """Read `name` or `name(value, parameter=value)`.
 
+    A value is a word, such as `0.5` or `/tmp/a-b.pt`, a text in quotes, or a list, with brackets or without.
+
     Raises:
         UserError: The text has a different form.
     """
-    wrong = UserError(f"invalid {text!r}: expected name or name(parameter=value,...)")
+    call = _CALL.fullmatch(text.strip())
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        if not call or not call[1].isidentifier():
+            raise ValueError(text)
+        return Call(call[1], *_arguments(call[2] or ""))
+    except ValueError:
+        raise UserError(f"invalid {shortened(text)!r}: expected name or name(parameter=value,...)") from None
+
+
+def shortened(text: str) -> str:
+    """The user's text as messages repeat it: a long one without its middle."""
+    return text if len(text) <= QUOTED_WIDTH else f"{text[: QUOTED_WIDTH - 20]}...{text[-17:]}"
+
+
+def _arguments(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The values without and with a name.
+
+    Raises:
+        ValueError: The text is no list of arguments.
+    """
+    if not _is_balanced(text):
+        raise ValueError(text)
+    positional: list[str] = []
+    named: dict[str, list[str]] = {}
+    for item in split_list(text):
+        argument = _NAMED.fullmatch(item)
+        if argument and argument[1] in named:
+            raise ValueError(text)
+        if argument:
+            named[argument[1]] = [argument[2]]
+        elif named:  # one more item of a list without brackets
+            list(named.values())[-1].append(item)
+        else:
+            positional.append(item)
+    return tuple(map(_value, positional)), {name: _joined(items) for name, items in named.items()}
+
+
+def _is_balanced(text: str) -> bool:
+    """Whether every bracket outside quotes is closed by one of its kind."""
+    expected: list[str] = []
+    for token in _TOKEN.finditer(text):
+        if token[0] in _CLOSED_BY:
+            expected.append(_CLOSED_BY[token[0]])
+        elif token[0] in _CLOSED_BY.values() and (not expected or expected.pop() != token[0]):
+            return False
+    return not expected
+
+
+def _joined(items: list[str]) -> str:
+    if len(items) > 1 and any(re.search(r"[\'\"()\[\]{}]", item) for item in items):
+        raise ValueError(items)
+    return ",".join(map(_value, items))
+
+
+def _value(written: str) -> str:
+    """A value without its quotation marks, or without the spaces of a list.
+
+    Raises:
+        ValueError: It is empty, or several words, or has another form.
+    """
+    if re.fullmatch(_STRING, written, re.DOTALL):
+        return _unquoted(written)
+    words = [
+        part if quoted else re.sub(r"\s*([,:()\[\]{}]|(?<=\d)\s*-\s*(?=\d))\s*", lambda match: match[1].strip(), part)
+        for quoted, part in _parts(written)
+    ]
+    value = "".join(words)
+    if value[:1] in ("", "*", "'", '"') or not all(quoted or _is_word(part) for quoted, part in _parts(value)):
+        raise ValueError(written)
+    return value
+
+
+def _parts(text: str) -> list[tuple[bool, str]]:
+    """The text in parts, each with whether it is a text in quotes."""
+    return [(index % 2 == 1, part) for index, part in enumerate(_STRINGS.split(text))]
+
+
+def _is_word(text: str) -> bool:
+    return text.isprintable() and not re.search(r"\s", text)
+
+
+def _unquoted(written: str) -> str:
+    """What a text in quotes stands for, with Python's escapes.
+
+    Raises:
+        ValueError: It has an invalid escape, or a line break.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an unknown escape, which stands for itself
+            return str(ast.literal_eval(written))
     except SyntaxError:
-        raise wrong from None
-    if isinstance(node, ast.Name):
-        return Call(node.id, (), {})
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-        raise wrong
+        raise ValueError(written) from None
 
-    def written(value: ast.expr) -> str:
-        return str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value).replace(" ", "")
 
-    named = {keyword.arg: written(keyword.value) for keyword in node.keywords if keyword.arg}
-    if len(named) < len(node.keywords):
-        raise wrong
-    return Call(node.func.id, tuple(written(value) for value in node.args), named)
+def _written(value: str) -> str:
+    """A value as `_value` reads it: in quotes where it has to be."""
+    try:
+        plain = _value(value) == value and split_list(value) == [value] and _is_balanced(value)
+    except ValueError:
+        plain = False
+    return value if plain and not _NAMED.fullmatch(value) else repr(value)
 
 
 def parameters_text(params: Mapping[str, Any]) -> str:
@@ -118,10 +234,11 @@ def first_problem(error: pydantic.ValidationError, *place: str) -> str:
     if problem["type"] == "value_error":  # raised by our own validators, which say everything
         return f"{where}: {problem['ctx']['error']}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    given = "" if problem["type"] in ("missing", "extra_forbidden") else f", got {problem['input']!r}"
+    given = "" if problem["type"] in ("missing", "extra_forbidden") else f", got {shortened(repr(problem['input']))}"
     return f"{where}: {message}{given}"
 
 
 def printable(text: str) -> str:
     """The text on one line, without control characters: error messages may hold line breaks and terminal codes."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = text.encode("utf-8", "replace").decode("utf-8")  # file names that are not UTF-8 hold surrogates
+    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())

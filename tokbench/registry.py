@@ -22,7 +22,9 @@ from typing import Any, TypeVar
 
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, describe, did_you_mean
-from tokbench.names import PLAIN
+from tokbench.guard import Surroundings, check_unchanged
+from tokbench.isolation import ends_the_run, step
+from tokbench.names import ALL, PLAIN
 from tokbench.notation import bind, parse_call
 from tokbench.plugins import forget, plugin_files
 from tokbench.plugins import load_file as load_file
@@ -31,7 +33,7 @@ from tokbench.sources import source_digest as source_digest
 from tokbench.sources import source_file as source_file
 from tokbench.streams import stdout_to_stderr
 
-RESERVED = (PLAIN, "all")  # the plain model, and the value of --methods for every method
+RESERVED = (PLAIN, ALL)
 
 _classes: dict[str, type[Downsampler]] = {}
 
@@ -111,24 +113,29 @@ def discover(paths: Iterable[Path] = ()) -> tuple[dict[str, type[Downsampler]], 
     def attempt(source: str, load: Callable[[], object]) -> None:
         before = dict(_classes)
         try:
-            with stdout_to_stderr():
+            with stdout_to_stderr(), step(f"importing {source}"):
                 load()
-        except (NameTakenError, KeyboardInterrupt):
-            raise
+            if surroundings is not None:
+                check_unchanged(surroundings)
         # A plugin is third-party code and may raise anything; the other plugins must still load.
         except BaseException as error:
+            if isinstance(error, NameTakenError) or ends_the_run(error):
+                raise
             _classes.clear()
             _classes.update(before)
             broken.append(Broken(source, describe(error)))
 
+    surroundings: Surroundings | None = None
     for module in pkgutil.iter_modules(importlib.import_module(METHODS).__path__):
         if not module.name.startswith("_"):
             attempt(module.name, lambda name=module.name: importlib.import_module(f"{METHODS}.{name}"))  # type: ignore[misc]
     for point in importlib.metadata.entry_points(group=METHODS):
         attempt(f"{point.name} = {point.value}", point.load)
-    for path in paths:
-        for file in plugin_files(path):
-            attempt(str(file), lambda file=file: load_file(file))  # type: ignore[misc]
+    files = [file for path in paths for file in plugin_files(path)]
+    if files:  # the user's own; those of installed packages are trusted
+        surroundings = Surroundings()
+    for file in files:
+        attempt(str(file), lambda file=file: load_file(file))  # type: ignore[misc]
     return dict(sorted(_classes.items())), tuple(broken)
 
 

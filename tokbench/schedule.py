@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import pydantic
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.notation import bind, parse_call
+from tokbench.notation import bind, parse_call, shortened
 
 if TYPE_CHECKING:
     from tokbench.downsampler import Downsampler
@@ -21,8 +22,13 @@ DEFAULT_DEPTHS = (3, 6, 9)
 
 
 def _numbers(written: object) -> object:
-    """Split the text `3-6-9` into numbers; any other value is left to pydantic."""
-    return written.split("-") if isinstance(written, str) else written
+    """Split the text `3-6-9`, `3,6,9`, `(3,6,9)` or `[3,6,9]` into numbers; any other value is left to pydantic."""
+    if not isinstance(written, str):
+        return written
+    listed = written.strip()
+    if listed[:1] + listed[-1:] in ("()", "[]"):
+        listed = listed[1:-1].strip().removesuffix(",")
+    return re.split(r"\s*,\s*|(?<=\d)\s*-\s*", listed)
 
 
 Numbers = Annotated[tuple[int, ...], pydantic.BeforeValidator(_numbers)]
@@ -67,10 +73,10 @@ class Schedule(ABC):
         """
         call = parse_call(text)
         if call.name not in KINDS:
-            raise UserError(f"unknown schedule '{call.name}': {did_you_mean(call.name, list(KINDS))}")
+            raise UserError(f"unknown schedule '{shortened(call.name)}': {did_you_mean(call.name, list(KINDS))}")
         kind = KINDS[call.name]
         if len(call.positional) > len(kind.positional):
-            raise UserError(f"schedule '{text}': name its arguments, as in stages(at=3-6-9)")
+            raise UserError(f"schedule '{shortened(text)}': name its arguments, as in stages(at=3-6-9)")
         given = {**dict(zip(kind.positional, call.positional, strict=False)), **call.named}
         return kind(**bind(kind, {"keep": keep, **given}, f"schedule '{call.name}'"))
 
@@ -210,7 +216,7 @@ class Budget(Schedule):
     def target(self, stage: int, n_patches: int) -> int:
         """See `Schedule`."""
         if self.keep is None:
-            raise UserError(f"schedule '{self}' has no keep yet: tokbench compare solves for it, per model and method")
+            raise UserError(f"schedule '{self}' has no keep yet: tokbench compare solves for it, by model and method")
         return kept(self.keep, n_patches)
 
     def __str__(self) -> str:
@@ -262,7 +268,9 @@ def _check_keep(keep: float | None, kind: str) -> None:
 
 def _check_rising(at: tuple[int, ...]) -> None:
     if not at or at[0] < 0 or any(second <= first for first, second in itertools.pairwise(at)):
-        raise UserError(f"invalid depths '{_join(at)}': expected ascending block numbers from 0, as in 3-6-9")
+        raise UserError(
+            f"invalid depths '{shortened(_join(at))}': expected ascending block numbers from 0, as in 3-6-9"
+        )
 
 
 def _check_depth(last: int, blocks: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from tokbench.isolation import START_OVER, watched_through
+from tokbench.isolation import LIMIT, START_OVER, watched_through
 
 LOOK = 0.1  # seconds between two looks at the child
 MEMORY_LEFT = 0.03  # of the machine's memory; a child that leaves less in a step is ended before the system must choose
@@ -50,8 +50,9 @@ def supervise(work: Callable[[], int], tell: Callable[[str], object]) -> int:
         The exit code. In the child, this does not return but raises SystemExit.
     """
     ended: dict[str, str] = {}
+    remembered: dict[str, Any] = {}
     while True:
-        child = _start(work, ended)
+        child = _start(work, ended, remembered)
         code, reason = child.wait()
         if code == START_OVER and not reason:
             continue
@@ -61,7 +62,7 @@ def supervise(work: Callable[[], int], tell: Callable[[str], object]) -> int:
         tell(f"{child.steps[-1]}: {reason}; going on without it")
 
 
-def _start(work: Callable[[], int], ended: dict[str, str]) -> _Child:
+def _start(work: Callable[[], int], ended: dict[str, str], remembered: dict[str, Any]) -> _Child:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not stream.closed:
             stream.flush()
@@ -74,11 +75,11 @@ def _start(work: Callable[[], int], ended: dict[str, str]) -> _Child:
         os.close(events)
         os.close(mine)
         threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
-        watched_through(report, ended)
+        watched_through(report, ended, remembered)
         sys.exit(work())
     os.close(report)
     os.close(lifeline)
-    return _Child(pid, events, mine, handler)
+    return _Child(pid, events, mine, handler, remembered)
 
 
 def _end_with_parent(lifeline: int) -> None:
@@ -96,6 +97,7 @@ class _Child:
         events: Where it says what it does.
         lifeline: Closed, it ends.
         sigint: What this process did on SIGINT before.
+        remembered: What it leaves for the next one.
         steps: What it does, innermost last.
         limit: Seconds without progress after which it is ended.
     """
@@ -104,8 +106,9 @@ class _Child:
     events: int
     lifeline: int
     sigint: Any
+    remembered: dict[str, Any]
     steps: list[str] = field(default_factory=list)
-    limit: float | None = None
+    limit: float | None = LIMIT
 
     def wait(self) -> tuple[int, str]:
         """Wait until it ends, and end it where it must be.
@@ -179,6 +182,8 @@ class _Child:
                 self.steps.append(event["begin"])
             elif "end" in event:
                 self.steps.remove(event["end"])
+            elif "remember" in event:
+                self.remembered[event["remember"]] = event["value"]
             elif "limit" in event:
                 self.limit = event["limit"]
         return bool(whole)

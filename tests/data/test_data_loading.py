@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,8 +36,16 @@ def pixels(image: Image.Image) -> torch.Tensor:
     return pil_to_tensor(image).float()
 
 
-def broken_transform(image: Image.Image) -> torch.Tensor:
-    raise RuntimeError("the transform is broken")
+@dataclass(frozen=True)
+class FailsOnce:
+    """A transform that fails for the second image."""
+
+    error: Exception
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        if image.getpixel((0, 0)) == colour_of(1):
+            raise self.error
+        return pixels(image)
 
 
 def streamed(images: ImageSet, **options: int) -> list[tuple[Batch, tuple[Unreadable, ...]]]:
@@ -158,9 +167,14 @@ def test_every_mode_is_converted_to_rgb(mode: str, colour: int, suffix: str, exp
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_error_in_the_transform_is_raised(workers: int) -> None:
-    with pytest.raises(RuntimeError, match="the transform is broken"):
-        next(batches(in_memory(3), broken_transform, batch_size=2, workers=workers))
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(RuntimeError("the transform is broken"), "the transform is broken"), (MemoryError(), "MemoryError")],
+)
+def test_failure_of_the_transform_costs_its_image_only(workers: int, error: Exception, reason: str) -> None:
+    ((batch, lost),) = batches(in_memory(3), FailsOnce(error), batch_size=3, workers=workers)
+    assert batch.index.tolist() == [0, 2]
+    assert lost == (Unreadable("1", reason),)
 
 
 def test_stopping_early_ends_the_workers() -> None:

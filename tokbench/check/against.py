@@ -6,7 +6,6 @@ model, batches and images, share all of that: what still differs is the method.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from tokbench.measure.modes import forget_compiled, in_mode
 from tokbench.names import PUBLISHED
 from tokbench.notation import bind
 from tokbench.outcomes import RIGHT, UNREADABLE
+from tokbench.parameters import parameters_of
 from tokbench.registry import method_class
 from tokbench.rows import RowId
 from tokbench.run.bench import Bench, Observer, open_bench
@@ -38,6 +38,7 @@ from tokbench.run.cells import Cell
 from tokbench.run.prepare import Prepared, Row
 from tokbench.schedule import Schedule, takes_keep
 from tokbench.stats.times import Comparison, compare_times
+from tokbench.values import freeze
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import load_method_weights
 
@@ -169,8 +170,8 @@ def _pair(row: Row, older: type[Downsampler], bench: Bench, images: Tensor) -> _
 def _build_older(row: Row, older: type[Downsampler], bench: Bench) -> DownsampledViT:
     """The row's model with the old version in it, at its own defaults where the row says nothing else."""
     variant, suite = row.cell.variant, bench.suite
-    now = inspect.signature(method_class(variant.method)).parameters
-    given = {name: value for name, value in variant.params if value != now[name].default}
+    now = parameters_of(method_class(variant.method))
+    given = {name: value for name, value in variant.params if value != freeze(now[name].default)}
     method = older(**bind(older, given, f"the older '{variant.method}'"))
     schedule, keep = variant.schedule, variant.keep
     if suite.schedule == PUBLISHED and method.schedule not in (None, schedule):

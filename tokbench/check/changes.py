@@ -12,13 +12,15 @@ from tokbench.check.finding import Finding, Outcome, Report
 from tokbench.check.versions import Changed, changed_files, plugin_files
 from tokbench.config import Check, Config, Suite
 from tokbench.downsampler import Downsampler
-from tokbench.errors import UserError
+from tokbench.errors import UserError, describe
+from tokbench.isolation import ends_the_run
 from tokbench.names import PLAIN
 from tokbench.notation import parse_call, split_list
 from tokbench.registry import discover, load_apart, source_file
 from tokbench.run.bench import Observer
 from tokbench.run.cells import cells_of
 from tokbench.run.prepare import prepare
+from tokbench.sources import sources_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def compare_with_commit(
     if not files:
         raise UserError(f"no plugin to compare with '{ref}': name files or folders with --plugins")
     with tempfile.TemporaryDirectory() as folder:
-        changed, notes = changed_files(files, ref, Path(folder))
+        changed, notes = changed_files({file: _imported(file, known) for file in files}, ref, Path(folder))
         changes = _changes(changed, known, import_errors)
         notes = [*notes, *changes.notes]
         methods = _suite_methods(suite.methods, changes.older)
@@ -75,6 +77,12 @@ def compare_with_commit(
     return Report(title, rows, (*changes.findings, *findings), tuple(notes))
 
 
+def _imported(file: Path, known: Mapping[str, type[Downsampler]]) -> set[Path]:
+    """The files beside a plugin file that its methods' code is in."""
+    own = (cls for cls in known.values() if Path(source_file(cls)).resolve() == file)
+    return {source for cls in own for source in sources_of(cls) if file.parent in source.parents}
+
+
 def _changes(
     changed: Sequence[Changed], known: Mapping[str, type[Downsampler]], import_errors: Mapping[Path, str]
 ) -> Changes:
@@ -84,8 +92,10 @@ def _changes(
         try:
             before = load_apart(file.old)
         # Plugin code may raise anything, and the old file may need modules that no longer exist.
-        except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        except BaseException as error:
+            if ends_the_run(error):
+                raise
+            reason = describe(error)
             notes.append(f"the old version of {file.new.name} cannot be imported, nothing to compare with: {reason}")
             continue
         if file.new in import_errors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,11 @@ MAX_NAMED = 5  # files that are named in a message
 
 @dataclass(frozen=True)
 class Changed:
-    """A plugin file that differs from the one in a commit.
+    """A plugin file that differs from the one in a commit, itself or in a file that it imports.
 
     Attributes:
         new: The file.
-        old: A copy of its version in the commit.
+        old: A copy of its version in the commit, next to copies of the Python files that were beside it.
     """
 
     new: Path
@@ -50,11 +50,11 @@ def plugin_files(files: Iterable[Path], plugins: Sequence[Path]) -> list[Path]:
     return chosen
 
 
-def changed_files(files: Sequence[Path], ref: str, folder: Path) -> tuple[list[Changed], list[str]]:
+def changed_files(files: Mapping[Path, Collection[Path]], ref: str, folder: Path) -> tuple[list[Changed], list[str]]:
     """Find the files that differ from their versions in a commit.
 
     Args:
-        files: Files in git repositories.
+        files: Files in git repositories, each with the files that it imports.
         ref: The commit: a branch, tag or hash.
         folder: Where to write the old versions.
 
@@ -65,19 +65,27 @@ def changed_files(files: Sequence[Path], ref: str, folder: Path) -> tuple[list[C
         UserError: A repository does not have the commit.
     """
     changed, same, added = [], [], []
-    for number, file in enumerate(files):
-        old = _content(file, _commit(file.parent, ref))
-        if old is None:
+    for number, (file, imported) in enumerate(files.items()):
+        commit = _commit(file.parent, ref)
+        if _content(file, commit) is None:
             added.append(file.name)
-        elif old == file.read_bytes():
+        elif all(_content(one, commit) == one.read_bytes() for one in {file, *imported}):
             same.append(file.name)
         else:
-            copy = folder / str(number) / file.name
-            copy.parent.mkdir(parents=True)
-            copy.write_bytes(old)
-            changed.append(Changed(file, copy))
+            changed.append(Changed(file, _copy(file, commit, folder / str(number))))
     others = [(same, f"unchanged since {ref}, not measured"), (added, f"not in {ref}, nothing to compare with")]
     return changed, [f"{note}: {_name_list(names)}" for names, note in others if names]
+
+
+def _copy(file: Path, commit: str, folder: Path) -> Path:
+    """Write the Python files of a file's folder as they were in a commit; returns the file's own copy."""
+    listed = _git(file.parent, "ls-tree", "-r", "-z", "--name-only", commit).stdout.decode(errors="surrogateescape")
+    for name in {file.name, *(name for name in listed.split("\0") if name.endswith(".py"))}:
+        content = _git(file.parent, "show", f"{commit}:./{name}")
+        if content.returncode == 0:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content.stdout)
+    return folder / file.name
 
 
 def _name_list(names: Sequence[str]) -> str:

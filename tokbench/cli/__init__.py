@@ -23,13 +23,14 @@ from tokbench.cli.listing import listing
 from tokbench.cli.merge import merge
 from tokbench.cli.new import new
 from tokbench.cli.options import GroupedCommand
-from tokbench.cli.output import warn
+from tokbench.cli.output import check_characters, drop_output, flush_output, problem_with_file, warn
 from tokbench.cli.plot import plot
 from tokbench.cli.report import report
 from tokbench.cli.show import show
+from tokbench.cli.spaces import with_commas
 from tokbench.cli.verify import verify
 from tokbench.errors import UserError
-from tokbench.isolation import take_ctrl_c
+from tokbench.isolation import ctrl_c_told_apart
 from tokbench.supervisor import can_supervise, supervise
 
 USAGE_ERROR = 2  # as click's own
@@ -84,10 +85,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII pipe gets ? for other characters, not an error
-    take_ctrl_c()
-    if _runs_methods() and can_supervise():
-        sys.exit(supervise(_run_command, warn))
-    sys.exit(_run_command())
+    with ctrl_c_told_apart():
+        code = supervise(_run_command, warn) if _runs_methods() and can_supervise() else _run_command()
+    sys.exit(code)
 
 
 def _runs_methods() -> bool:
@@ -97,22 +97,33 @@ def _runs_methods() -> bool:
 
 def _run_command() -> int:
     """Run the command, and say in one line what is the user's to mend."""
+    arguments = sys.argv[1:]
     # click's class, or typer's own copy of it, depending on the version.
     click_error: Any = typer.BadParameter.__base__
     command = get_command(app)
     try:
-        code = command.main(prog_name="tokbench", standalone_mode=False)
+        check_characters(arguments)
+        code = command.main(arguments, prog_name="tokbench", standalone_mode=False)
+        flush_output()
     except UserError as error:
-        code = _usage_error(str(error))
+        message = str(error)
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        return _stopped()
     except click_error as error:
-        code = _usage_error(error.format_message())
-    if code == INTERRUPTED:
-        warn("stopped; finished measurements are kept, run the same command to resume")
-    return code or 0
-
-
-def _usage_error(message: str) -> int:
-    warn(" ".join(message.split()))
+        message = error.format_message()
+    except BrokenPipeError:
+        drop_output()
+        return 1
+    except OSError as error:
+        if (problem := problem_with_file(error)) is None:
+            raise
+        message = problem
+    else:
+        return _stopped() if code == INTERRUPTED else code or 0  # some versions of typer return it
+    warn(with_commas(command, arguments, message) or message)
     return USAGE_ERROR
+
+
+def _stopped() -> int:
+    warn("stopped; finished measurements are kept, run the same command to resume")
+    return INTERRUPTED

@@ -14,6 +14,7 @@ from tokbench.cli.options import (
     AsJson,
     ConfigFile,
     Settings,
+    finite,
     flag,
     plugin_paths,
     suite_options,
@@ -58,6 +59,7 @@ def check(
         float | None,
         typer.Option(
             min=0.01,
+            callback=finite,
             metavar="FLOAT",
             help=Check.model_fields["seconds"].description,
             rich_help_panel=AGAINST,
@@ -96,7 +98,8 @@ def check(
     page = summary_file() if github else None
     if against is not None:
         if new is not None or baseline is not None or require_times:
-            raise UserError("--against measures both versions itself: drop the results directories and --require-times")
+            surplus = "--require-times" if new is None and baseline is None else f"the directory {new or baseline}"
+            raise UserError(f"--against measures both versions itself: drop {surplus}")
         chosen = loaded.suite(suite or loaded.default_suite, settings)
         thresholds = loaded.check if seconds is None else loaded.check.model_copy(update={"seconds": seconds})
         report = _against_commit(against, chosen, loaded, plugin_paths(loaded, plugins), thresholds, silent=as_json)

@@ -26,7 +26,7 @@ from tokbench.cli.options import (
 from tokbench.cli.output import print_json, warn, warn_broken
 from tokbench.cli.results import conclude
 from tokbench.errors import UserError
-from tokbench.isolation import limit_steps
+from tokbench.isolation import limit_steps, remember, remembered
 from tokbench.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def compare(
         with _progress(as_json) as progress:
             progress.add_task("loading models and data", total=None)
             comparison = plan_comparison(chosen, loaded, plugin_paths(loaded, plugins))
-        warn_broken(comparison.broken)
+        if not remembered("broken"):
+            warn_broken(comparison.broken)
+            remember("broken", True)
         if plan:
             if part is not None:
                 share(comparison.prepared, part)  # so that a wrong one is reported now

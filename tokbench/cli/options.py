@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
+import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,6 +21,7 @@ from typer.core import TyperCommand
 
 from tokbench.config import Config, Suite
 from tokbench.errors import UserError
+from tokbench.notation import shortened, split_list
 
 Settings = dict[str, Any]
 """Values by the name of a field of `Suite`, only those given on the command line."""
@@ -122,12 +125,12 @@ def parse_settings(given: Mapping[str, Any]) -> Settings:
             raise UserError("--at is short for --schedule 'stages(at=...)': give one of the two")
         settings["schedule"] = _schedule_at(at)
     elif "schedule" in settings:
-        _check_hyphens(settings["schedule"])
+        _check_spaces(settings["schedule"])
     return settings
 
 
 def parse_list(name: str, text: str) -> tuple[str, ...]:
-    """Split a comma-separated list; commas in parentheses do not split.
+    """Split a comma-separated list; commas in brackets and quotes do not split.
 
     Args:
         name: The option's name, for the message.
@@ -136,13 +139,13 @@ def parse_list(name: str, text: str) -> tuple[str, ...]:
     Raises:
         UserError: The items are separated by spaces.
     """
-    from tokbench.notation import split_list
-
     items = split_list(text)
-    if any(re.search(r"\s", re.sub(r"\([^()]*\)", "", item).strip()) for item in items):
-        outside_parentheses = r"[\s,]+(?![^(]*\))"
-        suggested = re.sub(outside_parentheses, ",", text.strip())
-        raise UserError(f"invalid {flag(name)} '{text}': separate items by commas, as in {flag(name)} {suggested}")
+    apart = split_list(re.sub(r"\s+\(", "(", text), separators=f",{string.whitespace}")
+    if len(apart) > len(items):
+        suggested = ",".join(apart)
+        raise UserError(
+            f"invalid {flag(name)} '{shortened(text)}': separate items by commas, as in {flag(name)} {suggested}"
+        )
     return tuple(items)
 
 
@@ -162,15 +165,20 @@ def resolve_suite(config: Config, name: str | None, settings: Settings, base: Ma
 
     suite = config.suite(name or config.default_suite, {**(base or {}), **settings})
     if "keep" in settings and not takes_keep(suite.schedule):
-        raise UserError(f"schedule '{suite.schedule}' already fixes the token counts: drop --keep")
+        raise UserError(f"schedule '{shortened(suite.schedule)}' already fixes the token counts: drop --keep")
     return suite
 
 
 def plugin_paths(config: Config, plugins: str | None) -> list[Path]:
     """Files and folders with the user's own methods: the config file's and those of `--plugins`."""
-    from tokbench.notation import split_list
-
     return [*config.plugin_paths, *(Path(path) for path in split_list(plugins or ""))]
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse nan and inf, which pass the limits of typer; a callback of options."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 def flag(name: str) -> str:
@@ -230,13 +238,13 @@ def _plain_type(annotation: Any) -> Any:
 def _schedule_at(at: str) -> str:
     depths = re.split(r"\s*[,-]\s*", at.strip())
     if not all(depth.isdecimal() for depth in depths):
-        raise UserError(f"invalid --at '{at}': expected depths, as in --at 3,6,9")
+        raise UserError(f"invalid --at '{shortened(at)}': expected depths, as in --at 3,6,9")
     return f"stages(at={'-'.join(depths)})"
 
 
-def _check_hyphens(schedule: str) -> None:
-    """Numbers within a schedule are joined by hyphens, because commas separate its parameters."""
-    listed = r"=\s*([\[(])?\s*(\d+(?:[\s,]+\d+)+)\s*(?(1)[\])])"  # with brackets or without
+def _check_spaces(schedule: str) -> None:
+    """Numbers within a schedule are joined by hyphens or commas."""
+    listed = r"\d+(?:[ \t]+\d+)+"
     if re.search(listed, schedule):
-        suggested = re.sub(listed, lambda match: "=" + "-".join(re.findall(r"\d+", match[2])), schedule)
-        raise UserError(f"invalid --schedule '{schedule}': join numbers by hyphens, as in {suggested}")
+        suggested = re.sub(listed, lambda numbers: "-".join(numbers[0].split()), schedule)
+        raise UserError(f"invalid --schedule '{shortened(schedule)}': join numbers by hyphens, as in {suggested}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokbench.cli.options import ResultsDirectory, parse_list
+from tokbench.cli.options import ResultsDirectory, finite, parse_list
 from tokbench.cli.output import check_ending, write_text, writing
 from tokbench.errors import UserError
 
@@ -33,7 +33,11 @@ def plot(
     width: Annotated[
         float,
         typer.Option(
-            min=2, max=40, metavar="FLOAT", help="Width in inches; 3.3 fills a column of two, 6.8 a whole page."
+            min=2,
+            max=40,
+            callback=finite,
+            metavar="FLOAT",
+            help="Width in inches; 3.3 fills a column of two, 6.8 a whole page.",
         ),
     ] = 3.3,
     methods: Annotated[

@@ -21,6 +21,8 @@ from tokbench.conformance.result import (
 )
 from tokbench.conformance.subject import Subject, find
 from tokbench.downsampler import UndeclaredFieldError
+from tokbench.guard import MethodChangedError, Surroundings, check_unchanged
+from tokbench.isolation import EndedError, ends_the_run, step
 from tokbench.streams import stdout_to_stderr
 
 # If one of these fails, the other checks are skipped: they would fail for the same reason.
@@ -78,19 +80,28 @@ def failures(target: str | Path) -> list[str]:
 
 def examine(subject: Subject) -> Iterator[Result]:
     """Run all checks of one method; stop after a failed check of `GATES`."""
+    surroundings = Surroundings()
     for check in CHECKS:
-        result = run_check(check, subject)
+        result = run_check(check, subject, surroundings)
         yield result
         if result.outcome == "failed" and check in GATES:
             return
 
 
-def run_check(check: Check, subject: Subject) -> Result:
-    """Run one check; any exception that the method raises is a failure."""
+def run_check(check: Check, subject: Subject, surroundings: Surroundings | None = None) -> Result:
+    """Run one check; any exception that the method raises is a failure, and so is any change of the process.
+
+    Args:
+        check: What to check.
+        subject: The method.
+        surroundings: Of this process, as methods must leave it; None takes it as it is now.
+    """
+    surroundings = surroundings or Surroundings()
     outcome: Outcome = "passed"
     message = ""
     try:
-        with warnings.catch_warnings(action="ignore"), stdout_to_stderr():  # the method's own
+        # The method's own warnings and prints are not the check's.
+        with warnings.catch_warnings(action="ignore"), stdout_to_stderr(), step(f"{name_of(check)} of {subject.label}"):
             check(subject)
     except ReportError as report:
         outcome, message = "reported", str(report)
@@ -98,9 +109,13 @@ def run_check(check: Check, subject: Subject) -> Result:
         outcome, message = "skipped", str(skip)
     except UndeclaredFieldError:
         outcome, message = "skipped", "the method reads an undeclared field: see 'undeclared'"
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # a method is third-party code, and may raise SystemExit
+        if ends_the_run(error):
+            raise
+        outcome, message = "failed", str(error) if isinstance(error, EndedError) else _located(subject, error)
+    try:
+        check_unchanged(surroundings)
+    except MethodChangedError as error:
         outcome, message = "failed", _located(subject, error)
     return Result(subject.label, name_of(check), outcome, message)
 

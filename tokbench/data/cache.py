@@ -39,7 +39,7 @@ class PixelCache:
         """The pixels (C, H, W) uint8 of an encoded image, or None if it is not cached or the entry is damaged."""
         try:
             entry = self._path(content).read_bytes()
-        except FileNotFoundError:
+        except OSError:  # it is decoded again; `put` says what is wrong with the folder
             return None
         digest, pixels = entry[:_DIGEST], bytearray(entry[_DIGEST:])
         if hashlib.sha256(pixels).digest() != digest:

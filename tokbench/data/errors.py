@@ -1,7 +1,12 @@
 """The error for unusable image data."""
 
+from tokbench.data.names import printable
 from tokbench.errors import UserError
 
 
 class DataError(UserError):
     """The image data cannot be used; the message is one line with the cause and the fix."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the message on one line, whatever the names of files in it contain."""
+        super().__init__(printable(message))

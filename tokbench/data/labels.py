@@ -1,8 +1,8 @@
 """Which of the 1,000 ImageNet-1k classes an image belongs to, and which known image set a list of labels matches.
 
 ImageNet is distributed in several layouts, which give the class in different ways: folders named by WordNet synset id,
-the id in the file name, folders named by class number (ImageNet-V2), or a separate list (the official validation
-archive). Class indices are positions in timm's sorted list of synsets, the order of its models' outputs.
+the id in the file name, folders named by class number, or a separate list (the official validation archive).
+Class indices are positions in timm's sorted list of synsets, the order of its models' outputs.
 """
 
 import csv
@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokbench.data.errors import DataError
+from tokbench.data.splits import refuse_several_splits
 
 SOLUTION = "LOC_val_solution.csv"
 """Kaggle's list of the validation labels, with the columns `ImageId,PredictionString`."""
@@ -22,16 +23,9 @@ SOLUTION = "LOC_val_solution.csv"
 _CLASSES = 1000
 _SYNSET = re.compile(r"n\d{8}")
 _SYNSET_IN_FILE = re.compile(r"(?:^|_)(n\d{8})(?=[_.])")
-_NUMBER = re.compile(r"[0-9]{1,4}")
+_NUMBER = re.compile(r"0*([0-9]{1,3}|1000)")
 _OFFICIAL = re.compile(r"ILSVRC2012_val_\d{8}")
-
-# What a folder or a table is called that holds a split, among other words: `train.X1`, `ILSVRC2012_img_val`.
-_TRAINING, _VALIDATION, _TEST = "train", "val", "test"
-_SPLITS = {
-    **dict.fromkeys(("train", "training", "trn"), _TRAINING),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), _VALIDATION),
-    **dict.fromkeys(("test", "testing"), _TEST),
-}
+_MAX_SOLUTION = 64 * 2**20  # bytes; Kaggle's list has 4 MB
 
 
 class Kind(StrEnum):
@@ -51,7 +45,8 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
     """Read each image's class from its path.
 
     In order of priority: a synset id in the nearest folder that has one; a synset id in the file name; the number of
-    the file's own folder; the official validation name, whose class is listed in `LOC_val_solution.csv`.
+    the file's own folder (see `_from_numbers`); the official validation name, whose class is listed in
+    `LOC_val_solution.csv`. Official names in numbered folders are looked up there too, if the list is at hand.
 
     Args:
         names: Paths relative to the root, with forward slashes.
@@ -64,7 +59,7 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
         DataError: A name has no class or one that is not among the 1,000; the names give their class in different ways;
             the list has both training and validation images; or the solution is missing.
     """
-    _refuse_mixed_splits(names)
+    refuse_several_splits(names)
     clues = [_clue(name) for name in names]
     unlabelled = dict.fromkeys(
         _folder_or_name(name) for name, clue in zip(names, clues, strict=True) if clue is None
@@ -82,11 +77,25 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
         )
     (kind,) = examples
     texts = [text for _, text in known]
-    if kind is Kind.NUMBERS:
+    if kind is Kind.SYNSETS:
+        return kind, _indices(texts)
+    stems = [PurePosixPath(name).stem for name in names]
+    solution = _find_solution(solution_folders) if all(map(_OFFICIAL.fullmatch, stems)) else None
+    if kind is Kind.NUMBERS and solution is None:
         return kind, _from_numbers([int(text) for text in texts])
-    if kind is Kind.OFFICIAL:
-        texts = _look_up_solution(texts, solution_folders)
-    return kind, _indices(texts)
+    return Kind.OFFICIAL, _indices(_look_up_solution(stems, solution))
+
+
+def _from_numbers(numbers: Sequence[int]) -> tuple[int, ...]:
+    """The classes that folders' numbers mean: 0..999 as in ImageNet-V2, unless there is a 1000 and no 0.
+
+    Raises:
+        DataError: There are both.
+    """
+    if {0, _CLASSES} <= set(numbers):
+        raise DataError("the folders are numbered both '0' and '1000': number the classes 0..999 or 1..1000")
+    first = 1 if _CLASSES in numbers else 0
+    return tuple(number - first for number in numbers)
 
 
 def labels_from_values(values: Sequence[Any], class_names: Sequence[str] | None, where: str) -> tuple[int, ...]:
@@ -101,8 +110,6 @@ def labels_from_values(values: Sequence[Any], class_names: Sequence[str] | None,
     Raises:
         DataError: The numbers are not classes of ImageNet-1k.
     """
-    if not all(isinstance(value, int) or value is None for value in values):
-        raise DataError(f"{where} has labels that are no numbers: use a set whose column 'label' has class numbers")
     if class_names and all(_SYNSET.fullmatch(name) for name in class_names):
         index = dict(enumerate(_indices(class_names)))
         values = [index.get(value) for value in values]
@@ -111,7 +118,7 @@ def labels_from_values(values: Sequence[Any], class_names: Sequence[str] | None,
             f"{where} has {len(class_names)} classes ({_first(class_names)}): use a set with ImageNet-1k's 1,000 "
             "classes, or one whose classes are named by synset id"
         )
-    labels = tuple(value for value in values if isinstance(value, int) and 0 <= value < _CLASSES)
+    labels = tuple(value for value in values if type(value) is int and 0 <= value < _CLASSES)
     if len(labels) < len(values):
         raise DataError(
             f"{where} has rows whose label is not in 0..999 (a test split has no labels): use the validation split"
@@ -156,20 +163,11 @@ def _clue(name: str) -> tuple[Kind, str] | None:
             return Kind.SYNSETS, folder
     if found := _SYNSET_IN_FILE.search(path.name):
         return Kind.SYNSETS, found[1]
-    if _NUMBER.fullmatch(path.parent.name) and int(path.parent.name) <= _CLASSES:
-        return Kind.NUMBERS, path.parent.name
+    if number := _NUMBER.fullmatch(path.parent.name):
+        return Kind.NUMBERS, number[1]
     if _OFFICIAL.fullmatch(path.stem):
         return Kind.OFFICIAL, path.stem
     return None
-
-
-def _from_numbers(numbers: Sequence[int]) -> tuple[int, ...]:
-    """Class indices from the numbers of folders, which begin at 0, or at 1 where there is a folder 1000."""
-    if _CLASSES not in numbers:
-        return tuple(numbers)
-    if 0 in numbers:
-        raise DataError("there are folders '0' and '1000': number the classes from 0 to 999 or from 1 to 1000")
-    return tuple(number - 1 for number in numbers)
 
 
 def _indices(synsets: Sequence[str]) -> tuple[int, ...]:
@@ -182,63 +180,33 @@ def _indices(synsets: Sequence[str]) -> tuple[int, ...]:
     return tuple(index[synset] for synset in synsets)
 
 
-def _look_up_solution(image_ids: Sequence[str], folders: Iterable[Path]) -> list[str]:
-    solution = next((file for folder in folders if (file := folder / SOLUTION).is_file()), None)
+def _find_solution(folders: Iterable[Path]) -> Path | None:
+    return next((file for folder in folders if (file := folder / SOLUTION).is_file()), None)
+
+
+def _look_up_solution(image_ids: Sequence[str], solution: Path | None) -> list[str]:
     if solution is None:
         raise DataError(
             f"the names of the official validation images do not contain the class: put Kaggle's {SOLUTION} next to "
             "them, or sort them into folders by synset id"
         )
-    # PredictionString is "n01751748 111 109 330 334 ...": the class, followed by the bounding boxes
-    try:
-        with solution.open(newline="", encoding="utf-8", errors="replace") as lines:
-            answers = {row.get("ImageId"): (row.get("PredictionString") or "").split() for row in csv.DictReader(lines)}
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{solution} cannot be read ({error}): download it again from Kaggle") from None
+    answers = _read_solution(solution)
     missing = [image_id for image_id in image_ids if not answers.get(image_id)]
     if missing:
         raise DataError(f"{solution} has no line for {_first(missing)}: download the complete list from Kaggle")
     return [answers[image_id][0] for image_id in image_ids]
 
 
-def tables_of_one_split(tables: Sequence[str]) -> list[str]:
-    """Of the tables of a data set, those to evaluate on: all, or those of the validation split.
-
-    Args:
-        tables: Paths relative to the set's folder, with forward slashes.
-
-    Raises:
-        DataError: They are of several splits, none of which is the validation split.
-    """
-    of = {table: _split(PurePosixPath(table).with_suffix("").parts) for table in tables}
-    splits = dict.fromkeys(of.values())
-    if len(splits) > 1 and _VALIDATION not in splits:
-        raise DataError(
-            f"the parquet files are of several splits ({_first(tables)}): pass the files of one, or their folder"
-        )
-    wanted = _VALIDATION if len(splits) > 1 else next(iter(splits))
-    return [table for table, split in of.items() if split == wanted]
-
-
-def _refuse_mixed_splits(names: Sequence[str]) -> None:
-    folders = {PurePosixPath(name).parent for name in names}
-    examples = {split: folder for folder in sorted(folders) if (split := _split(folder.parts))}
-    if len(examples) > 1:
-        listed = " and ".join(f"'{_name_of_split(folder)}'" for folder in examples.values())
-        raise DataError(f"the images are from both {listed}: pass the folder of one split")
-
-
-def _split(parts: Sequence[str]) -> str | None:
-    """The split that a path belongs to: what its innermost part says that names one."""
-    for part in reversed(parts):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in _SPLITS:
-                return _SPLITS[word]
-    return None
-
-
-def _name_of_split(folder: PurePosixPath) -> str:
-    return next(part for part in reversed(folder.parts) if _split([part]))
+def _read_solution(solution: Path) -> dict[str | None, list[str]]:
+    """Each image's class, followed by its bounding boxes."""
+    try:
+        if solution.stat().st_size > _MAX_SOLUTION:
+            raise ValueError(f"more than {_MAX_SOLUTION >> 20} MiB")
+        with solution.open(newline="", encoding="utf-8-sig") as lines:
+            # PredictionString is "n01751748 111 109 330 334 ..."
+            return {row.get("ImageId"): (row.get("PredictionString") or "").split() for row in csv.DictReader(lines)}
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{solution} cannot be read ({error}): download the list from Kaggle again") from error
 
 
 def _folder_or_name(name: str) -> str:
@@ -248,4 +216,4 @@ def _folder_or_name(name: str) -> str:
 def _first(names: Iterable[str], count: int = 3) -> str:
     names = list(names)
     more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(f"'{name}'" for name in names[:count]) + more
+    return ", ".join(repr(name) for name in names[:count]) + more

@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that could not be decoded, and the reason."""
+    """An image that could not be decoded or resized, and the reason."""
 
     name: str
     reason: str
@@ -143,25 +143,25 @@ class _Samples(Dataset[_Sample]):
     cache: PixelCache | None
 
     def __getitem__(self, index: int) -> _Sample:
-        reader, label = self.images.reader, self.images.labels[index]
+        label = self.images.labels[index]
         try:
-            content = b"" if self.cache is None else reader.content(index)
-            cached = None if self.cache is None else self.cache.get(content)
-            image = reader.read(index) if cached is None else cached
-        except Exception as error:  # decoders raise almost any exception on a damaged file; each is reported by name
+            return _Sample(index, label, self._pixels(index))
+        except DataError as error:  # of the cache; raised in a worker process, its message would contain the traceback
+            return _Sample(index, label, error)
+        except Exception as error:  # decoding and resizing raise almost any exception; each is reported by name
             return _Sample(index, label, Unreadable(self.images.names[index], _reason(error)))
-        if isinstance(image, Tensor):
-            return _Sample(index, label, image)
-        try:
-            pixels = self.transform(image)
-        except (MemoryError, OverflowError, ValueError, OSError) as error:  # of this image, not of the transform
-            return _Sample(index, label, Unreadable(self.images.names[index], _reason(error)))
-        if self.cache is not None:
-            try:
-                self.cache.put(content, pixels)
-            except DataError as error:  # raised in a worker process, its message would contain the traceback
-                return _Sample(index, label, error)
-        return _Sample(index, label, pixels)
+
+    def _pixels(self, index: int) -> Tensor:
+        reader = self.images.reader
+        if self.cache is None:
+            return self.transform(reader.read(index))
+        content = reader.content(index)
+        cached = self.cache.get(content)
+        if cached is not None:
+            return cached
+        pixels = self.transform(reader.read(index))
+        self.cache.put(content, pixels)
+        return pixels
 
 
 def _lower_priority(niceness: int, _: int) -> None:
@@ -185,4 +185,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image"  # Pillow's own message contains a memory address, which differs from run to run
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return text.splitlines()[0] if text else type(error).__name__
+    lines = text.splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -5,10 +5,10 @@ share a file offset would read each other's images.
 """
 
 import stat
+import threading
 import warnings
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -17,27 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-# Formats that Pillow opens and that hold no photographs: printed pages, films, measurements.
-NO_PHOTOGRAPHS = frozenset({"BUFR", "EPS", "FITS", "FLI", "FTEX", "GBR", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
+from tokbench.data.formats import image_formats
 
-MOST_UNEQUAL = 100  # the longer side over the shorter: an image is resized by its shorter one, and would grow huge
-
-
-@cache
-def suffixes() -> frozenset[str]:
-    """The suffixes of the image formats that Pillow reads, in lower case and with their dot."""
-    Image.init()
-    known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, name in known if name in Image.OPEN and name not in NO_PHOTOGRAPHS)
+_MAX_ASPECT = 100  # the longer side over the shorter: a model's preprocessing scales the shorter side to hundreds
+_MAX_BYTES = 2**30  # of one encoded image
 
 
 class Reader(Protocol):
-    """Reads single images, in any order and from any process. Picklable."""
-
-    @property
-    def concurrent(self) -> bool:
-        """Whether several threads may read at once."""
-        ...
+    """Reads single images, in any order and from any process or thread. Picklable."""
 
     def read(self, index: int) -> Image.Image:
         """Decode one image to RGB; raises the decoder's exception if it cannot be read."""
@@ -54,16 +41,47 @@ def decode(file: Path | IO[bytes]) -> Image.Image:
     Raises:
         Image.DecompressionBombWarning: It has more pixels than `Image.MAX_IMAGE_PIXELS`, which is more than any image
             of these sets has; Pillow itself only warns up to twice that number.
-        ValueError: One side is more than 100 times as long as the other.
+        ValueError: It is so narrow that resizing it would take gigabytes.
         Exception: Whatever Pillow raises for a file that is truncated or not an image.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file) as image:
-            width, height = image.size
-            if max(width, height) > MOST_UNEQUAL * min(width, height):
-                raise ValueError(f"its sides are {width} and {height} pixels, more than {MOST_UNEQUAL} to 1")
+        with Image.open(file, formats=image_formats()) as image:
+            _check_shape(*image.size)
             return image.convert("RGB")
+
+
+def regular(file: Path) -> Path:
+    """The file itself, if it is one of at most 1 GiB: opening a FIFO or a device may wait for ever.
+
+    Raises:
+        OSError: There is no such file, or it cannot be looked at.
+        ValueError: It is something else, or too large.
+    """
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"not a file but {_TYPES.get(stat.S_IFMT(status.st_mode), 'something else')}")
+    _check_bytes(status.st_size)
+    return file
+
+
+_TYPES = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def _check_bytes(size: int) -> None:
+    if size > _MAX_BYTES:
+        raise ValueError(f"{size:,} bytes are too many for an image")
+
+
+def _check_shape(width: int, height: int) -> None:
+    if max(width, height) > _MAX_ASPECT * min(width, height):
+        raise ValueError(f"{width} x {height} pixels are too narrow for a photograph")
 
 
 @dataclass(frozen=True)
@@ -72,21 +90,14 @@ class Files:
 
     root: Path
     names: tuple[str, ...]
-    concurrent = True
 
     def read(self, index: int) -> Image.Image:
         """Decode the file at a position."""
-        return decode(self._file(index))
+        return decode(regular(self.root / self.names[index]))
 
     def content(self, index: int) -> bytes:
         """The bytes of the file at a position."""
-        return self._file(index).read_bytes()
-
-    def _file(self, index: int) -> Path:
-        file = self.root / self.names[index]
-        if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe or a device may wait for ever
-            raise ValueError("not a regular file")
-        return file
+        return regular(self.root / self.names[index]).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,6 @@ class TarMembers:
 
     archive: Path
     spans: tuple[tuple[int, int], ...]
-    concurrent = True
 
     def read(self, index: int) -> Image.Image:
         """Decode the member at a position."""
@@ -104,6 +114,7 @@ class TarMembers:
     def content(self, index: int) -> bytes:
         """The bytes of the member at a position."""
         offset, size = self.spans[index]
+        _check_bytes(size)
         with self.archive.open("rb") as file:
             file.seek(offset)
             return file.read(size)
@@ -117,12 +128,10 @@ class ParquetRows:
         starts: The position of each group's first row in the whole set.
     """
 
-    concurrent = False  # it holds the row group that it has read last
-
     def __init__(self, groups: tuple[tuple[Path, int], ...], starts: tuple[int, ...]) -> None:
         self.groups = groups
         self.starts = starts
-        self._loaded: tuple[int, pa.ChunkedArray] | None = None
+        self._loaded = threading.local()  # the row group that a thread has read last
 
     def __reduce__(self) -> tuple[Any, ...]:
         # without the loaded row group, which is megabytes and useless to another process
@@ -139,11 +148,12 @@ class ParquetRows:
             ValueError: The row has no image bytes.
         """
         group = bisect_right(self.starts, index) - 1
-        if self._loaded is None or self._loaded[0] != group:
-            self._loaded = group, self._load(group)
-        content: bytes | None = self._loaded[1][index - self.starts[group]]["bytes"].as_py()
-        if content is None:
+        if getattr(self._loaded, "group", None) != group:
+            self._loaded.group, self._loaded.rows = group, self._load(group)
+        row = self._loaded.rows[index - self.starts[group]].as_py()
+        if row is None or row["bytes"] is None:
             raise ValueError("the row has no image bytes")
+        content: bytes = row["bytes"]
         return content
 
     def _load(self, group: int) -> pa.ChunkedArray:
@@ -158,7 +168,6 @@ class HubRows:
     """Rows of a HuggingFace dataset, through timm's reader."""
 
     reader: Any
-    concurrent = False
 
     def read(self, index: int) -> Image.Image:
         """Decode the row at a position."""
@@ -178,11 +187,6 @@ class Subset:
 
     reader: Reader
     indices: tuple[int, ...]
-
-    @property
-    def concurrent(self) -> bool:
-        """Whether several threads may read at once."""
-        return self.reader.concurrent
 
     def read(self, index: int) -> Image.Image:
         """Decode the image at a position of the subset."""

@@ -3,45 +3,43 @@
 | source | layout |
 | --- | --- |
 | folder | by synset id, `n01440764/any.JPEG`, at any depth; or the id in the file name, `n01440764_any.JPEG` |
-| folder | by class number, `0` to `999` (ImageNet-V2), or `1` to `1000`: the number is the class |
+| folder | by class number, `0` to `999` (ImageNet-V2), or `1` to `1000` if there is a `1000` and no `0` |
 | folder | the official validation images, with Kaggle's `LOC_val_solution.csv` next to or above them |
 | tar | any of these, uncompressed: the official `ILSVRC2012_img_val.tar`, ImageNet-V2's, your own |
 | parquet | HuggingFace's columns `image` (struct of bytes and path) and `label`; a file, or a folder of them |
 | `hfds/NAME` | a HuggingFace dataset through timm; `hfds/NAME:SPLIT` if the split is not `validation` |
 
-Images are files with the suffix of a format that Pillow reads. Hidden files are ignored, others are counted. An image
-without a known class is an error.
+Images are the files that Pillow can read, by their suffix. Hidden files are ignored, other files are counted in
+`ImageSet.ignored`. An image without a known class is an error, and so are images of several splits; of parquet files of
+several splits, the validation split is read.
 """
 
-import hashlib
 import importlib.util
-import json
-import mimetypes
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from timm.data.dataset_factory import create_dataset
 
 from tokbench.data.errors import DataError
-from tokbench.data.labels import labels_from_names, labels_from_values, recognise, tables_of_one_split
-from tokbench.data.readers import Files, HubRows, ParquetRows, Reader, Subset, TarMembers, suffixes
+from tokbench.data.formats import count_left_out, hidden, is_image
+from tokbench.data.identity import content_digests, digest
+from tokbench.data.labels import SOLUTION, labels_from_names, labels_from_values, recognise
+from tokbench.data.names import in_utf8
+from tokbench.data.readers import Files, HubRows, Reader, Subset, TarMembers
+from tokbench.data.tables import open_tables
 
 __all__ = ["DataError", "ImageSet", "open_images"]
 
 _HUB = "hfds/"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Labelled images in a fixed order, sorted by name.
 
@@ -49,11 +47,12 @@ class ImageSet:
         name: 'imagenet', 'imagenet-v2', 'imagenet-a' or 'imagenet-r' if it is that set, else how it is labelled:
             'synsets', 'numbers', 'official', 'parquet' or 'hfds/NAME'. A part of a set does not have the set's name,
             except a part taken by `head`.
-        names: A stable name per image: its path under the root or in the archive, or `file.parquet#row`.
+        names: A stable name per image: its path under the root or in the archive, or `file.parquet#row`; bytes that
+            are not UTF-8 as in `in_utf8`.
         labels: The ImageNet-1k class of each image, 0..999.
         classes: The classes that logits are restricted to (the 200 of ImageNet-A and -R), None for all.
         reader: Decodes the image at a position.
-        ignored: How many files were left out because they are no images, by their suffix.
+        ignored: How many files were left out, by their suffix (see `tokbench.data.formats.left_out`).
     """
 
     name: str
@@ -68,20 +67,11 @@ class ImageSet:
 
     @cached_property
     def identity(self) -> str:
-        """sha256 (hexadecimal) of names, labels and the images' bytes: not of where or when they were stored.
+        """sha256 (hexadecimal) of names, labels, classes and content, wherever and whenever these were stored.
 
-        It reads every image once. One that cannot be read counts as such.
+        It reads all images once.
         """
-        threads = os.cpu_count() if self.reader.concurrent else 1
-        with ThreadPoolExecutor(threads) as pool:
-            contents = list(pool.map(self._content_digest, range(len(self))))
-        return _digest(self.name, self.names, self.labels, contents)
-
-    def _content_digest(self, index: int) -> str:
-        try:
-            return hashlib.sha256(self.reader.content(index)).hexdigest()
-        except Exception:  # libraries raise almost any exception on a damaged file
-            return ""
+        return digest(self.names, self.labels, self.classes, content_digests(self.reader, len(self)))
 
     def head(self, limit: int) -> "ImageSet":
         """A subset of `limit` images, evenly spaced over the list so that all classes stay in proportion.
@@ -113,44 +103,68 @@ def open_images(source: str | Path) -> ImageSet:
     Raises:
         DataError: The source does not exist, has no images, or has an image without a known class.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _open_folder(path)
-    if path.is_file():
-        return _open_parquet(path.parent, [path.name]) if path.suffix == ".parquet" else _open_tar(path)
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return _open_folder(path)
+        if path.is_file():
+            return _open_parquet(path.parent, [path.name]) if _is_table(path.name) else _open_tar(path)
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a home of nobody, a link to itself
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{source} cannot be opened ({reason}): check the path and its permissions") from error
     if str(source).startswith(_HUB):
         return _open_hub(str(source))
-    raise DataError(f"{path} does not exist: expected a folder of images, a .tar, a .parquet or hfds/NAME")
+    problem = "is neither a folder nor a file" if exists else "does not exist"
+    raise DataError(f"{path} {problem}: expected a folder of images, a .tar, a .parquet or hfds/NAME")
 
 
 def _open_folder(root: Path) -> ImageSet:
     files = _list_files(root)
-    names = _images(files)
-    tables = [name for name in files if name.lower().endswith(".parquet") and not _hidden(name)]
+    names = [name for name in files if is_image(name)]
+    tables = [name for name in files if _is_table(name) and not hidden(name)]
     if names and tables:
         raise DataError(f"{root} has both images and parquet files: pass a folder with only one of them")
     if tables:
         return _open_parquet(root, tables)
     kind, labels = labels_from_names(_not_empty(names, root), _with_parents(root))
-    return _assemble(kind, names, labels, Files(root, tuple(names)), _ignored(files))
+    return _assemble(kind, names, labels, Files(root, tuple(names)), count_left_out(files, SOLUTION))
+
+
+def _is_table(name: str) -> bool:
+    return name.lower().endswith(".parquet")
 
 
 def _open_tar(archive: Path) -> ImageSet:
     try:
         # "r:" rejects compressed archives: there, reading one image means decompressing everything before it
         with tarfile.open(archive, "r:") as tar:
-            # if a name occurs twice, the last member counts, as when unpacking
-            members = {str(PurePosixPath(member.name)): member for member in tar if member.isfile()}
+            spans, others = _spans(tar)
             _check_end_of_archive(archive, tar.offset)
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+    except Exception as error:  # a damaged header makes tarfile raise almost anything
         raise DataError(
             f"{archive} cannot be read as a tar archive ({_first_line(error)}): decompress it if it ends in .gz, "
             "unpack it if it is another type of archive, or download it again if it is truncated"
         ) from error
-    names = sorted(_images(members))
+    names = sorted(name for name in spans if is_image(name))
     kind, labels = labels_from_names(_not_empty(names, archive), _with_parents(archive.parent))
-    spans = tuple((members[name].offset_data, members[name].size) for name in names)
-    return _assemble(kind, names, labels, TarMembers(archive, spans), _ignored(members))
+    reader = TarMembers(archive, tuple(spans[name] for name in names))
+    return _assemble(kind, names, labels, reader, {**count_left_out(spans, SOLUTION), **others})
+
+
+def _spans(tar: tarfile.TarFile) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
+    """Each file's (offset, size), and how many images are links or others that are no files, by suffix."""
+    spans: dict[str, tuple[int, int]] = {}
+    others: Counter[str] = Counter()
+    for member in tar:
+        name = str(PurePosixPath(member.name))
+        if member.isfile():
+            spans[name] = member.offset_data, member.size  # the last member of a name counts, as when unpacking
+        elif member.islnk() and (target := str(PurePosixPath(member.linkname))) in spans:
+            spans[name] = spans[target]  # tar stores a file with two names once
+        elif not member.isdir() and is_image(name):
+            others[f"{PurePosixPath(name).suffix.lower()} (link)"] += 1
+    return spans, others
 
 
 def _check_end_of_archive(archive: Path, end: int) -> None:
@@ -162,59 +176,8 @@ def _check_end_of_archive(archive: Path, end: int) -> None:
 
 
 def _open_parquet(root: Path, tables: Sequence[str]) -> ImageSet:
-    tables = tables_of_one_split(tables)  # HuggingFace puts all splits of a set into one folder
-    names: list[str] = []
-    labels: list[int] = []
-    groups: list[tuple[Path, int]] = []
-    sizes: list[int] = []
-    for table in tables:
-        column, class_names, rows = _parquet_labels(root / table)
-        labels += labels_from_values(column, class_names, table)
-        names += [f"{table}#{row:07d}" for row in range(len(column))]
-        groups += [(root / table, number) for number in range(len(rows))]
-        sizes += rows
-    starts = tuple(accumulate(sizes, initial=0))[:-1]
-    return _assemble("parquet", _not_empty(names, root), labels, ParquetRows(tuple(groups), starts))
-
-
-def _parquet_labels(file: Path) -> tuple[list[Any], list[str] | None, list[int]]:
-    """Return the label column, its class names if there are any, and the number of rows of each row group."""
-    try:
-        with pq.ParquetFile(file) as table:
-            schema = table.schema_arrow
-            if not _has_images_and_labels(schema):
-                raise DataError(
-                    f"{file} has the columns {', '.join(schema.names)}: expected 'label' and 'image', a struct with "
-                    "'bytes'"
-                )
-            column = table.read(columns=["label"], use_threads=False)["label"].to_pylist()
-            rows = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read as parquet ({_first_line(error)}): download it again") from error
-    return column, _class_names(schema, file), rows
-
-
-def _class_names(schema: pa.Schema, file: Path) -> list[str] | None:
-    """The names of the classes in HuggingFace's metadata, None without them."""
-    try:
-        described: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        for key in ("info", "features", "label"):
-            described = described.get(key, {})
-        names = described.get("names")
-    except (ValueError, AttributeError, RecursionError):
-        raise DataError(f"{file} has damaged metadata under 'huggingface': download it again") from None
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{file} has class names that are no list of texts: download it again")
-    return names
-
-
-def _has_images_and_labels(schema: pa.Schema) -> bool:
-    if not {"image", "label"} <= set(schema.names):
-        return False
-    image = schema.field("image").type
-    return pa.types.is_struct(image) and "bytes" in {field.name for field in image}
+    found = open_tables(root, tables)
+    return _assemble("parquet", _not_empty(found.names, root), found.labels, found.reader, {})
 
 
 def _open_hub(source: str) -> ImageSet:
@@ -231,34 +194,14 @@ def _open_hub(source: str) -> ImageSet:
         ) from error
     labels = labels_from_values(column, list(reader.class_to_idx), source)
     names = [f"{row:07d}" for row in range(len(labels))]
-    return _assemble(name, _not_empty(names, source), labels, HubRows(reader))
+    return _assemble(name, _not_empty(names, source), labels, HubRows(reader), {})
 
 
 def _assemble(
-    kind: str,
-    names: Sequence[str],
-    labels: Sequence[int],
-    reader: Reader,
-    ignored: Mapping[str, int] | None = None,
+    kind: str, names: Sequence[str], labels: Sequence[int], reader: Reader, ignored: Mapping[str, int]
 ) -> ImageSet:
     name, classes = recognise(kind, labels)
-    return ImageSet(
-        name=name,
-        names=tuple(map(_as_text, names)),
-        labels=tuple(labels),
-        classes=classes,
-        reader=reader,
-        ignored=ignored or {},
-    )
-
-
-def _as_text(name: str) -> str:
-    r"""A file's name as valid text: bytes that are not UTF-8 as `\xe9`."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return name.replace("\\", r"\\").encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return name
+    return ImageSet(name, tuple(map(in_utf8, names)), tuple(labels), classes, reader, ignored)
 
 
 def _list_files(root: Path) -> list[str]:
@@ -280,34 +223,11 @@ def _list_files(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _images(names: Iterable[str]) -> list[str]:
-    return [name for name in names if _is_image(name)]
-
-
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in suffixes() and not _hidden(name)
-
-
-def _ignored(names: Iterable[str]) -> dict[str, int]:
-    """How many files are no images, by suffix; hidden files, texts and tables are nobody's images."""
-    left = (PurePosixPath(name) for name in names if not _is_image(name) and not _hidden(name))
-    return dict(Counter(path.suffix.lower() for path in left if path.suffix and not _is_text(path.name)))
-
-
-def _is_text(name: str) -> bool:
-    kind = mimetypes.guess_type(name)[0] or ""
-    return kind.startswith("text/") or kind in ("application/json", "application/xml", "application/pdf")
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
-
-
 def _not_empty(names: Sequence[str], where: Path | str) -> Sequence[str]:
     if not names:
         raise DataError(
-            f"{where} has no images (.png, .jpg, .webp and others): pass the folder of the images, or the .tar "
-            "or .parquet file itself"
+            f"{where} has no images (.jpg, .png, .webp or others that Pillow reads): pass the folder of the images, or "
+            "the .tar or .parquet file itself"
         )
     return names
 
@@ -316,11 +236,6 @@ def _with_parents(folder: Path) -> list[Path]:
     # in Kaggle's archive the list is four folders above the images
     folder = folder.resolve()
     return [folder, *folder.parents]
-
-
-def _digest(*parts: Any) -> str:
-    # JSON separates the parts and accepts names that are not valid UTF-8
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -26,7 +26,6 @@ class CanvasReader:
     """Reads canvases as greyscale images."""
 
     canvases: Canvases
-    concurrent = True
 
     def read(self, index: int) -> Image.Image:
         """The image at a position."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable
 
 from tokbench.downsampler import Downsampler
 from tokbench.notation import parameters_text, split_parameters
+from tokbench.parameters import parameters_of
 from tokbench.registry import METHODS
 from tokbench.results.plan import MethodInfo, PublishedNumber
 from tokbench.vit.models import full_name
@@ -15,8 +15,7 @@ from tokbench.vit.models import full_name
 
 def method_info(method: type[Downsampler]) -> MethodInfo:
     """What a reader needs to know of a method without importing it."""
-    parameters = inspect.signature(method).parameters
-    defaults = {name: one.default for name, one in parameters.items() if one.default is not one.empty}
+    defaults = {name: one.default for name, one in parameters_of(method).items() if not one.required}
     return MethodInfo(
         defaults=split_parameters(parameters_text(defaults)),
         paper=method.paper.title if method.paper else "",

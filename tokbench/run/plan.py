@@ -12,6 +12,7 @@ from tokbench.results.plan import PLAN, ImagesInfo, MethodInfo, Plan, PlannedRow
 from tokbench.results.store import write_json
 from tokbench.run.method_info import method_info
 from tokbench.run.prepare import Prepared, Row
+from tokbench.values import json_value
 from tokbench.vit.models import full_name
 
 
@@ -47,7 +48,7 @@ def _info(name: str, prepared: Prepared) -> MethodInfo:
 def _planned(row: Row, dtype: str) -> PlannedRow:
     return PlannedRow(
         id=row.cell.row_id(dtype),
-        parameters=dict(row.cell.variant.params),
+        parameters={name: json_value(value) for name, value in row.cell.variant.params},
         attention_kernel=row.attention_kernel,
         params_m=row.params_m,
         adaptive=row.cell.variant.adaptive,

@@ -1,0 +1,72 @@
+"""Which split of a set a folder or file belongs to, by the words of its name. Splits are never pooled."""
+
+import re
+from collections.abc import Iterable, Sequence
+from posixpath import dirname
+
+from tokbench.data.errors import DataError
+
+__all__ = ["one_split", "refuse_several_splits"]
+
+_WORDS = {
+    "train": "train training trained trainset trn",
+    "validation": "val valid validation validate valset validset",
+    "dev": "dev devel devset",
+    "eval": "eval evaluation evalset",
+    "test": "test testing testset tst",
+}
+_SPLITS = {word: split for split, words in _WORDS.items() for word in words.split()}
+_VALIDATION = {"validation", "dev", "eval"}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # `ValImages`, `val_images` and `VAL.X1` have the word `val`
+
+
+def refuse_several_splits(names: Iterable[str]) -> None:
+    """Check that images are of one split.
+
+    Args:
+        names: Paths relative to the root, with forward slashes; their folders count.
+
+    Raises:
+        DataError: The folders are of several splits.
+    """
+    splits = dict(_split(folder.split("/")) for folder in sorted({dirname(name) for name in names}))
+    splits.pop("", None)
+    if len(splits) > 1:
+        one, other, *_ = splits.values()
+        raise DataError(f"the images are from both {one!r} and {other!r}: pass the folder of one split")
+
+
+def one_split(tables: Sequence[str]) -> list[str]:
+    """The tables to read, where a folder may have those of several splits, as HuggingFace's do.
+
+    Args:
+        tables: Paths relative to the root, with forward slashes. The file name tells the split, else its folders.
+
+    Returns:
+        All of them if they are of one split, else those of the validation split.
+
+    Raises:
+        DataError: There are several splits, and not exactly one of them is a validation split.
+    """
+    found = [_split(table.rpartition(".")[0].split("/")) for table in tables]
+    splits = dict(found)
+    if len(splits) < 2:
+        return list(tables)
+    wanted = splits.keys() & _VALIDATION
+    if len(wanted) != 1:
+        words = ", ".join(repr(word) if word else "others" for word in splits.values())
+        raise DataError(
+            f"the parquet files are of several splits ({words}): pass the file of one split, or a folder with only its "
+            "files"
+        )
+    return [table for table, (split, _) in zip(tables, found, strict=True) if split in wanted]
+
+
+def _split(parts: Sequence[str]) -> tuple[str, str]:
+    """The split that the last of these parts tells which tells one, and that part; empty if none does."""
+    for part in reversed(parts):
+        words = {word.lower() for word in _WORD.findall(part)}
+        splits = {_SPLITS[word] for word in words if word in _SPLITS}
+        if len(splits) == 1:  # `train_val` tells nothing
+            return splits.pop(), part
+    return "", ""
