@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,15 +34,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def remove_scratch(directory: Path) -> None:
+def remove_scratch(directory: Path, age: float = 0) -> None:
     """Remove the temporary files of processes that were killed while they wrote.
 
     Args:
         directory: Where to look.
+        age: Seconds; younger files are kept, because a process of another machine may be writing them.
     """
     for path in directory.iterdir():
         found = _SCRATCH.fullmatch(path.name)
-        if found and path.is_file() and not _runs(int(found[1])):
+        if found and path.is_file() and not _runs(int(found[1])) and time.time() - path.stat().st_mtime >= age:
             path.unlink(missing_ok=True)
 
 

@@ -1,7 +1,10 @@
 """The cache of preprocessed images: lookup by content, damaged entries, errors."""
 
 import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,3 +135,15 @@ def test_number_of_waiting_batches_limits_the_workers(waiting: int | None, proce
     assert batch.index.tolist() == [0]
     assert len(set(multiprocessing.active_children()) - before) == processes
     stream.close()  # type: ignore[attr-defined]
+
+
+def test_what_a_killed_process_left_long_ago_is_removed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    (tmp_path / "ab").mkdir()
+    old, young = tmp_path / "ab" / f".old.{ended.pid}", tmp_path / "ab" / f".young.{ended.pid}"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    open_cache(tmp_path, preprocessing())
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == [young.name]

@@ -111,6 +111,8 @@ def _run_command() -> int:
         return _stopped()
     except click_error as error:
         message = error.format_message()
+    except MemoryError:
+        message = "out of memory: use smaller batches, fewer workers, or --memory"
     except BrokenPipeError:
         drop_output()
         return 1

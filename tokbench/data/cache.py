@@ -14,9 +14,11 @@ from torch import Tensor
 
 from tokbench.data.errors import DataError
 from tokbench.data.preprocessing import Preprocessing
-from tokbench.files import write_atomically
+from tokbench.files import remove_scratch, write_atomically
 
 __all__ = ["PixelCache", "open_cache"]
+
+_HOUR = 3600  # seconds
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -74,6 +76,9 @@ def open_cache(folder: Path, preprocessing: Preprocessing) -> PixelCache:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "CACHEDIR.TAG", lambda scratch: scratch.write_text(_TAG, encoding="ascii"))
+        for below in folder.iterdir():
+            if below.is_dir():
+                remove_scratch(below, age=_HOUR)
     except OSError as error:
         raise _not_writable(folder, error) from error
     return PixelCache(folder, preprocessing.shape, preprocessing.identity)

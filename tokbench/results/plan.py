@@ -22,6 +22,7 @@ from tokbench.rows import FIELDS, RowId
 PLAN = "plan.json"
 SCHEMA = 3
 READABLE = (2, SCHEMA)
+MOST_IMAGES = 2**26  # no image set has more; a damaged number could fill the memory with shards
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ def _parse(content: dict[str, Any]) -> Plan:
     known = {name: value for name, value in suite.items() if name in Suite.model_fields}
     rows = [_row(row, suite["dtype"]) for row in content["rows"]]
     others = {name: content[name] for name in ("methods", "models") if name in content}
+    if content["images"] is not None and not 0 <= content["images"]["count"] <= MOST_IMAGES:
+        raise ValueError(f"it has {content['images']['count']} images")
     return _PLAN.validate_python(
         {"suite": known, "device": content["device"], "images": content["images"], "rows": rows, **others}
     )
