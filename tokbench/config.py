@@ -69,6 +69,7 @@ class Suite(BaseModel):
     limit: int | None = Field(
         None,
         ge=1,
+        le=2**62,
         description="Measure accuracy on this many images, evenly spaced; default: all.",
     )
     device: str = Field("auto", description="Where models run: auto, cpu, cuda or cuda:N.")

@@ -76,7 +76,9 @@ def parse_toml(content: bytes, name: str) -> dict[str, Any]:
     if content.startswith(codecs.BOM_UTF8):
         raise UserError(f"{name} begins with a byte order mark: save it as UTF-8 without one")
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        settings = tomllib.loads(content.decode("utf-8"))
+        repr(settings)  # fails for a hexadecimal integer that messages could not repeat in decimals
+        return settings
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{name} is not UTF-8 (line {line}): save it as UTF-8") from None

@@ -37,7 +37,10 @@ def doctor(
     """
     from tokbench.doctor.examine import examine
     from tokbench.report.terminal.table import open_console
+    from tokbench.user_files import expanded
 
+    if data is not None:
+        expanded(data)  # refuses what can be no path
     console = open_console()
     found: list[Finding] = []
     for finding in examine(data, out, config):

@@ -69,7 +69,7 @@ def problem_with_file(error: OSError) -> str | None:
     if _output_fails():
         return f"cannot write to standard output ({error.strerror}): send it elsewhere"
     if error.errno in FULL and not isinstance(file, str | bytes):
-        return f"cannot write the results ({error.strerror}): make room, or choose another folder with --out"
+        return f"cannot write the output or the results ({error.strerror}): make room, or write elsewhere"
     if error.errno not in WRONG_FILE or not isinstance(file, str | bytes):
         return None
     path = Path(os.fsdecode(file)).absolute()
