@@ -98,12 +98,13 @@ def _wrong_row(directory: Path, ended: Ended, *, must_fail: bool) -> str:
     rows = table[table["method"] == NAME].to_dict("records")
     if not rows:
         return "" if NAME in ended.err else "the plugin has no row, and is not named"
-    failed = [row for row in rows if row["status"] == "failed"]
-    if any(not row["reason"] or not str(row["reason"]).isprintable() for row in failed):
-        return f"failed with the reason {failed[0]['reason']!r}"
-    if must_fail and len(failed) != len(rows):
+    statuses = {row["status"] for row in rows}
+    unmeasured = [row for row in rows if row["status"] in ("failed", "skipped")]
+    if any(not row["reason"] or not str(row["reason"]).isprintable() for row in unmeasured):
+        return f"{unmeasured[0]['status']} with the reason {unmeasured[0]['reason']!r}"
+    if must_fail and len(unmeasured) != len(rows):
         return f"its row is {rows[0]['status']}"
-    return "" if ended.code == int(bool(failed)) else f"{ended}, with {len(failed)} failed rows"
+    return "" if ended.code == int("failed" in statuses) else f"{ended}, with rows that are {sorted(statuses)}"
 
 
 def _measured(directory: Path) -> list[tuple[str, str]]:
