@@ -95,8 +95,9 @@ def _enter(folder: str | None) -> None:
 
 
 def _handlers() -> dict[int, Any]:
-    # torch sets one for SIGCHLD when it first starts processes that decode images.
-    return {number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGCHLD}}
+    # torch handles SIGCHLD once it has started processes that decode images.
+    of_torch = {getattr(signal, "SIGCHLD", None)}
+    return {number: signal.getsignal(number) for number in signal.valid_signals() - of_torch}
 
 
 def _handle(handlers: dict[int, Any]) -> None:

@@ -26,7 +26,9 @@ from tokbench.isolation import LIMIT, START_OVER, watched_through
 LOOK = 0.1  # seconds between two looks at the child
 MEMORY_LEFT = 0.03  # of the machine's memory; a child that leaves less in a step is ended before the system must choose
 
-BY_THE_USER = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+BY_THE_USER = frozenset(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
+)
 
 
 def can_supervise() -> bool:
