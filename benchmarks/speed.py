@@ -14,7 +14,8 @@ from tokbench.kinds.accuracy import ACCURACY
 from tokbench.measure.environment import DTYPES
 from tokbench.outcomes import shard_key
 from tokbench.results.store import Records, Store
-from tokbench.run.bench import Silent, open_bench
+from tokbench.run.bench import open_bench
+from tokbench.run.observer import Silent
 from tokbench.run.prepare import Prepared, Row
 
 Outcomes = dict[str, str]

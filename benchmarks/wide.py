@@ -34,7 +34,7 @@ from tokbench.distributed.ray_cluster import SETTINGS, connected
 from tokbench.distributed.ray_run import run_on_ray
 from tokbench.outcomes import shard_key, shards
 from tokbench.results.store import RECORDS, Records, Store
-from tokbench.run.bench import Silent
+from tokbench.run.observer import Silent
 from tokbench.run.prepare import Prepared
 
 METHODS, KEEPS = ("evit", "tome", "random_selection"), (0.7, 0.5)

@@ -19,9 +19,9 @@ from tokbench.results.directory import Results, write_tables
 from tokbench.results.lock import locked
 from tokbench.results.plan import refuse_newer
 from tokbench.results.store import RECORDS, Store
-from tokbench.run.bench import Observer, Silent
 from tokbench.run.cells import cells_of
 from tokbench.run.measure import measure
+from tokbench.run.observer import Observer, Silent
 from tokbench.run.plan import write_plan
 from tokbench.run.prepare import Prepared, prepare
 

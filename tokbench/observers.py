@@ -13,7 +13,7 @@ from rich.console import Console
 from tokbench.comparison import Watch, unwatched
 from tokbench.report.terminal.live import LiveView
 from tokbench.results import Results
-from tokbench.run.bench import Observer
+from tokbench.run.observer import Observer
 
 
 def watch_in_place() -> Watch:

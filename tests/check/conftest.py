@@ -14,9 +14,9 @@ from tokbench.results import Results
 from tokbench.results.directory import write_tables
 from tokbench.results.plan import PLAN
 from tokbench.results.store import Store
-from tokbench.run.bench import Silent
 from tokbench.run.cells import cells_of
 from tokbench.run.measure import measure
+from tokbench.run.observer import Silent
 from tokbench.run.plan import write_plan
 from tokbench.run.prepare import prepare
 

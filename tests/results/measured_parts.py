@@ -10,8 +10,8 @@ from tokbench.config import load_config
 from tokbench.distributed.parts import share
 from tokbench.results.directory import Results, write_tables
 from tokbench.results.store import Records, Store
-from tokbench.run.bench import Silent
 from tokbench.run.measure import measure
+from tokbench.run.observer import Silent
 from tokbench.run.plan import write_plan
 
 CHOSEN = {

@@ -33,8 +33,9 @@ from tokbench.outcomes import RIGHT, UNREADABLE
 from tokbench.parameters import parameters_of
 from tokbench.registry import method_class
 from tokbench.rows import RowId
-from tokbench.run.bench import Bench, Observer, open_bench
+from tokbench.run.bench import Bench, open_bench
 from tokbench.run.cells import Cell
+from tokbench.run.observer import Observer
 from tokbench.run.prepare import Prepared, Row
 from tokbench.schedule import Schedule, takes_keep
 from tokbench.stats.times import Comparison, compare_times

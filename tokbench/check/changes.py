@@ -17,8 +17,8 @@ from tokbench.isolation import ends_the_run
 from tokbench.names import PLAIN
 from tokbench.notation import parse_call, split_list
 from tokbench.registry import discover, load_apart, source_file
-from tokbench.run.bench import Observer
 from tokbench.run.cells import cells_of
+from tokbench.run.observer import Observer
 from tokbench.run.prepare import prepare
 from tokbench.sources import sources_of
 

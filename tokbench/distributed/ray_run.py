@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 from tokbench.config import Suite
-from tokbench.data.loading import check_unreadable
 from tokbench.distributed.parts import Part, divide
 from tokbench.distributed.writer import RemoteRecords, Writer
 from tokbench.errors import UserError
@@ -28,10 +27,11 @@ from tokbench.measure.environment import device_name
 from tokbench.names import EMBEDDED
 from tokbench.registry import discover
 from tokbench.results.store import FAILED, UNREADABLE_IMAGE, Store
-from tokbench.run.bench import Observer, Silent, unreadable_images
 from tokbench.run.cells import Cell
 from tokbench.run.measure import measure
+from tokbench.run.observer import Observer, Silent
 from tokbench.run.prepare import Prepared, prepare
+from tokbench.run.unreadable import LostImages
 
 REFRESH = 0.5  # seconds between two looks at what has been measured
 PIECES = 4  # parts of the accuracies per worker: few wait long for the last ones
@@ -89,8 +89,8 @@ def run_on_ray(prepared: Prepared, store: Store, observer: Observer, plugins: Se
         store.refresh()
         observer.measured(all_parts, len(done))
     # Each part alone may have lost few.
-    lost = unreadable_images(prepared.images, store)
-    check_unreadable(lost, 0 if prepared.images is None else len(prepared.images))
+    if prepared.images is not None:
+        LostImages(prepared.images, store).check()
     duplicates: int = ray.get(writer.duplicates.remote())
     return duplicates
 

@@ -90,8 +90,8 @@ class Accuracy(Kind[AccuracyRecord]):
             return
         from tokbench.measure.accuracy import classify
 
-        lost = bench.try_unreadable_again()
-        bench.check_unreadable()
+        lost = bench.lost_images.try_again()
+        bench.lost_images.check()
         todo = {shard: [key for key in rows if _is_open(key, shard, lost, bench)] for shard in bench.shards}
         models = self._build(rows, todo, bench)
         todo = {shard: [key for key in keys if key in models] for shard, keys in todo.items()}
@@ -105,7 +105,7 @@ class Accuracy(Kind[AccuracyRecord]):
 
         for progress in classify(models, bench.images, todo, bench.loading(), attempt):
             for image in progress.unreadable:
-                bench.add_unreadable(image)
+                bench.lost_images.add(image)
             bench.observer.measured(self.name, progress.count)
 
     def _build(

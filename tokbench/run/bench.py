@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.config import Suite
-from tokbench.data.loading import Batch, Unreadable, check_unreadable
+from tokbench.data.loading import Batch
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import Downsampler
 from tokbench.guard import Untouched
@@ -26,10 +26,12 @@ from tokbench.measure.accuracy import Loading, image_ids
 from tokbench.measure.environment import DTYPES
 from tokbench.measure.sample_images import batches_for, decoded, enough_images, sample_images
 from tokbench.outcomes import shard_key, shards
-from tokbench.results.store import ENDED, FAILED, UNREADABLE_IMAGE, RecordWriter
+from tokbench.results.store import ENDED, FAILED, RecordWriter
 from tokbench.run import build
 from tokbench.run.contain import MethodFailedError, contained
+from tokbench.run.observer import Observer
 from tokbench.run.prepare import Prepared, Row
+from tokbench.run.unreadable import LostImages
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
 
@@ -37,38 +39,6 @@ if TYPE_CHECKING:
     from tokbench.measure.memory import Build
 
 R = TypeVar("R")
-
-
-class Observer(Protocol):
-    """Who shows the progress of a run; its methods return at once."""
-
-    def announce(self, text: str) -> None:
-        """A step of unknown length begins."""
-
-    def planned(self, kind: str, total: int) -> None:
-        """So many measurements of a kind begin."""
-
-    def measuring(self, kind: str, key: str) -> None:
-        """One of them begins."""
-
-    def measured(self, kind: str, count: int = 1) -> None:
-        """So many of them have ended."""
-
-
-class Silent:
-    """An observer that shows nothing."""
-
-    def announce(self, text: str) -> None:
-        """See `Observer`."""
-
-    def planned(self, kind: str, total: int) -> None:
-        """See `Observer`."""
-
-    def measuring(self, kind: str, key: str) -> None:
-        """See `Observer`."""
-
-    def measured(self, kind: str, count: int = 1) -> None:
-        """See `Observer`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +149,11 @@ class Bench:
         """How all images are decoded."""
         suite, cuda = self.suite, self.device.type == "cuda"
         return Loading(suite.accuracy_batch, suite.workers, suite.memory, suite.cache, cuda)
+
+    @property
+    def lost_images(self) -> LostImages:
+        """The images that could not be decoded."""
+        return LostImages(self._data(), self.records)
 
     def _data(self) -> ImageSet:
         if self.images is None:
@@ -294,51 +269,6 @@ class Bench:
         """Write that a record is missing for the reason that another one is."""
         self.records.add(FAILED, f"{kind.name}/{key}", self.records.get(FAILED, f"{other.name}/{other_key}") or {})
 
-    # Unreadable images
-
-    def try_unreadable_again(self) -> frozenset[int]:
-        """Decode the images again that could not be decoded in an earlier run.
-
-        Returns:
-            The positions of those that still cannot be.
-        """
-        if self.images is None:
-            return frozenset()
-        lost = {image.name: image for image in unreadable_images(self.images, self.records)}
-        still = set()
-        for position, name in enumerate(self.images.names):
-            if name in lost and self._decodes(position):
-                self.records.add(UNREADABLE_IMAGE, f"{self.images.identity}/{name}", {"reason": ""})
-            elif name in lost:
-                still.add(position)
-        return frozenset(still)
-
-    def _decodes(self, position: int) -> bool:
-        """Whether an image can be read now."""
-        try:
-            self._data().reader.read(position)
-        except Exception:  # decoders raise almost any exception on a damaged file
-            return False
-        return True
-
-    def add_unreadable(self, image: Unreadable) -> None:
-        """Write that an image could not be decoded.
-
-        Raises:
-            UserError: More than 1 % of the images cannot be.
-        """
-        self.records.add(UNREADABLE_IMAGE, f"{self._data().identity}/{image.name}", {"reason": image.reason})
-        self.check_unreadable()
-
-    def check_unreadable(self) -> None:
-        """Stop a run that has lost more than 1 % of its images.
-
-        Raises:
-            UserError: Names the first of them.
-        """
-        if self.images is not None:
-            check_unreadable(unreadable_images(self.images, self.records), len(self.images))
-
 
 def open_bench(
     prepared: Prepared, records: RecordWriter, observer: Observer, wanted: Sequence[range] | None = None
@@ -354,13 +284,3 @@ def open_bench(
     count = 0 if prepared.images is None else len(prepared.images)
     every = shards(count, prepared.suite.accuracy_batch)
     return Bench(prepared, records, observer, every if wanted is None else wanted)
-
-
-def unreadable_images(images: ImageSet | None, records: RecordWriter) -> list[Unreadable]:
-    """The images that could not be decoded, in this run or an earlier one."""
-    if images is None:
-        return []
-    found = {name: records.get(UNREADABLE_IMAGE, f"{images.identity}/{name}") for name in images.names}
-    return [
-        Unreadable(name, str(record["reason"])) for name, record in found.items() if record and record.get("reason")
-    ]

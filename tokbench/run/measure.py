@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tokbench.kinds import KINDS
 from tokbench.results.store import RecordWriter
-from tokbench.run.bench import Observer, open_bench
+from tokbench.run.bench import open_bench
+from tokbench.run.observer import Observer
 from tokbench.run.prepare import Prepared
 
 
