@@ -156,10 +156,11 @@ class Results:
         if not file.is_file():
             return None
         try:
-            images = pd.read_parquet(file)
-        except (OSError, ValueError) as error:
+            with file.open("rb") as content:
+                images = pd.read_parquet(content)
+            return dict(zip(images["image"], images["label"].tolist(), strict=True))
+        except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{file} is damaged ({error}): run the same tokbench compare again") from None
-        return dict(zip(images["image"], images["label"].tolist(), strict=True))
 
     # Tables
 
@@ -215,7 +216,7 @@ def log_ratios(plain_s: ArrayLike, row_s: ArrayLike) -> NDArray[np.float64]:
 def write_images(directory: Path, labels: Mapping[str, int]) -> None:
     """Write which images were classified, in which order, and the class of each: what the outcomes refer to."""
     images = pd.DataFrame({"image": list(labels), "label": list(labels.values())})
-    write_atomically(directory / IMAGES, images.to_parquet)
+    _write(directory / IMAGES, images)
 
 
 def write_tables(results: Results) -> pd.DataFrame:
@@ -232,9 +233,14 @@ def write_tables(results: Results) -> pd.DataFrame:
 def _write(file: Path, table: pd.DataFrame) -> None:
     with writing(file, MAKE_ROOM):
         if file.suffix == ".parquet":
-            write_atomically(file, table.to_parquet)
+            write_atomically(file, lambda path: _write_parquet(path, table))
         else:
             write_atomically(file, lambda path: without_formulas(table).to_csv(path, index=False))
+
+
+def _write_parquet(path: Path, table: pd.DataFrame) -> None:
+    with path.open("wb") as file:  # arrow cannot open a path that is not UTF-8
+        table.to_parquet(file)
 
 
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
