@@ -11,6 +11,7 @@ import hostile_plugins
 import image_files
 import kills
 import weight_files
+import wrong_usage
 from lab import Case
 
 
@@ -19,7 +20,7 @@ class Group:
     """One idea of what can go wrong.
 
     Attributes:
-        short: A few cases, for the tests.
+        short: A few cases, for the tests; none where the group has tests of its own.
         long: All of them.
     """
 
@@ -33,5 +34,7 @@ GROUPS: Mapping[str, Group] = {
     "damaged_directories": Group(lambda: damaged_directories.cases(6), lambda: damaged_directories.cases(400)),
     "weights": Group(weight_files.short, weight_files.cases),
     "images": Group(image_files.short, image_files.cases),
+    "command_lines": Group(list, wrong_usage.commands),
+    "settings_files": Group(list, wrong_usage.settings),
     "plugins": Group(hostile_plugins.short, hostile_plugins.cases),
 }

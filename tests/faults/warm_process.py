@@ -50,9 +50,10 @@ class Ended:
     def __str__(self) -> str:
         """The exit code and the last line of what it printed to standard error."""
         code = "no end" if self.code is None else f"exit {self.code}"
-        kind = f", {len(self.err.splitlines())} lines with a traceback" if "Traceback" in self.err else ""
-        last = (self.err.strip().splitlines() or [""])[-1]
-        return f"{code}{kind}: {last[:300]}" if last else code
+        lines = self.err.strip().splitlines()
+        count = f", {len(lines)} lines" if len(lines) > 1 else ""
+        kind = " with a traceback" if "Traceback" in self.err else ""
+        return f"{code}{count}{kind}: {lines[-1][:300]}" if lines else code
 
 
 class Warm:
