@@ -88,7 +88,8 @@ def _wrong_end(ended: Ended, *, noisy: bool, told: bool) -> str:
     if ended.code is None or ended.code < 0 or ("Traceback" in ended.err and not noisy):
         return str(ended)
     if ended.code == 2:
-        return "" if ended.refused and NAME in ended.err else f"{ended}; the plugin is not named"
+        told_in_lines = all(line.startswith("tokbench: ") for line in ended.err.splitlines())
+        return "" if told_in_lines and NAME in ended.err else f"{ended}; the plugin is not named"
     return "" if ended.code in (0, 1) and (ended.out or not told) else f"{ended}, {len(ended.out)} characters printed"
 
 

@@ -13,7 +13,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 LIMIT = 60.0  # seconds for a command that should take one
 SERVER = Path(__file__).with_name("fork_server.py")
@@ -60,17 +59,24 @@ class Warm:
     """The process that forks; to be used in a `with` statement, by one thread at a time."""
 
     def __init__(self) -> None:
-        """Start it and wait until it has imported everything."""
+        """Start it."""
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        """A new process, which has imported everything."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         environment["CUDA_VISIBLE_DEVICES"] = ""  # whose address space is larger than the limit
         environment["PYTHONWARNINGS"] = "ignore::FutureWarning,ignore::DeprecationWarning"  # of importing timm
         root = Path(__file__).parents[2]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
         command = [sys.executable, str(SERVER)]
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd="/"
         )
-        self._answer()
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise RuntimeError(f"the process that forks does not start: exit code {process.wait()}")
+        return process
 
     def __enter__(self) -> Warm:
         """Use it."""
@@ -115,14 +121,11 @@ class Warm:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        answer = self._answer()
-        out, err = ((folder / name).read_text("utf-8", "replace") for name in (".out", ".err"))
-        return Ended(answer["code"], out, err, answer["left"])
-
-    def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the process that forks has ended: {self._process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        if not line:  # a command has ended it, or the system, which was short of memory
+            code, self._process = self._process.wait(), self._start()
+            return Ended(None, "", f"the process that forks was ended: exit code {code}", 0)
+        answer = json.loads(line)
+        out, err = ((folder / name).read_text("utf-8", "replace") for name in (".out", ".err"))
+        return Ended(answer["code"], out, err, answer["left"])
