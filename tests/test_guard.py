@@ -1,8 +1,10 @@
 """What a method changes is found by name and put back."""
 
+import builtins
 import copy
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,9 @@ PROCESS: dict[str, Callable[[], object]] = {
     "deterministic algorithms": lambda: torch.use_deterministic_algorithms(True, warn_only=True),
     "the precision of matrix products": lambda: torch.set_float32_matmul_precision("medium"),
     "the working directory": lambda: os.chdir("/"),
+    "the import path": lambda: sys.path.clear(),
+    "hooks of all modules": lambda: nn.modules.module.register_module_forward_hook(lambda module, given, out: out * 2),
+    "builtins.open": lambda: patch(builtins, "open"),
     "signal handlers": lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL),
 }
 

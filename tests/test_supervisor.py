@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import ctypes, os, signal, sys, time
+import ctypes, os, signal, sys, threading, time
 from tokbench.isolation import EndedError, alive, limit_steps, start_over, step
 from tokbench.supervisor import supervise
 
@@ -50,6 +50,7 @@ STEPS = {
     "hang": lambda: time.sleep(60),
     "slow": progress,
     "over": once,
+    "thread": lambda: threading.Thread(target=time.sleep, args=(60,)).start(),
     "closes": lambda: os.closerange(3, 50),
     "last": lambda: time.sleep(0.4),
 }
@@ -58,7 +59,7 @@ sys.exit(supervise(work, lambda line: write(f"told: {line}")))
 
 
 def test_steps_that_end_or_hang_the_process_are_left_out(tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, check=False, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, check=False, timeout=50)
     assert ended.returncode == 7
     log = (tmp_path / "log").read_text().splitlines()
     reasons = {
@@ -72,7 +73,7 @@ def test_steps_that_end_or_hang_the_process_are_left_out(tmp_path: Path) -> None
     ]
     assert [line for line in log if not line.startswith("told")] == [
         "did fine", *(f"{name}: {reason}" for name, reason in reasons.items()),
-        "did slow", "did over", "did closes", "did last",
+        "did slow", "did over", "did thread", "did closes", "did last",
     ]  # fmt: skip
 
 

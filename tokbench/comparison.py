@@ -15,7 +15,7 @@ from tokbench.errors import UserError
 from tokbench.published.plausible import at_chance
 from tokbench.published.timm_accuracy import unlike_published
 from tokbench.registry import Broken, discover
-from tokbench.results.directory import Results, write_tables
+from tokbench.results.directory import Results, check_places, write_tables
 from tokbench.results.lock import locked
 from tokbench.results.plan import refuse_newer
 from tokbench.results.store import RECORDS, Store
@@ -114,6 +114,7 @@ def carry_out(
     with locked(out):
         if not fresh:
             refuse_newer(out)
+        check_places(out)
         left_out = [] if fresh else _left_out(out, prepared)
         store = Store(out, fresh=fresh)
         if retry:

@@ -6,7 +6,9 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+
+HIGH = 900  # systems allow 1,024 open files or more
 
 
 @contextmanager
@@ -22,14 +24,15 @@ def stdout_to_stderr() -> Iterator[None]:
         finally:
             if saved is not None:
                 _flush()
-                os.dup2(saved, 1)
-                os.close(saved)
+                with suppress(OSError):  # code within the block may have closed the copy
+                    os.dup2(saved, 1)
+                    os.close(saved)
 
 
 def _descriptor_replaced() -> int | None:
     """Point file descriptor 1 to 2; returns a copy of the former 1."""
     try:
-        saved = os.dup(1)
+        saved = _copy_of_stdout()
     except OSError:
         return None
     _flush()
@@ -39,6 +42,16 @@ def _descriptor_replaced() -> int | None:
         os.close(saved)
         return None
     return saved
+
+
+def _copy_of_stdout() -> int:
+    """A copy with a high number, out of the way of code that closes all low ones."""
+    if sys.platform != "win32":
+        import fcntl
+
+        with suppress(OSError):  # fewer files may be open at once
+            return fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    return os.dup(1)
 
 
 def _flush() -> None:

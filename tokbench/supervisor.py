@@ -65,9 +65,7 @@ def supervise(work: Callable[[], int], tell: Callable[[str], object]) -> int:
 
 
 def _start(work: Callable[[], int], ended: dict[str, str], remembered: dict[str, Any]) -> _Child:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            stream.flush()
+    _flush()
     events, report = os.pipe()
     lifeline, mine = os.pipe()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until each side has its own
@@ -78,10 +76,20 @@ def _start(work: Callable[[], int], ended: dict[str, str], remembered: dict[str,
         os.close(mine)
         threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
         watched_through(report, ended, remembered)
-        sys.exit(work())
+        code = work()
+        if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+            _flush()
+            os._exit(code)  # Python would wait for ever for a thread of a method
+        sys.exit(code)
     os.close(report)
     os.close(lifeline)
     return _Child(pid, events, mine, handler, remembered)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
 
 
 def _end_with_parent(lifeline: int) -> None:

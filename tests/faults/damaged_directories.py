@@ -113,6 +113,8 @@ COMMANDS: dict[str, tuple[str | Path, ...]] = {
     "check": ("check", "results", "--baseline", "oracle"),
 }
 
+IN_THE_WAY = ("a folder", "a folder with a file", "a FIFO")
+
 LIMIT = 30.0  # seconds
 
 # Exit codes of readers other than 0: a regression, ambiguous or invalid, each with its lines on standard output.
@@ -148,7 +150,8 @@ class DamagedFile:
             if self.command.startswith("compare"):
                 if ended.code == 0:
                     return unequal(directory, lab.oracle) or left_over(directory)
-                may_refuse = self.command == "compare" or self.file == LOCK
+                # What is no file may hold something of the user's, and only the user can move it away.
+                may_refuse = self.command == "compare" or self.file == LOCK or self.damage in IN_THE_WAY
                 return "" if ended.refused and may_refuse else str(ended)
             return "" if ended.refused or ended.code in READ.get(self.command, (0,)) else str(ended)
 

@@ -45,6 +45,7 @@ def decode(file: Path | IO[bytes]) -> Image.Image:
         Exception: Whatever Pillow raises for a file that is truncated or not an image.
     """
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; the pixels are read or not
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(file, formats=image_formats()) as image:
             _check_shape(*image.size)

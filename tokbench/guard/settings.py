@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,7 +58,28 @@ def _deterministic() -> tuple[bool, bool]:
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
+def _hooks() -> dict[str, dict[Any, Any]]:
+    """What runs along with every module of every model."""
+    held = vars(torch.nn.modules.module)
+    return {
+        name: dict(value) for name, value in held.items() if name.startswith("_global_") and isinstance(value, dict)
+    }
+
+
+def _hook(hooks: dict[str, dict[Any, Any]]) -> None:
+    for name, value in hooks.items():
+        held = getattr(torch.nn.modules.module, name)
+        held.clear()
+        held.update(value)
+
+
+def _search_in(folders: list[str]) -> None:
+    sys.path[:] = folders
+
+
 SETTINGS = (
+    Setting("the import path", lambda: list(sys.path), _search_in),
+    Setting("hooks of all modules", _hooks, _hook),
     Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
     Setting("torch's default device", torch.get_default_device, torch.set_default_device),
     Setting("the number of threads", torch.get_num_threads, torch.set_num_threads),

@@ -22,12 +22,13 @@ from tokbench.kinds.base import Kind
 from tokbench.kinds.latency import LATENCY
 from tokbench.kinds.redundancy import reconstruction_table, spectra_table
 from tokbench.outcomes import shard_key
-from tokbench.results.plan import Plan, PlannedRow, read_plan
-from tokbench.results.store import FAILED, MAKE_ROOM, UNREADABLE_IMAGE, Records
+from tokbench.results.plan import PLAN, Plan, PlannedRow, read_plan
+from tokbench.results.store import FAILED, MAKE_ROOM, RECORDS, UNREADABLE_IMAGE, Records
 from tokbench.results.table import build_table
 
 ENVIRONMENT = "environment.json"
 IMAGES = "images.parquet"
+TABLES = ("table.parquet", "table.csv")
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a cell begins with that a spreadsheet takes for a formula."""
@@ -145,7 +146,7 @@ class Results:
             content = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("it holds no object")
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{file} is damaged ({error}): run the same tokbench compare again") from None
         return content
 
@@ -213,6 +214,22 @@ def log_ratios(plain_s: ArrayLike, row_s: ArrayLike) -> NDArray[np.float64]:
     return ratios
 
 
+def check_places(directory: Path) -> None:
+    """Check, before anything is measured, that a comparison's files can be written where they belong.
+
+    Raises:
+        UserError: Something else than a file is in one of the places.
+    """
+    names = (PLAN, RECORDS, ENVIRONMENT, IMAGES, *TABLES)
+    wrong = next((directory / name for name in names if _is_in_the_way(directory / name)), None)
+    if wrong is not None:
+        raise UserError(f"{wrong} is no regular file: move it away, or choose another folder with --out DIR")
+
+
+def _is_in_the_way(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
 def write_images(directory: Path, labels: Mapping[str, int]) -> None:
     """Write which images were classified, in which order, and the class of each: what the outcomes refer to."""
     images = pd.DataFrame({"image": list(labels), "label": list(labels.values())})
@@ -222,8 +239,8 @@ def write_images(directory: Path, labels: Mapping[str, int]) -> None:
 def write_tables(results: Results) -> pd.DataFrame:
     """Write `table.parquet`, `table.csv` and the kinds' own tables, and return the main one."""
     table = results.table
-    for name, content in {"table.parquet": table, "table.csv": table}.items():
-        _write(results.directory / name, content)
+    for name in TABLES:
+        _write(results.directory / name, table)
     for kind in KINDS.values():
         for name, content in kind.tables(results).items():
             _write(results.directory / name, content)

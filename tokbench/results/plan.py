@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pydantic
 from pydantic import TypeAdapter
 
 from tokbench.config import Suite
@@ -168,7 +167,7 @@ def read_plan(directory: Path) -> Plan:
         schema = content.get("schema")
         if schema in READABLE:
             return _parse(content)
-    except (ValueError, KeyError, TypeError, AttributeError, pydantic.ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} is damaged ({reason}): run the same tokbench compare again") from None
     raise _unknown_format(directory, schema)
@@ -182,7 +181,7 @@ def refuse_newer(directory: Path) -> None:
     """
     try:
         schema = json.loads((directory / PLAN).read_text(encoding="utf-8"))["schema"]
-    except (OSError, ValueError, KeyError, TypeError):  # there is no readable plan, so nothing newer
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # there is no readable plan, so nothing newer
         return
     if isinstance(schema, int) and schema > SCHEMA:
         raise _unknown_format(directory, schema)

@@ -143,7 +143,8 @@ def _variants(suite: Suite, config: Config, known: Sequence[str]) -> Iterator[Va
             except MethodFailedError as error:
                 # What is wrong with one of all methods must not stop the others.
                 if isinstance(error.error, UserError) and text != ALL:
-                    raise error.error from None
+                    said = str(error.error)
+                    raise UserError(said if call.name in said else f"method '{call.name}': {said}") from None
                 yield Variant(call.name, schedule=suite.schedule, keep=None, failed=str(error))
 
 

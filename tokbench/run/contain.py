@@ -51,18 +51,14 @@ def contained(name: str, work: Callable[[], T], surroundings: Surroundings, mode
         KeyboardInterrupt: The user pressed Ctrl-C.
         DataError: The image data cannot be used.
     """
-    failure: BaseException | None = None
     try:
         with step(name):
-            result = work()
+            try:
+                result = work()
+            finally:
+                check_unchanged(surroundings, models)
     except BaseException as error:  # a method may be anybody's code: it may raise SystemExit
         if isinstance(error, DataError) or ends_the_run(error):
             raise
-        failure = error
-    try:
-        check_unchanged(surroundings, models)
-    except MethodChangedError as error:
-        failure = error
-    if failure is not None:
-        raise MethodFailedError(failure) from failure
+        raise MethodFailedError(error) from error
     return result
