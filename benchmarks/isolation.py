@@ -2,11 +2,10 @@
 
     python benchmarks/isolation.py [DATA WEIGHTS]
 
-Runs a comparison and adds up the time that is spent on snapshots of the process and of the plain models and on
+Runs the embedded suite and adds up the time that is spent on snapshots of the process and of the plain models and on
 comparing with them, and the time that the rest takes. Both are of one run, so that the speed of the machine cancels
-out. Without arguments it is the embedded suite; with a folder of photographs and DeiT-Ti's weights it is a sweep of four
-methods and two keeps over 200 of the photographs. Writes results/trust/isolation.txt where both were run, that is, with
-arguments.
+out. With a folder of photographs and DeiT-Ti's weights it also runs a sweep of four methods and two keeps over 200 of
+the photographs, and writes results/trust/isolation.txt.
 """
 
 from __future__ import annotations
@@ -68,7 +67,8 @@ def main() -> int:
         sweep = {"data": data, "weights": weights, "models": [MODEL], "methods": METHODS, "keep": [0.7, 0.5]}
         lines.append(share("sweep", spent, suite="imagenet", only=["macs", "accuracy"], limit=200, **sweep))
         write_output(TRUST / "isolation.txt", lines)
-    print(*lines, sep="\n")
+    else:
+        print(*lines, sep="\n")
     return 0
 
 
