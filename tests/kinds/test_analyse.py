@@ -145,7 +145,7 @@ def test_error_chart_has_every_block(results: Path) -> None:
     assert [button.label for button in menu.buttons] == ["block 3", "block 6"]
     lines = {trace.name: trace for trace in figure.data if trace.x}
     assert {name for name in lines if name.startswith("shouter")} == {
-        "shouter(text=&lt;b&gt;bold&lt;/b&gt;)",
+        "shouter(text='&lt;b&gt;bold&lt;/b&gt;')",
         "shouter(text=calm)",
     }
     chance = lines["random_selection"]

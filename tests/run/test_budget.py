@@ -110,7 +110,7 @@ def test_the_default_depths_go_without_saying() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("budget", "fraction: field required"),
+        ("budget", "fraction: a value is required"),
         ("budget(1.2)", "between 0 and 1"),
         ("budget(0)", "between 0 and 1"),
         ("budget(much)", "fraction: .*number"),
