@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py [GROUP ...]
 
-The groups of cases are in tests/faults; the tests try a few of each, this tries all. Every case states what is right:
+The groups of cases are in tests/faults; the tests try a few of each, this tries many. Every case states what is right:
 the tables of an undisturbed run, or one line that names the cause. Each runs in forks of a process that has imported
 torch, one such process for each of two CPUs, and all seeds are fixed, but when a kill strikes depends on the machine.
 

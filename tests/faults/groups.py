@@ -21,7 +21,7 @@ class Group:
 
     Attributes:
         short: A few cases, for the tests; none where the group has tests of its own.
-        long: All of them.
+        long: Many, in a few minutes.
     """
 
     short: Callable[[], Sequence[Case]]
@@ -34,7 +34,7 @@ GROUPS: Mapping[str, Group] = {
     "damaged_directories": Group(lambda: damaged_directories.cases(6), lambda: damaged_directories.cases(400)),
     "weights": Group(weight_files.short, weight_files.cases),
     "images": Group(image_files.short, image_files.cases),
-    "command_lines": Group(list, wrong_usage.commands),
-    "settings_files": Group(list, wrong_usage.settings),
-    "plugins": Group(hostile_plugins.short, hostile_plugins.cases),
+    "command_lines": Group(list, lambda: wrong_usage.commands(520)),
+    "settings_files": Group(list, lambda: wrong_usage.settings(120)),
+    "plugins": Group(hostile_plugins.short, lambda: hostile_plugins.cases(150)),
 }

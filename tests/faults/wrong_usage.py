@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +50,13 @@ def _unless_refused(lab: Lab, folder: Path, arguments: tuple[str, ...]) -> str:
     return f"refused, but it has written {', '.join(written)}" if written else ""
 
 
-def commands() -> Sequence[CommandLine]:
-    """All wrong command lines; the tests of their own try some."""
-    return [CommandLine(name, arguments) for name, arguments in command_lines()]
+def commands(count: int, seed: int = 0) -> Sequence[CommandLine]:
+    """A sample of the wrong command lines; the tests of their own try some too."""
+    every = [CommandLine(name, arguments) for name, arguments in command_lines()]
+    return random.Random(seed).sample(every, count)
 
 
-def settings() -> Sequence[SettingsFile]:
-    """All wrong settings files; the tests of their own try some."""
-    return [SettingsFile(name, content) for name, content in settings_files()]
+def settings(count: int, seed: int = 0) -> Sequence[SettingsFile]:
+    """A sample of the wrong settings files; the tests of their own try some too."""
+    every = [SettingsFile(name, content) for name, content in settings_files()]
+    return random.Random(seed).sample(every, count)

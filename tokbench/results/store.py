@@ -120,7 +120,7 @@ class Store(Records):
         with writing(directory, "choose another folder with --out DIR"):
             directory.mkdir(parents=True, exist_ok=True)
             remove_scratch(directory)
-            if fresh and (directory / RECORDS).exists():
+            if fresh and os.path.lexists(directory / RECORDS):  # a link to nothing, too
                 self.moved_to = _free_name(directory)
                 (directory / RECORDS).rename(self.moved_to)
         super().__init__(directory)
@@ -196,7 +196,7 @@ def _checksum(line: Mapping[str, Any]) -> str:
 
 def _free_name(directory: Path) -> Path:
     names = (directory / f"records.{number}.jsonl" for number in count(1))
-    return next(name for name in names if not name.exists())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def write_json(file: Path, content: Any) -> None:
