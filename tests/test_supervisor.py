@@ -51,6 +51,7 @@ STEPS = {
     "slow": progress,
     "over": once,
     "thread": lambda: threading.Thread(target=time.sleep, args=(60,)).start(),
+    "copy": os.fork,
     "closes": lambda: os.closerange(3, 50),
     "last": lambda: time.sleep(0.4),
 }
@@ -73,7 +74,7 @@ def test_steps_that_end_or_hang_the_process_are_left_out(tmp_path: Path) -> None
     ]
     assert [line for line in log if not line.startswith("told")] == [
         "did fine", *(f"{name}: {reason}" for name, reason in reasons.items()),
-        "did slow", "did over", "did thread", "did closes", "did last",
+        "did slow", "did over", "did thread", "did copy", "did closes", "did last",
     ]  # fmt: skip
 
 
