@@ -18,7 +18,7 @@ from tokbench.config import Suite
 from tokbench.data.loading import Batch
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import Downsampler
-from tokbench.guard import Untouched
+from tokbench.guard import Untouched, check_unchanged
 from tokbench.isolation import start_over
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Kind
@@ -28,7 +28,7 @@ from tokbench.measure.sample_images import batches_for, decoded, enough_images, 
 from tokbench.outcomes import shard_key, shards
 from tokbench.results.store import ENDED, FAILED, RecordWriter
 from tokbench.run import build
-from tokbench.run.contain import MethodFailedError, contained
+from tokbench.run.contain import MethodFailedError, contained, is_own
 from tokbench.run.observer import Observer
 from tokbench.run.prepare import Prepared, Row
 from tokbench.run.unreadable import LostImages
@@ -84,7 +84,9 @@ class Bench:
         """Have some models on the device, in the suite's dtype."""
         models = {name: self.prepared.models[name].vit for name in names}
         for name, vit in models.items():
-            self._untouched[name] = Untouched(vit.to(self.device, DTYPES[self.suite.dtype]))
+            vit.to(self.device, DTYPES[self.suite.dtype])
+            if self.prepared.surroundings is not None:
+                self._untouched[name] = Untouched(vit)
         try:
             yield
         finally:
@@ -222,7 +224,7 @@ class Bench:
             DataError: The image data cannot be used.
         """
         try:
-            record = self.contained(self.step_name(kind, key), measure)
+            record = contained(self.step_name(kind, key), measure, self._check_for(self._row_of(kind, key)))
         except MethodFailedError as error:
             self.fail(kind, key, error)
             return False
@@ -232,20 +234,29 @@ class Bench:
     def try_build(self, kind: Kind[Any], key: str, row: Row) -> DownsampledViT | None:
         """The row's model with its method in it; None where that fails, which is then why this record is missing."""
         try:
-            return self.contained(f"building for {self.step_name(kind, key)}", partial(self.build, row))
+            name = f"building for {self.step_name(kind, key)}"
+            return contained(name, partial(self.build, row), self._check_for(row))
         except MethodFailedError as error:
             self.fail(kind, key, error)
             return None
 
-    def contained(self, name: str, work: Callable[[], R]) -> R:
-        """Run a method's code on this bench; see `tokbench.run.contain`."""
-        return contained(name, work, self.prepared.surroundings, self._untouched.values())
+    def _check_for(self, row: Row | None) -> Callable[[], None] | None:
+        """What puts back what a row's method changes; None for the plain model and for tokbench's own methods."""
+        surroundings = self.prepared.surroundings
+        if surroundings is None or row is None or is_own(row.cell.variant.method):
+            return None
+        return partial(check_unchanged, surroundings, self._untouched.values())
+
+    def _row_of(self, kind: Kind[Any], key: str) -> Row | None:
+        """A row that a measurement is of; None for the noise of a session."""
+        whole = key.partition("/")[0]
+        return next((row for row in self.prepared.rows if row.keys.get(kind.name) == whole), None)
 
     def step_name(self, kind: Kind[Any], key: str) -> str:
         """What a measurement is called while it runs."""
-        whole = key.partition("/")[0]
-        rows = (row.cell for row in self.prepared.rows if row.keys.get(kind.name) == whole)
-        return f"{kind.name} of {next(rows, 'the plain model')} ({key[:8]}{key[len(whole) :]})"
+        row = self._row_of(kind, key)
+        part = key.partition("/")[2]
+        return f"{kind.name} of {'the plain model' if row is None else row.cell} ({key[:8]}{part and f'/{part}'})"
 
     def add(self, kind: Kind[R], key: str, record: R) -> None:
         """Write a record."""

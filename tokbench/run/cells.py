@@ -10,12 +10,12 @@ from typing import Any
 from tokbench.config import Config, Suite
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
-from tokbench.guard import Surroundings
+from tokbench.guard import Surroundings, check_unchanged
 from tokbench.names import ALL, FUSED, OFF_THE_SHELF, PLAIN, PUBLISHED, RANDOM, UNFUSED, Mode, Site
 from tokbench.notation import parameters_text, parse_call, split_list
 from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
-from tokbench.run.contain import MethodFailedError, contained
+from tokbench.run.contain import MethodFailedError, contained, is_own
 from tokbench.run.method_info import method_info
 from tokbench.schedule import Schedule, Stages, takes_keep
 from tokbench.values import freeze
@@ -128,7 +128,7 @@ def cells_of(suite: Suite, config: Config, known: Sequence[str], *, broken: bool
 
 
 def _variants(suite: Suite, config: Config, known: Sequence[str]) -> Iterator[Variant]:
-    surroundings = Surroundings()
+    surroundings = Surroundings() if any(not is_own(name) for name in known) else None
     for text in suite.methods:
         for written in known if text == ALL else split_list(text):
             call = parse_call(written)
@@ -139,7 +139,8 @@ def _variants(suite: Suite, config: Config, known: Sequence[str]) -> Iterator[Va
                 continue
             given = {**config.methods.get(call.name, {}), **call.named}
             try:
-                yield from contained(f"creating {written}", partial(_keeps, call.name, given, suite), surroundings)
+                check = None if surroundings is None else partial(check_unchanged, surroundings)
+                yield from contained(f"creating {written}", partial(_keeps, call.name, given, suite), check)
             except MethodFailedError as error:
                 # What is wrong with one of all methods must not stop the others.
                 if isinstance(error.error, UserError) and text != ALL:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 from tokbench.data.errors import DataError
 from tokbench.errors import describe_with_place
-from tokbench.guard import MethodChangedError, Surroundings, Untouched, check_unchanged
+from tokbench.guard import MethodChangedError
 from tokbench.isolation import EndedError, ends_the_run, step
+from tokbench.names import PLAIN
+from tokbench.registry import METHODS, method_class
 
 T = TypeVar("T")
 
@@ -37,14 +39,18 @@ class MethodFailedError(Exception):
         return isinstance(self.error, MethodChangedError) and not self.error.restored
 
 
-def contained(name: str, work: Callable[[], T], surroundings: Surroundings, models: Iterable[Untouched] = ()) -> T:
+def is_own(method: str) -> bool:
+    """Whether a method comes with tokbench, whose tests show that it changes nothing that others depend on."""
+    return method == PLAIN or method_class(method).__module__.startswith(f"{METHODS}.")
+
+
+def contained(name: str, work: Callable[[], T], check: Callable[[], None] | None) -> T:
     """Run a method's code, and put back what it changed.
 
     Args:
         name: What is done, unlike anything else in the run: "macs of tome at keep 0.5 in deit_tiny_patch16_224".
         work: The code.
-        surroundings: Of this process, as it was before.
-        models: The plain models, as they were before.
+        check: Puts back what the code has changed, and raises if there was anything; None for tokbench's own methods.
 
     Raises:
         MethodFailedError: It raised something, changed something, or an earlier process ended in it.
@@ -56,7 +62,8 @@ def contained(name: str, work: Callable[[], T], surroundings: Surroundings, mode
             try:
                 result = work()
             finally:
-                check_unchanged(surroundings, models)
+                if check is not None:
+                    check()
     except BaseException as error:  # a method may be anybody's code: it may raise SystemExit
         if isinstance(error, DataError) or ends_the_run(error):
             raise

@@ -11,7 +11,7 @@ import torch
 from tokbench.config import Suite
 from tokbench.data.sets import ImageSet
 from tokbench.errors import UserError
-from tokbench.guard import Surroundings, Untouched
+from tokbench.guard import Surroundings, Untouched, check_unchanged
 from tokbench.kinds import KINDS
 from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs, spread_of_macs
@@ -19,7 +19,7 @@ from tokbench.measure.sample_images import batches_for, enough_images, sample_im
 from tokbench.names import PLAIN
 from tokbench.run.build import build_model
 from tokbench.run.cells import Cell, Variant
-from tokbench.run.contain import MethodFailedError, contained
+from tokbench.run.contain import MethodFailedError, contained, is_own
 from tokbench.run.inputs import Inputs, open_inputs
 from tokbench.run.keys import keys_of
 from tokbench.schedule import Budget, Schedule
@@ -59,7 +59,7 @@ class Prepared:
         images: None without data.
         rows: In the plan's order.
         classes: How many classes an image may belong to.
-        surroundings: What methods must leave as it is.
+        surroundings: What methods must leave as it is; None where all of them come with tokbench.
     """
 
     suite: Suite
@@ -68,7 +68,7 @@ class Prepared:
     images: ImageSet | None
     rows: tuple[Row, ...]
     classes: int
-    surroundings: Surroundings
+    surroundings: Surroundings | None
 
     @property
     def measured_rows(self) -> list[Row]:
@@ -87,15 +87,19 @@ def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
         UserError: A model, its weights, the device or the data cannot be opened, or do not fit together.
     """
     inputs = open_inputs(suite)
-    surroundings = Surroundings()
+    surroundings = Surroundings() if any(not is_own(cell.variant.method) for cell in cells) else None
     tried: dict[tuple[str, Variant], Row] = {}
     refused: list[str] = []
     for model, pretrained in inputs.models.items():
-        untouched = Untouched(pretrained.vit)
+        check = None
+        if surroundings is not None:
+            check = partial(check_unchanged, surroundings, [Untouched(pretrained.vit)])
         for variant in dict.fromkeys(cell.variant for cell in cells if cell.model == model):
             first = next(cell for cell in cells if (cell.model, cell.variant) == (model, variant))
             try:
-                row = contained(f"building {first}", partial(_try, first, inputs), surroundings, [untouched])
+                row = contained(
+                    f"building {first}", partial(_try, first, inputs), check if not is_own(variant.method) else None
+                )
             except MethodFailedError as failure:
                 row = _without_measurements(first, failure)
                 if row.cell.variant.skipped and not isinstance(failure.error, OutOfReachError):
