@@ -160,12 +160,12 @@ def test_a_version_apart_has_the_files_of_its_own_folder(write: Write, tmp_path:
 
 def test_a_file_that_is_mended_with_its_plugin_is_imported_again(write: Write) -> None:
     write("_scores.py", more=NUMBER.format(1))
-    file = write("mine.py", "mended", more="from _scores import NUMBER\nraise RuntimeError\n")
+    file = write("mine.py", "fixed", more="from _scores import NUMBER\nraise RuntimeError\n")
     assert registry.discover([file])[1]
     write("_scores.py", more=NUMBER.format(2))
-    write("mine.py", "mended", more="from _scores import NUMBER\n")
+    write("mine.py", "fixed", more="from _scores import NUMBER\n")
     assert registry.discover([file])[1] == ()
-    assert number_of("mended") == 2
+    assert number_of("fixed") == 2
 
 
 @pytest.mark.parametrize("helper", ["raise RuntimeError('in the helper')", "import nothing_of_this_name", "def f(:"])

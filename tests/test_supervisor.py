@@ -55,7 +55,7 @@ STEPS = {
     "closes": lambda: os.closerange(3, 50),
     "last": lambda: time.sleep(0.4),
 }
-sys.exit(supervise(work, lambda line: write(f"told: {line}")))
+sys.exit(supervise(work, lambda line: write(f"said: {line}")))
 """
 
 
@@ -69,10 +69,10 @@ def test_steps_that_end_or_hang_the_process_are_left_out(tmp_path: Path) -> None
         "killed": "ended the process (SIGKILL)",
         "hang": "made no progress for 0.6 s; --timeout allows more",
     }
-    assert [line for line in log if line.startswith("told")] == [
-        f"told: {name}: {reason}; going on without it" for name, reason in reasons.items()
+    assert [line for line in log if line.startswith("said")] == [
+        f"said: {name}: {reason}; going on without it" for name, reason in reasons.items()
     ]
-    assert [line for line in log if not line.startswith("told")] == [
+    assert [line for line in log if not line.startswith("said")] == [
         "did fine", *(f"{name}: {reason}" for name, reason in reasons.items()),
         "did slow", "did over", "did thread", "did copy", "did closes", "did last",
     ]  # fmt: skip
@@ -80,7 +80,7 @@ def test_steps_that_end_or_hang_the_process_are_left_out(tmp_path: Path) -> None
 
 WAITING = """
 import os, sys, time
-from tokbench.isolation import ctrl_c_told_apart, step
+from tokbench.isolation import distinguish_ctrl_c, step
 from tokbench.supervisor import supervise
 
 def work():
@@ -92,7 +92,7 @@ def work():
             return 130
     return 0
 
-with ctrl_c_told_apart():
+with distinguish_ctrl_c():
     sys.exit(supervise(work, print))
 """
 

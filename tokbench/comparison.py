@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokbench.config import Config, Suite
-from tokbench.data.formats import left_out as describe_left_out
+from tokbench.data.formats import describe_left_out
 from tokbench.distributed.parts import share
 from tokbench.distributed.ray_run import run_on_ray
 from tokbench.errors import UserError
@@ -118,7 +118,7 @@ def carry_out(
         left_out = [] if fresh else _left_out(out, prepared)
         store = Store(out, fresh=fresh)
         if retry:
-            store.add_all({place: {} for place in store.ended()})
+            store.forget_ended()
         ignored = None if prepared.images is None else describe_left_out(prepared.images.ignored)
         notes = [*filter(None, [ignored]), *_about_records(store), *left_out]
         write_plan(prepared, out)

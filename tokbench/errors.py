@@ -39,8 +39,7 @@ def describe(error: BaseException) -> str:
     except BaseException:
         message = ""
     first = next((line for line in str.splitlines(message) if line.strip()), "")
-    text = f"{type(error).__name__}: {first}"
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split()).removesuffix(":")
+    return printable(f"{type(error).__name__}: {first}").removesuffix(":")
 
 
 def describe_with_place(error: BaseException) -> str:
@@ -49,3 +48,14 @@ def describe_with_place(error: BaseException) -> str:
     if not frames or "site-packages" in frames[-1].filename:
         return describe(error)
     return f"{describe(error)} ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})"
+
+
+def printable(text: str) -> str:
+    """The text on one line, without control characters: error messages may hold line breaks and terminal codes."""
+    shown = text.encode("utf-8", "replace").decode("utf-8")  # file names that are not UTF-8 hold surrogates
+    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())
+
+
+def escaped(text: str) -> str:
+    """The text on one line, with escapes for what cannot be printed: names of files stay distinct."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

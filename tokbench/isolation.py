@@ -118,7 +118,7 @@ def ends_the_run(error: BaseException) -> bool:
 
 
 @contextmanager
-def ctrl_c_told_apart() -> Iterator[None]:
+def distinguish_ctrl_c() -> Iterator[None]:
     """Within the block, tell Ctrl-C from a `KeyboardInterrupt` that a method raises; only the main thread can."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):

@@ -7,24 +7,19 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import pydantic
 
 from tokbench.errors import UserError
 from tokbench.parameters import parameters_of, read, validated
-from tokbench.values import Written, split_outside, value_text
+from tokbench.values import BRACKETS, STRING, TOKEN, Written, split_outside, value_text
 
 QUOTED_WIDTH = 80  # characters of the user's text in a message
 
-# A text in quotes; a quotation mark within a word, as in o'brien.py, is a character like any other.
-_STRING = r"""(?<![^\s,=:(\[{])(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-_TOKEN = re.compile(rf"{_STRING}|.", re.DOTALL)
-_STRINGS = re.compile(rf"({_STRING})", re.DOTALL)
+_STRINGS = re.compile(rf"({STRING})", re.DOTALL)
 _CALL = re.compile(r"(\w+)\s*(?:\((.*)\))?", re.DOTALL)
 _NAMED = re.compile(r"([^\W\d]\w*)\s*=\s*(.*)", re.DOTALL)
-_CLOSED_BY = {"(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(frozen=True)
@@ -53,16 +48,7 @@ def split_list(text: str, separators: str = ",") -> list[str]:
         text: The list.
         separators: The characters that separate items.
     """
-    cuts, depth = [-1], 0
-    for token in _TOKEN.finditer(text):
-        if token[0] in _CLOSED_BY:
-            depth += 1
-        elif token[0] in _CLOSED_BY.values():
-            depth = max(0, depth - 1)
-        elif token[0] in separators and depth == 0:
-            cuts.append(token.start())
-    items = (text[before + 1 : cut].strip() for before, cut in pairwise([*cuts, len(text)]))
-    return [item for item in items if item]
+    return [item.strip() for item in split_outside(text, separators) if item.strip()]
 
 
 def parse_call(text: str) -> Call:
@@ -113,10 +99,10 @@ def _arguments(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
 def _is_balanced(text: str) -> bool:
     """Whether every bracket outside quotes is closed by one of its kind."""
     expected: list[str] = []
-    for token in _TOKEN.finditer(text):
-        if token[0] in _CLOSED_BY:
-            expected.append(_CLOSED_BY[token[0]])
-        elif token[0] in _CLOSED_BY.values() and (not expected or expected.pop() != token[0]):
+    for token in TOKEN.finditer(text):
+        if token[0] in BRACKETS:
+            expected.append(BRACKETS[token[0]])
+        elif token[0] in BRACKETS.values() and (not expected or expected.pop() != token[0]):
             return False
     return not expected
 
@@ -133,7 +119,7 @@ def _value(written: str) -> str:
     Raises:
         ValueError: It is empty, or several words, or has another form.
     """
-    if re.fullmatch(_STRING, written, re.DOTALL):
+    if re.fullmatch(STRING, written, re.DOTALL):
         return _unquoted(written)
     words = [
         part if quoted else re.sub(r"\s*([,:()\[\]{}]|(?<=\d)\s*-\s*(?=\d))\s*", lambda match: match[1].strip(), part)
@@ -236,9 +222,3 @@ def first_problem(error: pydantic.ValidationError, *place: str) -> str:
     message = problem["msg"][0].lower() + problem["msg"][1:]
     given = "" if problem["type"] in ("missing", "extra_forbidden") else f", got {shortened(repr(problem['input']))}"
     return f"{where}: {message}{given}"
-
-
-def printable(text: str) -> str:
-    """The text on one line, without control characters: error messages may hold line breaks and terminal codes."""
-    shown = text.encode("utf-8", "replace").decode("utf-8")  # file names that are not UTF-8 hold surrogates
-    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())

@@ -147,7 +147,7 @@ def read(hint: Any, value: Any) -> Any:
             return {_read_item(key, one): _read_item(content, other) for one, other in pairs} if fits else value
         fixed = kind is tuple and bool(arguments) and arguments[-1] is not ...
         hints = arguments if fixed else (arguments[0] if arguments else Any,) * len(parts)
-        hints = (*hints, *[Any] * len(parts))  # too many parts are told by pydantic
+        hints = (*hints, *[Any] * len(parts))  # pydantic reports too many parts
         items = [_read_item(item, part) for item, part in zip(hints, parts, strict=False)]
         return items if kind in (list, MutableSequence) else tuple(items)
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -242,7 +242,7 @@ def _hints(function: Any) -> dict[str, Any]:
         holder: Any = SimpleNamespace(__annotations__={name: annotation})
         try:
             found.update(get_type_hints(holder, scope, include_extras=True))
-        except Exception:  # told as the parameter's problem, unless its default has a type
+        except Exception:  # the parameter's problem says so, unless its default has a type
             found[name] = str(annotation)
     return found
 

@@ -85,7 +85,7 @@ def load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        # The files next to it, too: they may be mended with it.
+        # The files next to it, too: the user may fix them along with it.
         for one in set(sys.modules) - before:
             if one.startswith(f"{package}."):
                 del sys.modules[one]

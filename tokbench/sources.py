@@ -22,6 +22,11 @@ def source_file(cls: type) -> str:
     return str(getattr(sys.modules.get(cls.__module__), "__file__", cls.__module__))
 
 
+def comes_with_tokbench(cls: type) -> bool:
+    """Whether a method is one of tokbench's own."""
+    return cls.__module__.startswith(f"{METHODS}.")
+
+
 def source_digest(cls: type) -> str:
     """A hash of the files that a class's code is in: when one of them changes, the method is measured again."""
     contents = {name: file.read_bytes() for file, name in sources_of(cls).items()}

@@ -110,6 +110,7 @@ class _Child:
         remembered: What it leaves for the next one.
         steps: What it does, innermost last.
         limit: Seconds without progress after which it is ended.
+        pending: The beginning of a report whose end has not come yet.
     """
 
     pid: int
@@ -119,6 +120,7 @@ class _Child:
     remembered: dict[str, Any]
     steps: list[str] = field(default_factory=list)
     limit: float | None = LIMIT
+    pending: bytes = b""
 
     def wait(self) -> tuple[int, str]:
         """Wait until it ends, and end it where it must be.
@@ -126,10 +128,9 @@ class _Child:
         Returns:
             Its exit code, and why it ended in the middle of a step; empty where it did not.
         """
-        forwarded = (signal.SIGTERM, signal.SIGHUP)
+        forwarded = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
         handlers: dict[int, Any] = {number: signal.signal(number, self._forward) for number in forwarded}
-        signal.signal(signal.SIGINT, self._forward)
-        handlers[signal.SIGINT] = self.sigint
+        handlers[signal.SIGINT] = self.sigint  # it has been ignored since before the fork
         try:
             reason = self._watch()
             self._read()
@@ -185,7 +186,7 @@ class _Child:
             time.sleep(LOOK)  # the pipe of a process that ends closes a little earlier
             if not self._has_ended():  # its code has closed the pipe: it can no longer be watched
                 self.steps.clear()
-        *whole, self._pending = (self._pending + read).split(b"\n")
+        *whole, self.pending = (self.pending + read).split(b"\n")
         for line in whole:
             event = json.loads(line)
             if "begin" in event:
@@ -197,8 +198,6 @@ class _Child:
             elif "limit" in event:
                 self.limit = event["limit"]
         return bool(whole)
-
-    _pending: bytes = b""
 
     def _family(self) -> list[psutil.Process]:
         """It and all processes that it has started."""

@@ -1,4 +1,4 @@
-"""Paths and TOML files that the user names: what cannot be used is told in one line."""
+"""Paths and TOML files that the user names: what cannot be used gives a message of one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def exists(file: Path) -> bool:
     """Whether there is something of this name, be it a folder or a broken link.
 
     Raises:
-        UserError: That cannot be told.
+        UserError: The system does not say.
     """
     try:
         file.lstat()

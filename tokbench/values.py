@@ -7,8 +7,13 @@ import keyword
 import math
 import re
 from enum import Enum
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
+
+# A text in quotes; a quotation mark within a word, as in o'brien.py, is a character like any other.
+STRING = r"""(?<![^\s,=:(\[{])(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+TOKEN = re.compile(rf"{STRING}|.", re.DOTALL)
 
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 WORD = r"[A-Za-z_][A-Za-z_0-9]*"
@@ -40,25 +45,17 @@ def unquoted(text: str) -> str:
     return text
 
 
-def split_outside(text: str, separator: str) -> list[str]:
-    """Split at a character outside quotes and brackets. A quote opens only where a value begins."""
-    parts, depth, quote, before = [""], 0, "", separator
-    escaped = False
-    for character in text:
-        if quote:
-            closes, escaped = character == quote and not escaped, character == "\\" and not escaped
-            quote = "" if closes else quote
-        elif character in "'\"" and before in f"=,:([{{{separator}":
-            quote = character
-        elif character == separator and depth <= 0:
-            parts.append("")
-            before = separator
-            continue
-        else:
-            depth += (character in BRACKETS) - (character in BRACKETS.values())
-        parts[-1] += character
-        before = before if character == " " else character
-    return parts
+def split_outside(text: str, separators: str) -> list[str]:
+    """Split at characters outside quotes and brackets. A quote opens only where a value begins."""
+    cuts, depth = [-1], 0
+    for token in TOKEN.finditer(text):
+        if token[0] in BRACKETS:
+            depth += 1
+        elif token[0] in BRACKETS.values():
+            depth = max(0, depth - 1)
+        elif token[0] in separators and depth == 0:
+            cuts.append(token.start())
+    return [text[before + 1 : cut] for before, cut in pairwise([*cuts, len(text)])]
 
 
 def value_text(value: Any) -> str:

@@ -198,12 +198,12 @@ def test_a_method_that_ends_the_process_is_named_and_not_tried_again_until_asked
         assert done.returncode == 1
         return rows(done.stdout), done.stderr
 
-    first, told = started()
-    assert told.startswith("tokbench: macs of gone at keep 0.5 in digits_deit")
-    assert told.count("ended the process with exit code 0") == told.count("\n") == 1
+    first, printed = started()
+    assert printed.startswith("tokbench: macs of gone at keep 0.5 in digits_deit")
+    assert printed.count("ended the process with exit code 0") == printed.count("\n") == 1
     assert "ended the process with exit code 0; --retry tries it again" in first["gone"]["reason"]
     assert first["grid_pooling"]["status"] == first["none"]["status"] == "ok"
-    second, told = started()
-    assert (second, told) == (first, "")
-    _, told = started("--retry")
-    assert told.count("ended the process with exit code 0") == 1
+    second, printed = started()
+    assert (second, printed) == (first, "")
+    _, printed = started("--retry")
+    assert printed.count("ended the process with exit code 0") == 1

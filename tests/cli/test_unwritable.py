@@ -1,4 +1,4 @@
-"""What cannot be written or read is told in one line, if it is the user's; an error of tokbench's own is a bug."""
+"""What cannot be written or read gives one line, if it is the user's; an error of tokbench's own is a bug."""
 
 import errno
 import os

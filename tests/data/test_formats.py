@@ -7,7 +7,7 @@ from made_images import TENCH, write_folder, write_tar
 from PIL import Image, features
 from torchvision.transforms.functional import pil_to_tensor
 
-from tokbench.data.formats import is_image, left_out
+from tokbench.data.formats import describe_left_out, is_image
 from tokbench.data.loading import batches
 from tokbench.data.sets import DataError, open_images
 
@@ -55,7 +55,7 @@ def test_files_left_out_are_counted(kind: str, tmp_path: Path) -> None:
     assert images.names == (f"{TENCH}/a.jpg",)
     assert images.ignored == {".heicx": 2, "": 1, ".txt": 1}
     assert next(iter(images.ignored)) == ".heicx"
-    line = left_out(images.ignored)
+    line = describe_left_out(images.ignored)
     assert line == "4 files that are no images were left out of the data (2 .heicx, 1 without a suffix, 1 .txt)"
 
 
@@ -70,10 +70,10 @@ def test_files_left_out_survive_head_and_are_no_part_of_the_identity(tmp_path: P
 
 
 def test_nothing_is_said_where_nothing_is_left_out() -> None:
-    assert left_out({}) is None
-    assert left_out({".md": 1}) == "1 file that is no image was left out of the data (1 .md)"
+    assert describe_left_out({}) is None
+    assert describe_left_out({".md": 1}) == "1 file that is no image was left out of the data (1 .md)"
     many = {f".{letter}": 1000 for letter in "abcdefg"}
-    assert left_out(many) == (
+    assert describe_left_out(many) == (
         "7,000 files that are no images were left out of the data (1,000 .a, 1,000 .b, 1,000 .c, 1,000 .d, 1,000 .e, "
         "others)"
     )

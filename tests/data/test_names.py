@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_images import TENCH, write_folder, write_tar
 
-from tokbench.data.names import in_utf8, printable
+from tokbench.data.names import in_utf8
 from tokbench.data.sets import open_images
+from tokbench.errors import escaped
 from tokbench.results.directory import IMAGES, write_images
 
 ODD = [f"{TENCH}/caf\udce9.png", f"{TENCH}/caf\\xe9.png", f"{TENCH}/café.png", f"{TENCH}/\\.png", f"{TENCH}/a\nb.png"]
@@ -34,8 +35,8 @@ def test_names_differ_as_their_spellings_do(one: str, other: str) -> None:
 
 @given(st.text(st.characters()))
 def test_a_message_has_one_line_and_can_be_printed(text: str) -> None:
-    assert len(printable(text).splitlines()) <= 1
-    printable(text).encode()
+    assert len(escaped(text).splitlines()) <= 1
+    escaped(text).encode()
 
 
 def test_odd_names_are_read_and_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Damaged files of a results directory: `compare` mends or refuses them, `--fresh` mends, readers refuse in a line."""
+"""Damaged files of a results directory: `compare` repairs or refuses them, readers refuse in one line."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from plugin_sources import CHANGES, ENDS, FILES, HANGS, MEMORY, NOISY, PLUGIN, R
 from warm_process import Ended
 
 ACTS = {**RAISES, **ENDS, **HANGS, **MEMORY, **CHANGES}
-SPEECHLESS = ("closes stderr", "closes descriptor 2")  # nothing can be told after these
+SPEECHLESS = ("closes stderr", "closes descriptor 2")  # nothing can be printed after these
 SOUND = ("none", "grid_pooling")  # the methods of the other rows
 NAME = "hostile"
 
@@ -42,13 +42,13 @@ class HostileAct:
     def wrong(self, lab: Lab) -> str:
         """Measure it together with a sound method, then that alone."""
         source = PLUGIN.format(phase=self.phase, act=f"    {ACTS[self.act]}")
-        told = self.act not in SPEECHLESS
-        return _wrong(lab, source.encode(), must_fail=self.act not in CHANGES, noisy=self.act in NOISY, told=told)
+        prints = self.act not in SPEECHLESS
+        return _wrong(lab, source.encode(), must_fail=self.act not in CHANGES, noisy=self.act in NOISY, prints=prints)
 
 
 @dataclass(frozen=True)
 class HostileFile:
-    """A file that is no plugin, or one of a method that is none."""
+    """A file that is no plugin, or a plugin whose method is not one."""
 
     file: str
 
@@ -63,13 +63,13 @@ class HostileFile:
         return _wrong(lab, source.encode() if isinstance(source, str) else source, must_fail=False)
 
 
-def _wrong(lab: Lab, source: bytes, *, must_fail: bool, noisy: bool = False, told: bool = True) -> str:
+def _wrong(lab: Lab, source: bytes, *, must_fail: bool, noisy: bool = False, prints: bool = True) -> str:
     with lab.folder() as folder:
         (folder / f"{NAME}.py").write_bytes(source)
         directory = folder / "results"
         command = (*COMPARE, f"{NAME},grid_pooling", "--plugins", f"{NAME}.py", "--timeout", TIMEOUT)
         ended = lab.warm.run(*command, "--out", "results", folder=folder, limit=LIMIT)
-        wrong = _wrong_end(ended, noisy=noisy, told=told)
+        wrong = _wrong_end(ended, noisy=noisy, prints=prints)
         if not wrong and ended.code != 2:
             wrong = unequal(directory, lab.oracle, SOUND) or _wrong_row(directory, ended, must_fail=must_fail)
         if wrong:
@@ -84,18 +84,18 @@ def _wrong(lab: Lab, source: bytes, *, must_fail: bool, noisy: bool = False, tol
         return wrong and f"later, without it: {wrong}"
 
 
-def _wrong_end(ended: Ended, *, noisy: bool, told: bool) -> str:
+def _wrong_end(ended: Ended, *, noisy: bool, prints: bool) -> str:
     """Whether the run neither went on to its end nor refused the plugin by its name."""
     if ended.code is None or ended.code < 0 or ("Traceback" in ended.err and not noisy):
         return str(ended)
     if ended.code == 2:
         told_in_lines = all(line.startswith("tokbench: ") for line in ended.err.splitlines())
         return "" if told_in_lines and NAME in ended.err else f"{ended}; the plugin is not named"
-    return "" if ended.code in (0, 1) and (ended.out or not told) else f"{ended}, {len(ended.out)} characters printed"
+    return "" if ended.code in (0, 1) and (ended.out or not prints) else f"{ended}, {len(ended.out)} characters printed"
 
 
 def _wrong_row(directory: Path, ended: Ended, *, must_fail: bool) -> str:
-    """Whether the plugin's row is not told from a sound one."""
+    """Whether the plugin's row looks like a sound one."""
     table = pd.read_parquet(directory / "table.parquet")
     rows = table[table["method"] == NAME].to_dict("records")
     if not rows:

@@ -1,4 +1,4 @@
-"""A wrong tokbench.toml is told in one line, by the commands that need it and by no other."""
+"""A wrong tokbench.toml gives one line, from the commands that need it and by no other."""
 
 import os
 import random

@@ -37,7 +37,7 @@ class Ended:
 
     @property
     def refused(self) -> bool:
-        """Whether the user was told in one line what is wrong."""
+        """Whether one line says what is wrong."""
         lines = self.err.splitlines()
         return self.code == 2 and len(lines) == 1 and lines[0].startswith("tokbench: ") and lines[0].isprintable()
 

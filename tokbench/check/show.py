@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokbench.check.finding import Finding, Outcome, Report
-from tokbench.notation import printable
+from tokbench.errors import printable
 from tokbench.report.labels import PARAMETER
 from tokbench.rows import FIELDS, RowId
 

@@ -30,7 +30,7 @@ from tokbench.cli.show import show
 from tokbench.cli.spaces import with_commas
 from tokbench.cli.verify import verify
 from tokbench.errors import UserError
-from tokbench.isolation import ctrl_c_told_apart
+from tokbench.isolation import distinguish_ctrl_c
 from tokbench.supervisor import can_supervise, supervise
 
 USAGE_ERROR = 2  # as click's own
@@ -85,7 +85,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII pipe gets ? for other characters, not an error
-    with ctrl_c_told_apart():
+    with distinguish_ctrl_c():
         code = supervise(_run_command, warn) if _runs_methods() and can_supervise() else _run_command()
     sys.exit(code)
 
@@ -96,7 +96,7 @@ def _runs_methods() -> bool:
 
 
 def _run_command() -> int:
-    """Run the command, and say in one line what is the user's to mend."""
+    """Run the command; an error that the user can fix prints one line."""
     arguments = sys.argv[1:]
     # click's class, or typer's own copy of it, depending on the version.
     click_error: Any = typer.BadParameter.__base__

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tokbench.errors import UserError
-from tokbench.notation import printable, shortened
+from tokbench.errors import UserError, printable
+from tokbench.notation import shortened
 
 if TYPE_CHECKING:
     from tokbench.registry import Broken
@@ -80,7 +80,7 @@ def problem_with_file(error: OSError) -> str | None:
 
 
 def flush_output() -> None:
-    """Write what is left of the output, so that a failure is told like any other.
+    """Write what is left of the output, so that a failure is reported like any other.
 
     Raises:
         OSError: It cannot be written.

@@ -1,7 +1,6 @@
 """The error for unusable image data."""
 
-from tokbench.data.names import printable
-from tokbench.errors import UserError
+from tokbench.errors import UserError, escaped
 
 
 class DataError(UserError):
@@ -9,4 +8,4 @@ class DataError(UserError):
 
     def __init__(self, message: str) -> None:
         """Keep the message on one line, whatever the names of files in it contain."""
-        super().__init__(printable(message))
+        super().__init__(escaped(message))

@@ -7,7 +7,7 @@ from posixpath import basename, splitext
 
 from PIL import Image
 
-__all__ = ["count_left_out", "hidden", "image_formats", "is_image", "left_out"]
+__all__ = ["count_left_out", "describe_left_out", "hidden", "image_formats", "is_image"]
 
 # Formats that Pillow knows and that hold no photographs: documents, scientific data, films, icons and brushes.
 _NO_PHOTOGRAPHS = frozenset(
@@ -44,7 +44,7 @@ def count_left_out(names: Iterable[str], solution: str) -> dict[str, int]:
     return dict(Counter(splitext(name)[1].lower() for name in others).most_common())
 
 
-def left_out(ignored: Mapping[str, int]) -> str | None:
+def describe_left_out(ignored: Mapping[str, int]) -> str | None:
     """One line that says what of a set was left out, `ImageSet.ignored`; None if nothing was."""
     if not ignored:
         return None

@@ -46,5 +46,9 @@ def _stretch(reader: Reader, positions: Sequence[int]) -> list[str | None]:
 def _content_digest(reader: Reader, position: int) -> str | None:
     try:
         return hashlib.sha256(reader.content(position)).hexdigest()
-    except (OSError, ValueError, pa.ArrowException):  # told when the image is decoded; here it only differs
+    except (
+        OSError,
+        ValueError,
+        pa.ArrowException,
+    ):  # reported when the image is decoded
         return None

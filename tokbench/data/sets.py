@@ -52,7 +52,7 @@ class ImageSet:
         labels: The ImageNet-1k class of each image, 0..999.
         classes: The classes that logits are restricted to (the 200 of ImageNet-A and -R), None for all.
         reader: Decodes the image at a position.
-        ignored: How many files were left out, by their suffix (see `tokbench.data.formats.left_out`).
+        ignored: How many files were left out, by their suffix (see `tokbench.data.formats.describe_left_out`).
     """
 
     name: str

@@ -101,9 +101,6 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    sizes = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return (
-        tensor.contiguous().view(sizes[tensor.element_size()])
-        if tensor.is_floating_point() and tensor.element_size() in sizes
-        else tensor
-    )
+    """The same bits as whole numbers, so that a NaN equals itself and 0.0 is not -0.0."""
+    size = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
+    return tensor if size is None or not tensor.is_floating_point() else tensor.contiguous().view(size)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.notation import printable
+from tokbench.errors import printable
 
 # Values may contain commas, so a parameter list is split only before `name=`.
 PARAMETER = re.compile(r"[(,](?=\w+=)")

@@ -133,9 +133,10 @@ class Store(Records):
                 write_atomically(self._path, lambda path: path.write_bytes(text))
                 self._read = len(text)
 
-    def ended(self) -> list[Place]:
-        """Where it says that a measurement has ended its process."""
-        return [place for place, value in self._records.items() if place[0] == FAILED and value.get(ENDED)]
+    def forget_ended(self) -> None:
+        """Forget which measurements have ended their process, so that they are tried again."""
+        places = [place for place, value in self._records.items() if place[0] == FAILED and value.get(ENDED)]
+        self.add_all({place: {} for place in places})
 
     def add(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Write a record; when this returns, it is on the disk."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +28,7 @@ from tokbench.measure.sample_images import batches_for, decoded, enough_images, 
 from tokbench.outcomes import shard_key, shards
 from tokbench.results.store import ENDED, FAILED, RecordWriter
 from tokbench.run import build
-from tokbench.run.contain import MethodFailedError, contained, is_own
+from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.observer import Observer
 from tokbench.run.prepare import Prepared, Row
 from tokbench.run.unreadable import LostImages
@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Models on their device, images, a place for records, and who is told.
+    """Models on their device, images, a place for records, and an observer.
 
     Attributes:
         prepared: The plan.
@@ -178,7 +178,8 @@ class Bench:
     def missing(self, kind: Kind[Any], rows: Iterable[Row]) -> dict[str, Row]:
         """One row for each measurement of a kind that is wanted and incomplete, by its key.
 
-        A method that has ended a process in one measurement would end others in the next: it is left out.
+        A method that has ended a process in one measurement would end others in the next: it is left out, and the
+        reason is written down for this measurement too.
         """
         wanted = {row.keys[kind.name]: row for row in rows if kind.name in row.keys}
         ended = self._ended_methods()
@@ -243,14 +244,18 @@ class Bench:
     def _check_for(self, row: Row | None) -> Callable[[], None] | None:
         """What puts back what a row's method changes; None for the plain model and for tokbench's own methods."""
         surroundings = self.prepared.surroundings
-        if surroundings is None or row is None or is_own(row.cell.variant.method):
+        if surroundings is None or row is None or is_built_in(row.cell.variant.method):
             return None
         return partial(check_unchanged, surroundings, self._untouched.values())
 
     def _row_of(self, kind: Kind[Any], key: str) -> Row | None:
         """A row that a measurement is of; None for the noise of a session."""
-        whole = key.partition("/")[0]
-        return next((row for row in self.prepared.rows if row.keys.get(kind.name) == whole), None)
+        return self._rows.get((kind.name, key.partition("/")[0]))
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str], Row]:
+        """A row of each measurement, by kind and key."""
+        return {place: row for row in reversed(self.prepared.rows) for place in row.keys.items()}
 
     def step_name(self, kind: Kind[Any], key: str) -> str:
         """What a measurement is called while it runs."""

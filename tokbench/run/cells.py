@@ -15,7 +15,7 @@ from tokbench.names import ALL, FUSED, OFF_THE_SHELF, PLAIN, PUBLISHED, RANDOM, 
 from tokbench.notation import parameters_text, parse_call, split_list
 from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
-from tokbench.run.contain import MethodFailedError, contained, is_own
+from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.method_info import method_info
 from tokbench.schedule import Schedule, Stages, takes_keep
 from tokbench.values import freeze
@@ -128,7 +128,7 @@ def cells_of(suite: Suite, config: Config, known: Sequence[str], *, broken: bool
 
 
 def _variants(suite: Suite, config: Config, known: Sequence[str]) -> Iterator[Variant]:
-    surroundings = Surroundings() if any(not is_own(name) for name in known) else None
+    surroundings = Surroundings() if any(not is_built_in(name) for name in known) else None
     for text in suite.methods:
         for written in known if text == ALL else split_list(text):
             call = parse_call(written)

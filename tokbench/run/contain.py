@@ -10,7 +10,8 @@ from tokbench.errors import describe_with_place
 from tokbench.guard import MethodChangedError
 from tokbench.isolation import EndedError, ends_the_run, step
 from tokbench.names import PLAIN
-from tokbench.registry import METHODS, method_class
+from tokbench.registry import method_class
+from tokbench.sources import comes_with_tokbench
 
 T = TypeVar("T")
 
@@ -39,9 +40,9 @@ class MethodFailedError(Exception):
         return isinstance(self.error, MethodChangedError) and not self.error.restored
 
 
-def is_own(method: str) -> bool:
+def is_built_in(method: str) -> bool:
     """Whether a method comes with tokbench, whose tests show that it changes nothing that others depend on."""
-    return method == PLAIN or method_class(method).__module__.startswith(f"{METHODS}.")
+    return method == PLAIN or comes_with_tokbench(method_class(method))
 
 
 def contained(name: str, work: Callable[[], T], check: Callable[[], None] | None) -> T:

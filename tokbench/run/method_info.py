@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from tokbench.downsampler import Downsampler
 from tokbench.notation import parameters_text, split_parameters
 from tokbench.parameters import parameters_of
-from tokbench.registry import METHODS
 from tokbench.results.plan import MethodInfo, PublishedNumber
+from tokbench.sources import comes_with_tokbench
 from tokbench.vit.models import full_name
 
 
@@ -19,7 +19,7 @@ def method_info(method: type[Downsampler]) -> MethodInfo:
     return MethodInfo(
         defaults=split_parameters(parameters_text(defaults)),
         paper=method.paper.title if method.paper else "",
-        own=not method.__module__.startswith(f"{METHODS}."),
+        own=not comes_with_tokbench(method),
         claims=tuple(
             PublishedNumber(
                 full_name=full_name(one.model),

@@ -1,4 +1,4 @@
-"""Who is told how far a run is."""
+"""What a run reports its progress to."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tokbench.measure.sample_images import batches_for, enough_images, sample_im
 from tokbench.names import PLAIN
 from tokbench.run.build import build_model
 from tokbench.run.cells import Cell, Variant
-from tokbench.run.contain import MethodFailedError, contained, is_own
+from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.inputs import Inputs, open_inputs
 from tokbench.run.keys import keys_of
 from tokbench.schedule import Budget, Schedule
@@ -87,21 +87,23 @@ def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
         UserError: A model, its weights, the device or the data cannot be opened, or do not fit together.
     """
     inputs = open_inputs(suite)
-    surroundings = Surroundings() if any(not is_own(cell.variant.method) for cell in cells) else None
+    surroundings = Surroundings() if any(not is_built_in(cell.variant.method) for cell in cells) else None
     tried: dict[tuple[str, Variant], Row] = {}
     refused: list[str] = []
     for model, pretrained in inputs.models.items():
         check = None
         if surroundings is not None:
             check = partial(check_unchanged, surroundings, [Untouched(pretrained.vit)])
-        for variant in dict.fromkeys(cell.variant for cell in cells if cell.model == model):
-            first = next(cell for cell in cells if (cell.model, cell.variant) == (model, variant))
+        firsts: dict[Variant, Cell] = {}
+        for cell in cells:
+            if cell.model == model:
+                firsts.setdefault(cell.variant, cell)
+        for variant, cell in firsts.items():
+            needed = None if is_built_in(variant.method) else check
             try:
-                row = contained(
-                    f"building {first}", partial(_try, first, inputs), check if not is_own(variant.method) else None
-                )
+                row = contained(f"building {cell}", partial(_try, cell, inputs), needed)
             except MethodFailedError as failure:
-                row = _without_measurements(first, failure)
+                row = _without_measurements(cell, failure)
                 if row.cell.variant.skipped and not isinstance(failure.error, OutOfReachError):
                     refused.append(str(failure.error))
             tried[model, variant] = row

@@ -16,8 +16,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from tokbench.errors import UserError
-from tokbench.notation import printable
+from tokbench.errors import UserError, printable
 from tokbench.show.token_map import RGBArray, Sheet, TokenMap, paint
 
 PANEL_WIDTH = 448  # in pixels, rounded to a multiple of the image's width

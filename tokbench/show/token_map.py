@@ -17,8 +17,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.data.preprocessing import preprocessing_of
+from tokbench.errors import printable
 from tokbench.names import PLAIN
-from tokbench.notation import parse_call, printable
+from tokbench.notation import parse_call
 from tokbench.registry import method_class
 from tokbench.report.labels import PARAMETER, labels
 from tokbench.run.build import build_model

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tokbench.errors import UserError
+from tokbench.errors import UserError, escaped
 
 VIT, METHOD = "vit.", "downsampler."  # prefixes of the keys in the state dict of a DownsampledViT
 WRAPPERS = ("model", "state_dict")  # entries of a training checkpoint that hold the state dict
@@ -112,7 +112,7 @@ def few(keys: list[str], shown: int = 5) -> str:
 def one_line(text: str) -> str:
     """A text from a file, or a file's name, with escapes for what cannot be printed in a line; cut where it is long."""
     cut = text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 2 :]}"
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in cut)
+    return escaped(cut)
 
 
 def _size(path: Path, shown: str) -> int:

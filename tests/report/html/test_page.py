@@ -12,8 +12,7 @@ from page_reader import PIXEL, Reader, heads_of, table_cells
 from stored_results import keep_records, read_records, write_plan, write_records
 
 from tokbench.cli.report import report
-from tokbench.errors import UserError
-from tokbench.notation import printable
+from tokbench.errors import UserError, printable
 from tokbench.report.html.page import render_page
 from tokbench.report.html.sections import for_script
 from tokbench.results import MethodInfo, PlannedRow, Results, load

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from tokbench.errors import printable
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Kind
-from tokbench.notation import printable
 from tokbench.report.labels import cell_text, labels
 from tokbench.results import PlannedRow, Results
 
