@@ -15,6 +15,8 @@ RANDOM = "random"  # weights drawn from a fixed seed: enough to measure compute 
 # timing the plain model without fusion shows how much of their slowdown comes from that alone.
 FUSED, UNFUSED = "fused", "eager"
 
+IMG_SIZE = "img_size"  # parameter of the plain model: height and width of its images, in pixels
+
 TIMES = "\N{MULTIPLICATION SIGN}"  # the unit of a speedup
 
 Site = Literal["before_block", "after_attention", "after_block"]

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from tokbench.names import IMG_SIZE, PLAIN
+
 BLANK: dict[str, Any] = {"keep": None, "seed": None, "batch_size": None}  # of the others: the empty text
 
 
@@ -65,6 +67,11 @@ class RowId:
         """Whether the other is this row, or one of those that this one stands for."""
         blank = [name for name in ("seed", "batch_size", "mode") if getattr(self, name) == BLANK.get(name, "")]
         return self == other.without(*blank)
+
+
+def with_fewer_pixels(table: pd.DataFrame) -> pd.Series:
+    """Which rows are baselines: the plain model with fewer pixels, as in `none(img_size=192)`."""
+    return table["method"].eq(PLAIN) & table["params"].fillna("").str.contains(f"{IMG_SIZE}=")
 
 
 FIELDS = tuple(field.name for field in fields(RowId))
