@@ -44,6 +44,12 @@ class Suite(BaseModel):
         min_length=1,
         description="Methods, as name or name(parameter=value,...), or all.",
     )
+    baselines: tuple[Literal["auto", "none"] | Images, ...] = Field(
+        ("auto",),
+        min_length=1,
+        description="Also measure the plain model with fewer pixels: heights of the images, as in 208,192; auto for "
+        "up to five that suit the model; or none.",
+    )
     keep: tuple[Keep, ...] = Field(
         (0.7,), min_length=1, description="Fractions of the patch tokens that each reduction keeps."
     )

@@ -59,6 +59,11 @@ class RowId:
             batch_size=None if batch_size is None else int(batch_size),
         )
 
+    @property
+    def has_fewer_pixels(self) -> bool:
+        """Whether it is a baseline: the plain model with fewer pixels, as in `none(img_size=192)`."""
+        return self.method == PLAIN and f"{IMG_SIZE}=" in self.params
+
     def without(self, *names: str) -> RowId:
         """The same with these fields left blank."""
         return replace(self, **{name: BLANK.get(name, "") for name in names})
@@ -70,7 +75,7 @@ class RowId:
 
 
 def with_fewer_pixels(table: pd.DataFrame) -> pd.Series:
-    """Which rows are baselines: the plain model with fewer pixels, as in `none(img_size=192)`."""
+    """Which rows of a table have `RowId.has_fewer_pixels`."""
     return table["method"].eq(PLAIN) & table["params"].fillna("").str.contains(f"{IMG_SIZE}=")
 
 

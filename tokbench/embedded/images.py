@@ -16,9 +16,9 @@ DATA_CONFIG: dict[str, Any] = {
     "std": (STD,),
     "crop_pct": 1.0,
     "crop_mode": "center",
-    "interpolation": "nearest",
+    "interpolation": "bicubic",
 }
-"""Arguments of timm's `create_transform`. The canvases have the model's input size: no resizing, no cropping."""
+"""Arguments of timm's `create_transform`. Canvases are resized for baselines with fewer pixels only."""
 
 
 @dataclass(frozen=True, eq=False)

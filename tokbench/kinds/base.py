@@ -47,7 +47,8 @@ class Column:
         step: The smallest difference worth showing, for what is counted and has no interval; None elsewhere.
         exact: Every digit is exact; the table shows three significant ones of the largest value.
         share_of: Shown as a percentage of this column.
-        only_methods: Whether it says nothing about the plain model, where it is 0 or 1 by definition.
+        only_methods: Whether it says nothing about the plain model with all of its pixels, where it is 0 or 1 by
+            definition.
         dropped: For the tables of terminal and papers: 0 is never shown there, 1 on any width; of the others the
             largest is dropped first where there is no room. Papers show up to 4.
     """

@@ -128,15 +128,18 @@ class Latency(Kind[LatencyRecord]):
 
     def measure(self, rows: Mapping[str, Row], bench: Bench) -> None:
         """Time rows in sessions of one batch size and mode."""
-        images = bench.sample_images(rows.values())
         for batch_size, mode in dict.fromkeys((row.cell.batch_size, row.cell.mode) for row in rows.values()):
             own = {key: row for key, row in rows.items() if (row.cell.batch_size, row.cell.mode) == (batch_size, mode)}
             session = uuid.uuid4().hex[:12]
             bench.observer.announce("noise floor")
             first = next(iter(own.values()))
-            if bench.attempt(NOISE, session, partial(_noise, first, images[:batch_size], bench)):
-                for key, row in bench.each(self, own):
-                    bench.attempt(self, key, partial(_times, row, images, bench, session))
+            plain_images = bench.plain_images(own.values())
+            if bench.attempt(NOISE, session, partial(_noise, first, plain_images[:batch_size], bench)):
+                for alike in bench.same_images(own):
+                    smaller = next(iter(alike.values())).cell.variant.img_size is not None
+                    images = bench.sample_images(alike.values()) if smaller else plain_images
+                    for key, row in bench.each(self, alike):
+                        bench.attempt(self, key, partial(_times, row, plain_images, images, bench, session))
             else:
                 for key in own:
                     bench.pass_on(self, key, NOISE, session)
@@ -232,16 +235,17 @@ def _noise(row: Row, images: Tensor, bench: Bench) -> NoiseRecord:
     return NoiseRecord(tuple(Samples(**asdict(block)) for block in blocks))
 
 
-def _times(row: Row, images: Tensor, bench: Bench, session: str) -> LatencyRecord:
+def _times(row: Row, plain_images: Tensor, images: Tensor, bench: Bench, session: str) -> LatencyRecord:
     from tokbench.measure.gpu import condition
     from tokbench.measure.latency import measure_latency
     from tokbench.measure.modes import forget_compiled, in_mode
 
     forget_compiled()
-    batches = bench.batches(row, images)
-    plain = in_mode(bench.plain(row), row.cell.mode, batches[0])
+    plain_batches, batches = bench.batches(row, plain_images), bench.batches(row, images)
+    plain = in_mode(bench.plain(row), row.cell.mode, plain_batches[0])
     other = in_mode(bench.build(row), row.cell.mode, batches[0])
     before = condition(bench.device)
-    latency = measure_latency(plain, other, batches, bench.suite.seconds, bench.suite.precision)
+    suite = bench.suite
+    latency = measure_latency(plain, other, plain_batches, suite.seconds, suite.precision, other_batches=batches)
     moments = tuple(GpuCondition(**asdict(moment)) for moment in (before, condition(bench.device)) if moment)
     return LatencyRecord(**asdict(latency), session=session, gpu=moments)

@@ -77,9 +77,10 @@ class Macs(Kind[MacsRecord]):
 
     def measure(self, rows: Mapping[str, Row], bench: Bench) -> None:
         """Count every row on images that are decoded once."""
-        images = bench.sample_images(rows.values())
-        for key, row in bench.each(self, rows):
-            bench.attempt(self, key, partial(self._count, row, images, bench))
+        for alike in bench.same_images(rows):
+            images = bench.sample_images(alike.values())
+            for key, row in bench.each(self, alike):
+                bench.attempt(self, key, partial(self._count, row, images, bench))
 
     def _count(self, row: Row, images: Tensor, bench: Bench) -> MacsRecord:
         from tokbench.measure.macs import count_macs, spread_of_macs

@@ -62,11 +62,17 @@ class Memory(Kind[MemoryRecord]):
 
     def measure(self, rows: Mapping[str, Row], bench: Bench) -> None:
         """Ask CUDA's allocator, or run each row in a process of its own."""
-        images = bench.some_images(next(iter(rows.values())), max(row.cell.batch_size for row in rows.values()))
-        if bench.device.type == "cuda":
-            for key, row in bench.each(self, rows):
-                bench.attempt(self, key, partial(_on_cuda, row, images, bench))
-            return
+        for alike in bench.same_images(rows):
+            sizes = [row.cell.batch_size for row in alike.values()]
+            images = bench.some_images(next(iter(alike.values())), max(sizes))
+            measure = self._on_cuda if bench.device.type == "cuda" else self._on_cpu
+            measure(alike, images, bench)
+
+    def _on_cuda(self, rows: Mapping[str, Row], images: Tensor, bench: Bench) -> None:
+        for key, row in bench.each(self, rows):
+            bench.attempt(self, key, partial(_on_cuda, row, images, bench))
+
+    def _on_cpu(self, rows: Mapping[str, Row], images: Tensor, bench: Bench) -> None:
         from tokbench.measure.memory import MeasuringProcesses
 
         with tempfile.TemporaryDirectory() as folder, MeasuringProcesses(preload=bench.recipe_module) as processes:

@@ -45,7 +45,13 @@ class Latency:
 
 
 def measure_latency(
-    base: Forward, other: Forward, batches: Sequence[Tensor], seconds: float, precision: float
+    base: Forward,
+    other: Forward,
+    batches: Sequence[Tensor],
+    seconds: float,
+    precision: float,
+    *,
+    other_batches: Sequence[Tensor] | None = None,
 ) -> Latency:
     """Time two models against each other.
 
@@ -56,16 +62,18 @@ def measure_latency(
             where the time does not depend on the content of the images.
         seconds: Time limit for sampling; ten rounds are always taken.
         precision: Stop earlier when the half width of the 95 % interval of the median log-ratio is this small.
+        other_batches: Those of the other model, as many, where it reads images of another size.
     """
     time_call = _timer(batches[0].device)
+    pairs = list(zip(batches, batches if other_batches is None else other_batches, strict=True))
     samples: list[tuple[float, float]] = []
 
     def take_sample(turn: int) -> None:
-        images = batches[turn // 2 % len(batches)]
+        images, other_images = pairs[turn // 2 % len(pairs)]
         if turn % 2 == 0:
-            base_s, other_s = time_call(base, images), time_call(other, images)
+            base_s, other_s = time_call(base, images), time_call(other, other_images)
         else:
-            other_s, base_s = time_call(other, images), time_call(base, images)
+            other_s, base_s = time_call(other, other_images), time_call(base, images)
         samples.append((base_s, other_s))
 
     gc_was_enabled = gc.isenabled()

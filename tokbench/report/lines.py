@@ -14,7 +14,7 @@ from tokbench.names import PLAIN
 from tokbench.report.digits import RowValues, aligned, decimals, number, with_half_widths
 from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels
 from tokbench.results.columns import BY_INTERVAL, COLUMNS
-from tokbench.rows import FIELDS
+from tokbench.rows import FIELDS, with_fewer_pixels
 
 SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
@@ -81,12 +81,12 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
     means["seeds"] = groups["top1"].count()
     means["verdict"], means["pareto"] = groups["verdict"].first(), groups["pareto"].any()
     means = means.reset_index()
-    means["is_method"] = means["method"] != PLAIN
-    means.loc[~means["is_method"], [name for name, column in BY_INTERVAL.items() if column.only_methods]] = math.nan
+    means["compared"] = (means["method"] != PLAIN) | with_fewer_pixels(means)
+    means.loc[~means["compared"], [name for name, column in BY_INTERVAL.items() if column.only_methods]] = math.nan
     # The plain model's speedup is 1 by definition. A measured one is kept, as it shows the noise.
-    means.loc[~means["is_method"] & ~(means["speedup_half"] > 0), "speedup"] = math.nan
+    means.loc[~means["compared"] & ~(means["speedup_half"] > 0), "speedup"] = math.nan
     means["method_rank"], means["label_rank"] = (pd.factorize(means[n])[0] for n in ("method", "label"))
-    order = ["is_method", "method_rank", "label_rank", "keep"]
+    order = ["compared", "method_rank", "label_rank", "keep"]
     return means.sort_values(order, ascending=[True, True, True, False], kind="stable").to_dict("records")
 
 

@@ -99,6 +99,10 @@ class Bench:
         """The row's model as timm made it."""
         return self.prepared.models[row.cell.model].vit
 
+    def input_model(self, row: Row) -> VisionTransformer:
+        """The plain model that reads the row's images: timm's, or the same with fewer pixels."""
+        return build.input_model(row.cell, self.prepared.models[row.cell.model])
+
     def build(self, row: Row) -> DownsampledViT:
         """The row's model with its method in it."""
         return build.build_model(row.cell, self.prepared.models[row.cell.model])
@@ -117,16 +121,29 @@ class Bench:
 
     # Images
 
+    def same_images(self, rows: Mapping[str, Row]) -> list[dict[str, Row]]:
+        """Rows of one model, by key, in groups that read images of the same size."""
+        groups: dict[int | None, dict[str, Row]] = {}
+        for key, row in rows.items():
+            groups.setdefault(row.cell.variant.img_size, {})[key] = row
+        return list(groups.values())
+
     def sample_images(self, rows: Collection[Row]) -> Tensor:
-        """(n, C, H, W), enough for the batches of all of these rows, which have one model."""
-        sizes = [row.cell.batch_size for row in rows]
-        adaptive = any(row.cell.variant.adaptive for row in rows)
-        available = None if self.images is None else len(self.images)
-        return self.some_images(next(iter(rows)), enough_images(sizes, adaptive, available))
+        """(n, C, H, W), enough for the batches of all of these rows, which have one model and size of images."""
+        return self.some_images(next(iter(rows)), self._enough(rows))
+
+    def plain_images(self, rows: Collection[Row]) -> Tensor:
+        """(n, C, H, W) of the plain model's own size, enough for the batches of all of these rows."""
+        return sample_images(self.plain(next(iter(rows))), self.images, self._enough(rows))
 
     def some_images(self, row: Row, count: int) -> Tensor:
-        """(count, C, H, W) for the row's model."""
-        return sample_images(self.plain(row), self.images, count)
+        """(count, C, H, W) of the size that the row reads."""
+        return sample_images(self.input_model(row), self.images, count)
+
+    def _enough(self, rows: Collection[Row]) -> int:
+        sizes = [row.cell.batch_size for row in rows]
+        adaptive = any(row.cell.variant.adaptive for row in rows)
+        return enough_images(sizes, adaptive, None if self.images is None else len(self.images))
 
     def batches(self, row: Row, images: Tensor) -> list[Tensor]:
         """The batches that the row is counted and timed on, out of what `sample_images` gives."""

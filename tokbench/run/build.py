@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from tokbench.registry import create, method_class
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import Pretrained, load_method_weights
+from tokbench.vit.variants import with_fewer_pixels, without_fusion
 
 if TYPE_CHECKING:
     from tokbench.measure.latency import Forward
@@ -35,11 +35,21 @@ def build_model(cell: Cell, model: Pretrained) -> DownsampledViT:
     """
     variant = cell.variant
     if variant.method == PLAIN:
-        return DownsampledViT(_without_fusion(model.vit) if variant.params else model.vit).eval()
+        return DownsampledViT(without_fusion(model.vit) if variant.unfused else input_model(cell, model)).eval()
     method, schedule = build_method(variant)
     built = DownsampledViT(model.vit, method, schedule, site=variant.site, seed=cell.seed or 0)
     load_method_weights(built, model.downsampler)
     return built.eval()
+
+
+def input_model(cell: Cell, model: Pretrained) -> VisionTransformer:
+    """The plain model that reads the images of a cell: the model itself, or the same with fewer pixels.
+
+    Raises:
+        UserError: The model cannot read images of that size.
+    """
+    size = cell.variant.img_size
+    return model.vit if size is None else with_fewer_pixels(model.vit, size)
 
 
 def build_method(variant: Variant) -> tuple[Downsampler, Schedule]:
@@ -56,15 +66,6 @@ def recipe(cell: Cell, saved: Path) -> Build:
 def save_plain(model: Pretrained, images: Tensor, file: Path) -> None:
     """Write a plain model and images (B, C, H, W) for `recipe`."""
     torch.save((model, images.clone()), file)
-
-
-def _without_fusion(vit: VisionTransformer) -> VisionTransformer:
-    """The same model, sharing its weights, that computes the attention matrix."""
-    shared = {id(tensor): tensor for tensor in (*vit.parameters(), *vit.buffers())}
-    unfused = copy.deepcopy(vit, shared)
-    for block in unfused.blocks:
-        block.attn.fused_attn = False
-    return unfused
 
 
 def _rebuild(saved: Path, cell: Cell, method: Origin | None) -> tuple[Forward, Tensor]:

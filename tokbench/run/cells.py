@@ -11,7 +11,18 @@ from tokbench.config import Config, Suite
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
 from tokbench.guard import Surroundings, check_unchanged
-from tokbench.names import ALL, FUSED, OFF_THE_SHELF, PLAIN, PUBLISHED, RANDOM, UNFUSED, Mode, Site
+from tokbench.names import (
+    ALL,
+    FUSED,
+    IMG_SIZE,
+    OFF_THE_SHELF,
+    PLAIN,
+    PUBLISHED,
+    RANDOM,
+    UNFUSED,
+    Mode,
+    Site,
+)
 from tokbench.notation import parameters_text, parse_call, split_list
 from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
@@ -19,6 +30,7 @@ from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.method_info import method_info
 from tokbench.schedule import Schedule, Stages, takes_keep
 from tokbench.values import freeze
+from tokbench.vit.variants import smaller_sizes
 
 UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
 
@@ -50,6 +62,16 @@ class Variant:
     regime: str = OFF_THE_SHELF
     skipped: str = ""
     failed: str = ""
+
+    @property
+    def unfused(self) -> bool:
+        """Whether this is the plain model without fused attention."""
+        return self.method == PLAIN and "attention" in dict(self.params)
+
+    @property
+    def img_size(self) -> int | None:
+        """Height and width of the images in pixels, where this is the plain model with fewer of them."""
+        return dict(self.params).get(IMG_SIZE) if self.method == PLAIN else None
 
     @property
     def params_text(self) -> str:
@@ -102,7 +124,7 @@ class Cell:
 
 
 def cells_of(suite: Suite, config: Config, known: Sequence[str], *, broken: bool = False) -> tuple[Cell, ...]:
-    """The cells of a suite: for each model the plain one, then method by method, from the largest keep to the smallest.
+    """The cells of a suite: for each model the plain one, its baselines, then method by method with falling keep.
 
     Args:
         suite: What to compare.
@@ -116,15 +138,23 @@ def cells_of(suite: Suite, config: Config, known: Sequence[str], *, broken: bool
     unknown = min(set(config.methods) - set(known), default=None)
     if unknown is not None and not broken:
         raise UserError(f"tokbench.toml: [methods.{unknown}]: unknown method: {did_you_mean(unknown, list(known))}")
-    variants = [Variant(PLAIN), *_variants(suite, config, known)]
+    variants = list(_variants(suite, config, known))
     return tuple(
         Cell(model, variant, batch_size, mode, seed)
         for model in dict.fromkeys(suite.models)
-        for variant in dict.fromkeys(variants)
+        for variant in dict.fromkeys([Variant(PLAIN), *_baselines(suite, model), *variants])
         for batch_size in dict.fromkeys(suite.batch_size)
         for mode in dict.fromkeys(suite.mode)
         for seed in (dict.fromkeys(suite.seeds) if variant.stochastic else (None,))
     )
+
+
+def _baselines(suite: Suite, model: str) -> Iterator[Variant]:
+    """The plain model with fewer pixels, from the largest images to the smallest."""
+    sizes = {size for size in suite.baselines if isinstance(size, int)}
+    if "auto" in suite.baselines:
+        sizes.update(smaller_sizes(model))
+    yield from (Variant(PLAIN, params=((IMG_SIZE, size),)) for size in sorted(sizes, reverse=True))
 
 
 def _variants(suite: Suite, config: Config, known: Sequence[str]) -> Iterator[Variant]:
@@ -158,11 +188,18 @@ def _keeps(name: str, given: dict[str, Any], suite: Suite) -> list[Variant]:
 
 
 def _plain(written: str, named: dict[str, Any]) -> Iterator[Variant]:
-    """The plain model is always included; without fused attention only on request."""
-    attention = named.get("attention", FUSED)
-    if set(named) - {"attention"} or attention not in (FUSED, UNFUSED):
-        raise UserError(f"method '{written}': the plain model is '{PLAIN}' or '{PLAIN}(attention={UNFUSED})'")
-    if attention == UNFUSED:
+    """The plain model is always included; without fused attention, or with other sizes of images, on request."""
+    attention, size = named.get("attention", FUSED), named.get(IMG_SIZE)
+    if len(named) > 1 or set(named) - {"attention", IMG_SIZE} or attention not in (FUSED, UNFUSED):
+        raise UserError(
+            f"method '{written}': the plain model is '{PLAIN}', '{PLAIN}({IMG_SIZE}=192)' or "
+            f"'{PLAIN}(attention={UNFUSED})'"
+        )
+    if size is not None:
+        if type(size) is not int or size < 1:
+            raise UserError(f"method '{written}': {IMG_SIZE} is the height of the images in pixels, as in 192")
+        yield Variant(PLAIN, params=((IMG_SIZE, size),))
+    elif attention == UNFUSED:
         yield Variant(PLAIN, params=(("attention", UNFUSED),))
 
 

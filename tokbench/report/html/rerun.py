@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.config import FILE_NAME, load_config
-from tokbench.names import PLAIN
+from tokbench.names import IMG_SIZE, PLAIN
 from tokbench.notation import parameters_text, split_parameters
-from tokbench.results import MethodInfo, Plan
+from tokbench.results import MethodInfo, Plan, PlannedRow
 from tokbench.schedule import takes_keep
 
 SUITE = "again"
@@ -78,9 +78,15 @@ def _planned_settings(plan: Plan) -> dict[str, Any]:
         settings["device"] = plan.device
     if not takes_keep(settings["schedule"]):
         del settings["keep"]
-    methods = dict.fromkeys((row.id.method, row.id.params) for row in plan.rows if not row.is_plain)
+    own = [row.id for row in plan.rows if not row.is_plain and not _is_baseline(row, plan)]
+    methods = dict.fromkeys((row.method, row.params) for row in own)
     settings["methods"] = [_method_call(method, params, plan) for method, params in methods] or [PLAIN]
     return settings
+
+
+def _is_baseline(row: PlannedRow, plan: Plan) -> bool:
+    """Whether a row follows from `--baselines`, not from `--methods`."""
+    return row.id.has_fewer_pixels and not any(IMG_SIZE in text for text in plan.suite.methods)
 
 
 def _method_call(method: str, params: str, plan: Plan) -> str:
