@@ -92,7 +92,9 @@ class Suite(BaseModel):
     )
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="Seeds for stochastic methods.")
     only: tuple[str, ...] = Field(
-        ("macs", "latency", "accuracy"), min_length=1, description="Measure only these: macs, latency, accuracy."
+        ("macs", "latency", "accuracy", "agreement"),
+        min_length=1,
+        description="Measure only these: macs, latency, accuracy, agreement.",
     )
     mode: tuple[Mode, ...] = Field(
         ("eager",), min_length=1, description="How timed models run: eager, compile, cudagraph."

@@ -1,13 +1,16 @@
 """How each image came out, as one character per image, and the shards in which an image set is measured.
 
-A character is `0` to `4`, the number of classes ranked before the right one; `-` where five or more were; `?` where the
-image could not be read.
+In accuracy a character is `0` to `4`, the number of classes ranked before the right one, or `-` for five or more. In
+agreement it is `1` where the top-1 is the plain model's, `0` where it is another, or `-` where the models have no
+classes. In both it is `?` where the image could not be read.
 """
 
 TOP = 5
 RIGHT = "0"
 WRONG = "-"  # the right class is not among the first five
 UNREADABLE = "?"
+
+SAME, ANOTHER, NO_CLASSES = "1", "0", "-"
 
 SHARD = 8  # batches that are decoded, classified by every model and released together: what an interruption can cost
 

@@ -16,7 +16,8 @@ from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, cre
 from tokbench.data.loading import Batch, batches
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.embedded.images import image_set
-from tokbench.measure.accuracy import evaluate, image_ids
+from tokbench.measure.answers import evaluate
+from tokbench.measure.image_streams import image_ids
 from tokbench.measure.shared_blocks import SharedBlocks
 from tokbench.registry import discover
 from tokbench.vit.models import load_model

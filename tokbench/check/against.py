@@ -23,7 +23,7 @@ from tokbench.data.loading import Unreadable, check_unreadable
 from tokbench.downsampler import Downsampler
 from tokbench.errors import describe
 from tokbench.isolation import ends_the_run
-from tokbench.measure.accuracy import classify
+from tokbench.measure.answers import Answers, classify
 from tokbench.measure.latency import FLOOR_BLOCKS, Forward, Latency, measure_floor, measure_latency, noise_floor
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.modes import forget_compiled, in_mode
@@ -224,8 +224,8 @@ def _answers(pairs: Sequence[_Pair], bench: Bench) -> Iterator[Finding]:
     todo = {shard: list(models) for shard in bench.shards}
     bench.observer.planned("accuracy", len(todo) * len(models))
 
-    def attempt(key: str, shard: range, evaluate: Callable[[], str]) -> bool:
-        now, before = _attempt(evaluate), outcomes[key]
+    def attempt(key: str, shard: range, evaluate: Callable[[], Answers]) -> bool:
+        now, before = _attempt(lambda: evaluate().outcomes), outcomes[key]
         outcomes[key] = now if isinstance(now, _Failure) or isinstance(before, _Failure) else before + now
         return not isinstance(now, _Failure)
 

@@ -6,6 +6,7 @@ A new kind is a file in this folder and an entry in `KINDS`.
 from typing import Any
 
 from tokbench.kinds.accuracy import ACCURACY
+from tokbench.kinds.agreement import AGREEMENT
 from tokbench.kinds.base import Kind
 from tokbench.kinds.latency import LATENCY
 from tokbench.kinds.macs import Macs
@@ -13,5 +14,5 @@ from tokbench.kinds.memory import Memory
 from tokbench.kinds.redundancy import RECONSTRUCTION, SPECTRA
 
 KINDS: dict[str, Kind[Any]] = {
-    kind.name: kind for kind in (Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Memory(), ACCURACY)
+    kind.name: kind for kind in (Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Memory(), ACCURACY, AGREEMENT)
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tokbench.kinds.base import Column, Conditions, Kind, Pace
-from tokbench.outcomes import RIGHT, UNREADABLE, WRONG, shard_key
+from tokbench.kinds.answers import AnswerKind
+from tokbench.kinds.base import Column
+from tokbench.outcomes import RIGHT, UNREADABLE, WRONG
 from tokbench.rows import ANSWER, columns_without
 from tokbench.stats.proportions import mcnemar, surely_better, tango, wilson
 from tokbench.stats.times import pareto_front
 
 if TYPE_CHECKING:
     from tokbench.config import Suite
+    from tokbench.measure.answers import Answers
     from tokbench.results import PlannedRow, Results
-    from tokbench.run.bench import Bench
-    from tokbench.run.prepare import Row
-    from tokbench.vit.backbone import DownsampledViT
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class AccuracyRecord:
     outcomes: str
 
 
-class Accuracy(Kind[AccuracyRecord]):
+class Accuracy(AnswerKind[AccuracyRecord]):
     """Top-1 and top-5, and the paired difference from the plain model on the same images."""
 
     name = "accuracy"
     record = AccuracyRecord
-    sharded = True
     exact = True
+    needs_labels = True
     compares_classes = True
     live_columns = ("top1",)
     columns = (
@@ -70,55 +69,9 @@ class Accuracy(Kind[AccuracyRecord]):
         wanted = self.name in suite.only
         return ("measure accuracy on", "leave accuracy out with --only macs,latency") if wanted else None
 
-    def depends_on(self, conditions: Conditions) -> dict[str, Any]:
-        """What runs, where, on which images in which batches, and the seed."""
-        return {
-            **conditions.method,
-            **conditions.device,
-            "data": conditions.data,
-            "batch": conditions.suite.accuracy_batch,
-            "seed": conditions.seed,
-        }
-
-    def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
-        """Each image is decoded once and classified by every row."""
-        return pace.images * (pace.decode_s + len(rows) * pace.image_s) if rows else 0.0
-
-    def measure(self, rows: Mapping[str, Row], bench: Bench) -> None:
-        """Classify all images with all rows, shard by shard."""
-        if bench.images is None or not rows:
-            return
-        from tokbench.measure.accuracy import classify
-
-        lost = bench.lost_images.try_again()
-        bench.lost_images.check()
-        todo = {shard: [key for key in rows if _is_open(key, shard, lost, bench)] for shard in bench.shards}
-        models = self._build(rows, todo, bench)
-        todo = {shard: [key for key in keys if key in models] for shard, keys in todo.items()}
-        if not models:
-            return
-        bench.observer.planned(self.name, sum(len(keys) for keys in todo.values()))
-
-        def attempt(key: str, shard: range, evaluate: Callable[[], str]) -> bool:
-            bench.observer.measuring(self.name, key)
-            return bench.attempt(self, shard_key(key, shard), lambda: AccuracyRecord(evaluate()))
-
-        for progress in classify(models, bench.images, todo, bench.loading(), attempt):
-            for image in progress.unreadable:
-                bench.lost_images.add(image)
-            bench.observer.measured(self.name, progress.count)
-
-    def _build(
-        self, rows: Mapping[str, Row], todo: Mapping[range, Sequence[str]], bench: Bench
-    ) -> dict[str, DownsampledViT]:
-        """The models of the rows that lack a shard; not those that cannot be built."""
-        models: dict[str, DownsampledViT] = {}
-        for key, row in rows.items():
-            missing = [shard_key(key, shard) for shard, keys in todo.items() if key in keys]
-            model = bench.try_build(self, missing[0], row) if missing else None
-            if model is not None:
-                models[key] = model
-        return models
+    def record_of(self, answers: Answers) -> AccuracyRecord:
+        """How the images came out."""
+        return AccuracyRecord(answers.outcomes)
 
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
         """Percent and points; images that could not be read count nowhere."""
@@ -142,14 +95,6 @@ class Accuracy(Kind[AccuracyRecord]):
 
 
 ACCURACY = Accuracy()
-
-
-def _is_open(key: str, shard: range, lost: Collection[int], bench: Bench) -> bool:
-    """Whether a shard has no outcomes yet, or lacks those of an image that can be read by now."""
-    if bench.is_missing(ACCURACY, shard_key(key, shard)):
-        return True
-    outcomes = (bench.records.get(ACCURACY.name, shard_key(key, shard)) or {}).get("outcomes", "")
-    return any(mark == UNREADABLE and shard[place] not in lost for place, mark in enumerate(outcomes))
 
 
 def accuracy_columns(outcomes: str | None, plain: str | None) -> dict[str, Any]:

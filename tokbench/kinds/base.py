@@ -134,7 +134,9 @@ class Kind(ABC, Generic[R]):
         sharded: Whether there is one record per shard of the image set; such kinds go through all images once for all
             models.
         exact: Whether two records with the same key must be equal.
+        needs_labels: Whether the images must have labels.
         compares_classes: Whether the model's classes must be the data's.
+        compares_answers: Whether the plain model must answer the same images.
         live_columns: The columns that `live` gives numbers for.
     """
 
@@ -145,7 +147,9 @@ class Kind(ABC, Generic[R]):
     exclusive: ClassVar[bool] = False
     sharded: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
     compares_classes: ClassVar[bool] = False
+    compares_answers: ClassVar[bool] = False
     live_columns: ClassVar[tuple[str, ...]] = ()
 
     @cached_property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.data.loading import Batch
@@ -39,6 +40,11 @@ class SharedBlocks:
         self._room = room
         self._held: dict[int, tuple[int, Tokens]] = {}
         self._full = False
+
+    @property
+    def vit(self) -> VisionTransformer:
+        """The plain model as timm made it."""
+        return self._plain.vit
 
     def add(self, batch: Batch) -> None:
         """Add the next batch of the shard."""

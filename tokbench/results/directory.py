@@ -88,13 +88,18 @@ class Results:
         """The keys of the records that a measurement consists of: one, or one for each shard."""
         return [shard_key(key, shard) for shard in self.plan.shards] if kind.sharded else [key]
 
+    def shards_of(self, kind: Kind[R], row: PlannedRow) -> list[R]:
+        """The records of all shards of a row; empty until all are there."""
+        if kind.name not in row.keys:
+            return []
+        found = [self.read(kind, key) for key in self.keys_of(kind, row.keys[kind.name])]
+        records = [record for record in found if record is not None]
+        return records if len(records) == len(found) else []
+
     def outcomes(self, row: PlannedRow) -> str | None:
         """How every image came out, one character each (see `tokbench.outcomes`); None until all are there."""
-        if ACCURACY.name not in row.keys or not self.plan.shards:
-            return None
-        found = [self.read(ACCURACY, key) for key in self.keys_of(ACCURACY, row.keys[ACCURACY.name])]
-        parts = [part.outcomes for part in found if part is not None]
-        return "".join(parts) if len(parts) == len(found) else None
+        records = self.shards_of(ACCURACY, row)
+        return "".join(record.outcomes for record in records) if records else None
 
     def missing(self, row: PlannedRow) -> list[tuple[str, str]]:
         """Kind and key of the records that a row still lacks."""

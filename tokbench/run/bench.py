@@ -22,8 +22,8 @@ from tokbench.guard import Untouched, check_unchanged
 from tokbench.isolation import start_over
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Kind
-from tokbench.measure.accuracy import Loading, image_ids
 from tokbench.measure.environment import DTYPES
+from tokbench.measure.image_streams import Loading, image_ids
 from tokbench.measure.sample_images import batches_for, decoded, enough_images, sample_images
 from tokbench.outcomes import shard_key, shards
 from tokbench.results.store import ENDED, FAILED, RecordWriter
@@ -98,6 +98,10 @@ class Bench:
     def plain(self, row: Row) -> VisionTransformer:
         """The row's model as timm made it."""
         return self.prepared.models[row.cell.model].vit
+
+    def plain_model(self, row: Row) -> DownsampledViT:
+        """The row's model without a method, in evaluation mode."""
+        return DownsampledViT(self.plain(row)).eval()
 
     def input_model(self, row: Row) -> VisionTransformer:
         """The plain model that reads the row's images: timm's, or the same with fewer pixels."""

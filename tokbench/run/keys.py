@@ -43,7 +43,10 @@ COMMON = (
 )
 
 # What a kind measures with. The rest of its class turns records into numbers for a reader.
-MEASURING_MEMBERS = ("name", "record", "exclusive", "sharded", "wanted", "depends_on", "measure", "measure_row")
+MEASURING_MEMBERS = (
+    *("name", "record", "exclusive", "sharded"),
+    *("wanted", "depends_on", "measure", "measure_row", "record_of"),
+)
 
 # What these do is in the keys as values, or happens before or after a measurement: settings, plans and results.
 NOT_MEASURING = (

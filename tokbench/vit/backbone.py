@@ -175,13 +175,20 @@ class DownsampledViT(nn.Module):
         return Tokens.from_sequence(x, grid, vit.num_prefix_tokens)
 
     def classify(self, tokens: Tokens) -> Tensor:
-        """The logits (B, classes), from the output tokens of the last block."""
+        """The logits (B, classes), from the output tokens of the last block; the features where there is no head."""
+        vit = self.vit
+        if vit.global_pool == "avg" and reduced(tokens):
+            return vit.head(self.pool(tokens))  # type: ignore[no-any-return]
+        return vit.forward_head(vit.norm(tokens.x))  # type: ignore[no-any-return]
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """The features (B, D) that the head reads, from the output tokens of the last block."""
         vit = self.vit
         x = vit.norm(tokens.x)
         if vit.global_pool == "avg" and reduced(tokens):
             include_prefix = getattr(vit, "pool_include_prefix", False)  # missing in older timm versions
-            return vit.head(vit.head_drop(vit.fc_norm(_average(tokens, x, include_prefix))))  # type: ignore[no-any-return]
-        return vit.forward_head(x)  # type: ignore[no-any-return]
+            return vit.head_drop(vit.fc_norm(_average(tokens, x, include_prefix)))  # type: ignore[no-any-return]
+        return vit.forward_head(x, pre_logits=True)  # type: ignore[no-any-return]
 
     def _block(self, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> tuple[Tokens, Heads | None]:
         """Run one block: tokens and attention of the block before in, this block's out."""
