@@ -65,8 +65,12 @@ class Suite(BaseModel):
     )
     data: str | None = Field(
         None,
-        description="Labelled images: embedded, a folder with one subfolder per synset id, a .tar, a .parquet or "
-        "hfds/NAME.",
+        description="Images: embedded, a folder with one subfolder per synset id, a .tar, a .parquet or hfds/NAME. "
+        "Agreement needs no labels.",
+    )
+    train: str | None = Field(
+        None,
+        description="Labelled images, as for --data, to classify the images by their 20 nearest neighbours among them.",
     )
     weights: Literal["random"] | Path | None = Field(
         None,
@@ -140,7 +144,7 @@ class Suite(BaseModel):
         Raises:
             UserError: A setting is wrong; the message begins with its name.
         """
-        for name in ("data", "weights", "cache"):
+        for name in ("data", "train", "weights", "cache"):
             if (path := getattr(self, name)) is not None:
                 with _about(name):
                     expanded(str(path))
@@ -311,7 +315,7 @@ def _resolve_suite(table: str, suite: Any, folder: Path) -> Any:
     if not isinstance(suite, dict):
         return suite
     resolved = dict(suite)
-    for key in ("data", "weights", "cache"):
+    for key in ("data", "train", "weights", "cache"):
         value = resolved.get(key)
         if isinstance(value, str) and value not in (EMBEDDED, RANDOM) and not value.startswith("hfds/"):
             with _about(f"[{shortened(table)}]: {key}"):

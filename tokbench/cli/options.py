@@ -29,7 +29,7 @@ Settings = dict[str, Any]
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "What to compare": ("models", "methods", "keep", "schedule", "site", "baselines"),
     "How much": ("only", "limit", "seeds", "analyse"),
-    "Data": ("data", "weights", "accuracy_batch", "workers", "cache", "memory"),
+    "Data": ("data", "train", "weights", "accuracy_batch", "workers", "cache", "memory"),
     "Device": ("device", "dtype", "threads"),
     "Timing": ("batch_size", "mode", "seconds", "precision", "timeout"),
 }

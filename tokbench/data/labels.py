@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tokbench.data.errors import DataError
+from tokbench.data.errors import DataError, UnlabelledError
 from tokbench.data.splits import refuse_several_splits
 
 SOLUTION = "LOC_val_solution.csv"
@@ -56,8 +56,9 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
         How the names give their class, and the class indices in the order of `names`.
 
     Raises:
+        UnlabelledError: No name has a class, or the official names need the solution and it is missing.
         DataError: A name has no class or one that is not among the 1,000; the names give their class in different ways;
-            the list has both training and validation images; or the solution is missing.
+            or the list has both training and validation images.
     """
     refuse_several_splits(names)
     clues = [_clue(name) for name in names]
@@ -65,7 +66,8 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
         _folder_or_name(name) for name, clue in zip(names, clues, strict=True) if clue is None
     )  # a dict keeps the order and removes duplicates
     if unlabelled:
-        raise DataError(
+        error = DataError if any(clues) else UnlabelledError
+        raise error(
             f"cannot read a class from {_first(unlabelled)}: name each folder by its synset id (n01440764) or its "
             "class number (0..999 or 1..1000), or start the file names with the synset id"
         )
@@ -186,7 +188,7 @@ def _find_solution(folders: Iterable[Path]) -> Path | None:
 
 def _look_up_solution(image_ids: Sequence[str], solution: Path | None) -> list[str]:
     if solution is None:
-        raise DataError(
+        raise UnlabelledError(
             f"the names of the official validation images do not contain the class: put Kaggle's {SOLUTION} next to "
             "them, or sort them into folders by synset id"
         )

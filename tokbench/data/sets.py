@@ -1,4 +1,4 @@
-"""Opening a labelled image set: ImageNet and its variants, in the layouts in which they are distributed.
+"""Opening an image set: ImageNet and its variants, in the layouts in which they are distributed.
 
 | source | layout |
 | --- | --- |
@@ -10,8 +10,8 @@
 | `hfds/NAME` | a HuggingFace dataset through timm; `hfds/NAME:SPLIT` if the split is not `validation` |
 
 Images are the files that Pillow can read, by their suffix. Hidden files are ignored, other files are counted in
-`ImageSet.ignored`. An image without a known class is an error, and so are images of several splits; of parquet files of
-several splits, the validation split is read.
+`ImageSet.ignored`. Where no image has a known class, the set is unlabelled; a few without one are an error, and so are
+images of several splits. Of parquet files of several splits, the validation split is read.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 from timm.data.dataset_factory import create_dataset
 
-from tokbench.data.errors import DataError
+from tokbench.data.errors import DataError, UnlabelledError
 from tokbench.data.formats import count_left_out, hidden, is_image
 from tokbench.data.identity import content_digests, digest
 from tokbench.data.labels import SOLUTION, labels_from_names, labels_from_values, recognise
@@ -41,18 +41,19 @@ _HUB = "hfds/"
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images in a fixed order, sorted by name.
+    """Images in a fixed order, sorted by name.
 
     Attributes:
         name: 'imagenet', 'imagenet-v2', 'imagenet-a' or 'imagenet-r' if it is that set, else how it is labelled:
-            'synsets', 'numbers', 'official', 'parquet' or 'hfds/NAME'. A part of a set does not have the set's name,
-            except a part taken by `head`.
+            'synsets', 'numbers', 'official', 'parquet', 'hfds/NAME' or 'unlabelled'. A part of a set does not have
+            the set's name, except a part taken by `head`.
         names: A stable name per image: its path under the root or in the archive, or `file.parquet#row`; bytes that
             are not UTF-8 as in `in_utf8`.
-        labels: The ImageNet-1k class of each image, 0..999.
+        labels: The ImageNet-1k class of each image, 0..999; all -1 where the images have no labels.
         classes: The classes that logits are restricted to (the 200 of ImageNet-A and -R), None for all.
         reader: Decodes the image at a position.
         ignored: How many files were left out, by their suffix (see `tokbench.data.formats.describe_left_out`).
+        unlabelled: Why the images have no labels, and how to give them some; empty where they have.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ImageSet:
     classes: tuple[int, ...] | None
     reader: Reader
     ignored: Mapping[str, int] = field(default_factory=dict)
+    unlabelled: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,13 +97,13 @@ class ImageSet:
 
 
 def open_images(source: str | Path) -> ImageSet:
-    """Open a labelled image set, without decoding any image.
+    """Open an image set, without decoding any image.
 
     Args:
         source: A folder, a tar archive, a parquet file, or `hfds/NAME`; the module docstring lists the layouts.
 
     Raises:
-        DataError: The source does not exist, has no images, or has an image without a known class.
+        DataError: The source does not exist, has no images, or some of its images have a known class and others none.
     """
     try:
         path = Path(source).expanduser()
@@ -127,8 +129,8 @@ def _open_folder(root: Path) -> ImageSet:
         raise DataError(f"{root} has both images and parquet files: pass a folder with only one of them")
     if tables:
         return _open_parquet(root, tables)
-    kind, labels = labels_from_names(_not_empty(names, root), _with_parents(root))
-    return _assemble(kind, names, labels, Files(root, tuple(names)), count_left_out(files, SOLUTION))
+    _not_empty(names, root)
+    return _named(names, _with_parents(root), Files(root, tuple(names)), count_left_out(files, SOLUTION))
 
 
 def _is_table(name: str) -> bool:
@@ -147,9 +149,9 @@ def _open_tar(archive: Path) -> ImageSet:
             "unpack it if it is another type of archive, or download it again if it is truncated"
         ) from error
     names = sorted(name for name in spans if is_image(name))
-    kind, labels = labels_from_names(_not_empty(names, archive), _with_parents(archive.parent))
+    _not_empty(names, archive)
     reader = TarMembers(archive, tuple(spans[name] for name in names))
-    return _assemble(kind, names, labels, reader, {**count_left_out(spans, SOLUTION), **others})
+    return _named(names, _with_parents(archive.parent), reader, {**count_left_out(spans, SOLUTION), **others})
 
 
 def _spans(tar: tarfile.TarFile) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
@@ -195,6 +197,18 @@ def _open_hub(source: str) -> ImageSet:
     labels = labels_from_values(column, list(reader.class_to_idx), source)
     names = [f"{row:07d}" for row in range(len(labels))]
     return _assemble(name, _not_empty(names, source), labels, HubRows(reader), {})
+
+
+def _named(
+    names: Sequence[str], solution_folders: Sequence[Path], reader: Reader, ignored: Mapping[str, int]
+) -> ImageSet:
+    """The set of images whose class is in their names, or nowhere."""
+    try:
+        kind, labels = labels_from_names(names, solution_folders)
+    except UnlabelledError as error:
+        none = (-1,) * len(names)
+        return ImageSet("unlabelled", tuple(map(in_utf8, names)), none, None, reader, ignored, str(error))
+    return _assemble(kind, names, labels, reader, ignored)
 
 
 def _assemble(

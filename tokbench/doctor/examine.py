@@ -101,7 +101,8 @@ def images(source: str) -> Finding:
         found = open_images(source)
     except UserError as error:
         return Finding("data", "problem", str(error))
-    text = f"{found.name}: {len(found):,} images of {len(set(found.labels)):,} classes"
+    classes = "without labels" if found.unlabelled else f"of {len(set(found.labels)):,} classes"
+    text = f"{found.name}: {len(found):,} images {classes}"
     first, unreadable = next(batches(found, pil_to_tensor, batch_size=1, workers=0, stop=1))
     if unreadable:
         text += f"; {unreadable[0].name} cannot be read ({unreadable[0].reason})"

@@ -8,11 +8,12 @@ from typing import Any
 from tokbench.kinds.accuracy import ACCURACY
 from tokbench.kinds.agreement import AGREEMENT
 from tokbench.kinds.base import Kind
+from tokbench.kinds.knn import Knn
 from tokbench.kinds.latency import LATENCY
 from tokbench.kinds.macs import Macs
 from tokbench.kinds.memory import Memory
 from tokbench.kinds.redundancy import RECONSTRUCTION, SPECTRA
 
 KINDS: dict[str, Kind[Any]] = {
-    kind.name: kind for kind in (Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Memory(), ACCURACY, AGREEMENT)
+    kind.name: kind for kind in (Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Memory(), Knn(), ACCURACY, AGREEMENT)
 }

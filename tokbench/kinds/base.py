@@ -86,6 +86,7 @@ class Conditions:
         method: Versions, model, weights, and the method with its parameters, schedule and source.
         device: Type and name of the device, and the dtype.
         data: The identity of the image set, None without one.
+        train: The identity of the labelled images of `--train`, None without.
         adaptive: Whether the number of tokens depends on the images.
         batch_size: Images per timed batch.
         mode: How the timed model runs.
@@ -97,6 +98,7 @@ class Conditions:
     method: Mapping[str, Any]
     device: Mapping[str, Any]
     data: str | None
+    train: str | None
     adaptive: bool
     batch_size: int
     mode: str
@@ -113,12 +115,14 @@ class Pace:
         image_s: Seconds per image of the plain model.
         decode_s: Seconds to decode one image.
         images: Images in the set; 0 without data.
+        train_images: Images of `--train`; 0 without.
         suite: The settings.
     """
 
     image_s: float
     decode_s: float
     images: int
+    train_images: int
     suite: Suite
 
 

@@ -45,7 +45,7 @@ class Comparison:
 
 
 def difference(plain: Prediction, other: Prediction, classes: Tensor | None) -> Tensor:
-    """How a model's predictions for a batch differ from the plain model's, in float32.
+    """How a model's predictions for a batch differ from the plain model's, in float64.
 
     Args:
         plain: The plain model's.
@@ -56,13 +56,13 @@ def difference(plain: Prediction, other: Prediction, classes: Tensor | None) -> 
         (B, 3): 1 where the top-1 is the same, else 0; the KL divergence Σ p log(p/q) of the predicted distribution q
         from the plain model's p, in nats; and the cosine similarity of the features.
     """
-    p, q = (one.logits.float() if classes is None else one.logits.float()[:, classes] for one in (plain, other))
-    same = (p.argmax(dim=1) == q.argmax(dim=1)).float()
+    p, q = (one.logits.double() if classes is None else one.logits.double()[:, classes] for one in (plain, other))
+    same = (p.argmax(dim=1) == q.argmax(dim=1)).double()
     kl = kl_div(q.log_softmax(dim=1), p.log_softmax(dim=1), log_target=True, reduction="none").sum(dim=1)
-    return torch.stack([same, kl, cosine_similarity(plain.features.float(), other.features.float())], dim=1)
+    return torch.stack([same, kl, cosine_similarity(plain.features.double(), other.features.double())], dim=1)
 
 
-def compare(differences: Sequence[Tensor], positions: Sequence[int], count: int, has_classes: bool) -> Comparison:
+def compare(differences: Sequence[Tensor], positions: Sequence[int], count: int, *, has_classes: bool) -> Comparison:
     """Sum up the differences of a shard.
 
     Args:
@@ -71,7 +71,7 @@ def compare(differences: Sequence[Tensor], positions: Sequence[int], count: int,
         count: Positions of the shard, images that could not be read included.
         has_classes: Whether the models predict classes.
     """
-    rows = torch.cat([torch.empty(0, 3), *(one.cpu() for one in differences)]).double()
+    rows = torch.cat([torch.empty(0, 3, dtype=torch.float64), *(one.cpu() for one in differences)])
     outcomes = [UNREADABLE] * count
     for position, same in zip(positions, rows[:, 0].tolist(), strict=True):
         outcomes[position] = NO_CLASSES if not has_classes else SAME if same else ANOTHER

@@ -157,7 +157,9 @@ def evaluate(
                 raise DownsamplerError("the logits are not finite (NaN or infinity)")
             outcomes[position - shard.start] = WRONG if place == _NOT_AMONG_TOP else str(place)
     positions = [position - shard.start for _, batch in _read(shared) for position in batch.index.tolist()]
-    comparison = None if plain is None else compare(differences, positions, len(shard), bool(model.vit.num_classes))
+    comparison = (
+        None if plain is None else compare(differences, positions, len(shard), has_classes=bool(model.vit.num_classes))
+    )
     return Answers("".join(outcomes), comparison)
 
 

@@ -178,6 +178,12 @@ class Bench:
         """The images that could not be decoded."""
         return LostImages(self._data(), self.records)
 
+    def labelled_sets(self) -> tuple[ImageSet, ImageSet]:
+        """The image set, and the labelled images of `--train`."""
+        if self.prepared.train is None:
+            raise ValueError("this measurement needs training images; its kind's wanted must say so")
+        return self._data(), self.prepared.train
+
     def _data(self) -> ImageSet:
         if self.images is None:
             raise ValueError("this measurement needs images; its kind's needs_data must say so")

@@ -39,9 +39,10 @@ def _pace(model: str, prepared: Prepared) -> Pace:
     image = torch.zeros(PROBE, projection.in_channels, *vit.patch_embed.img_size).to(projection.weight)
     image_s = min(measure_latency(vit, vit, [image], seconds=0.1, precision=0).base_s) / PROBE
     if prepared.images is None:
-        return Pace(image_s, 0.0, 0, suite)
+        return Pace(image_s, 0.0, 0, 0, suite)
     few = prepared.images.head(PROBE)
     start = time.perf_counter()
     list(batches(few, preprocessing_of(vit).pixels, batch_size=PROBE, workers=0))
     decode_s = (time.perf_counter() - start) / len(few) / max(1, suite.workers)
-    return Pace(image_s, decode_s, len(prepared.images), suite)
+    train = 0 if prepared.train is None else len(prepared.train)
+    return Pace(image_s, decode_s, len(prepared.images), train, suite)

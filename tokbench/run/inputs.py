@@ -29,12 +29,14 @@ class Inputs:
         device: Where models run.
         models: By name, on the CPU.
         images: None without data.
+        train: Labelled images to find nearest neighbours among; None without.
         classes: How many classes an image may belong to.
     """
 
     device: torch.device
     models: dict[str, Pretrained]
     images: ImageSet | None
+    train: ImageSet | None
     classes: int
 
 
@@ -55,7 +57,9 @@ def open_inputs(suite: Suite) -> Inputs:
     _check_fit(names, suite)
     images = _open_images(suite)
     classes = DIGITS if suite.data == EMBEDDED else IMAGENET_CLASSES
-    return Inputs(device, {name: load_model(name, suite.weights) for name in names}, images, classes)
+    return Inputs(
+        device, {name: load_model(name, suite.weights) for name in names}, images, _open_train(suite), classes
+    )
 
 
 def _check_fit(names: Sequence[str], suite: Suite) -> None:
@@ -86,4 +90,20 @@ def _open_images(suite: Suite) -> ImageSet | None:
     if suite.data is None:
         return None
     images = image_set() if suite.data == EMBEDDED else open_images(suite.data)
+    if images.unlabelled and suite.train is not None:
+        raise UserError(f"{images.unlabelled}; or leave --train out, which needs labels")
+    if images.unlabelled and any(KINDS[name].needs_labels for name in suite.only):
+        raise UserError(
+            f"{images.unlabelled}; or measure agreement with the plain model, which needs no labels: "
+            "--only macs,latency,agreement"
+        )
     return images.head(suite.limit) if suite.limit else images
+
+
+def _open_train(suite: Suite) -> ImageSet | None:
+    if suite.train is None:
+        return None
+    train = open_images(suite.train)
+    if train.unlabelled:
+        raise UserError(f"--train: {train.unlabelled}")
+    return train

@@ -82,6 +82,7 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
         },
         device={"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype},
         data=inputs.images.identity if inputs.images else None,
+        train=inputs.train.identity if inputs.train else None,
         adaptive=variant.adaptive,
         batch_size=row.cell.batch_size,
         mode=row.cell.mode,

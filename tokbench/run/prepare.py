@@ -57,6 +57,7 @@ class Prepared:
         device: Where it runs.
         models: By name.
         images: None without data.
+        train: Labelled images to find nearest neighbours among; None without.
         rows: In the plan's order.
         classes: How many classes an image may belong to.
         surroundings: What methods must leave as it is; None where all of them come with tokbench.
@@ -66,6 +67,7 @@ class Prepared:
     device: torch.device
     models: dict[str, Pretrained]
     images: ImageSet | None
+    train: ImageSet | None
     rows: tuple[Row, ...]
     classes: int
     surroundings: Surroundings | None
@@ -115,7 +117,9 @@ def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
     unfit = [row.cell.variant.skipped for row in rows if row.cell.variant.skipped in row.remarks]
     if unfit and len(unfit) == len(rows):
         raise UserError(f"{unfit[0]}; macs and latency can be measured: --only macs,latency")
-    return Prepared(suite, inputs.device, inputs.models, inputs.images, tuple(rows), inputs.classes, surroundings)
+    return Prepared(
+        suite, inputs.device, inputs.models, inputs.images, inputs.train, tuple(rows), inputs.classes, surroundings
+    )
 
 
 def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
