@@ -82,12 +82,16 @@ def tiny_vit(shake: Callable[..., nn.Module]) -> Callable[..., VisionTransformer
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in an empty folder; returns its exit code and its output."""
+    """Run a command in an empty folder; returns its exit code and its output.
+
+    `compare` measures no baselines unless a test asks for them.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)  # the terminal width must not matter
 
     def ran(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments])
+        few = arguments[:1] == ("compare",) and not any(one.startswith("--baselines") for one in arguments)
+        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments, *(["--baselines=none"] if few else [])])
         with pytest.raises(SystemExit) as exit_:
             main()
         printed = capfd.readouterr()

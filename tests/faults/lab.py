@@ -16,7 +16,8 @@ import pandas as pd
 from warm_process import TABLE, Ended, Warm
 
 COMPARE = (
-    "compare", "--only", "macs,accuracy", "--limit", "50", "--accuracy-batch", "25", "--keep", "0.5", "--methods",
+    "compare", "--only", "macs,accuracy", "--limit", "50", "--accuracy-batch", "25", "--keep", "0.5", "--baselines", "none",
+    "--methods",
 )  # fmt: skip
 METHODS = "grid_pooling,random_selection"
 TINY = (*COMPARE, METHODS)
