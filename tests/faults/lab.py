@@ -126,7 +126,8 @@ def unequal(found: Path, oracle: Path, methods: tuple[str, ...] = ()) -> str:
 
 def _rows_of(table: pd.DataFrame, methods: tuple[str, ...]) -> pd.DataFrame:
     """The rows of methods, without what depends on the other rows."""
-    table = table[table["method"].isin(methods)].reset_index(drop=True).drop(columns="pareto", errors="ignore")
+    table = table[table["method"].isin(methods)].reset_index(drop=True)
+    table = table.drop(columns=["pareto", "pareto_time", "best_at_compute"], errors="ignore")
     return table.astype(dict.fromkeys(table.select_dtypes("category").columns, object))
 
 
