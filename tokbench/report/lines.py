@@ -13,6 +13,7 @@ from tokbench.kinds.latency import MUCH_LOAD
 from tokbench.names import PLAIN
 from tokbench.report.digits import RowValues, aligned, decimals, number, with_half_widths
 from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels
+from tokbench.report.marks import MARKS, ON_FRONT
 from tokbench.results.columns import BY_INTERVAL, COLUMNS
 from tokbench.rows import FIELDS
 
@@ -67,9 +68,10 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
 
     A row has the means of the numbers and, as `NAME_half`, half the width of the intervals.
     """
-    measured = measured.reindex(columns=list(dict.fromkeys((*measured, *NUMBERS))))
+    measured = measured.reindex(columns=list(dict.fromkeys((*measured, *NUMBERS, *MARKS))))
     numbers = {name: pd.to_numeric(measured[name]).astype(float) for name in NUMBERS}
-    groups = measured.assign(**numbers, pareto=measured["pareto"].eq(True)).groupby(IDENTITY, sort=False, dropna=False)
+    marks = {name: measured[name].eq(True) for name in MARKS}
+    groups = measured.assign(**numbers, **marks).groupby(IDENTITY, sort=False, dropna=False)
     means = groups[NUMBERS].mean()
     for column in (column for column in COLUMNS.values() if column.share_of):
         means[column.name] = 100 * means[column.name] / means[column.share_of]
@@ -79,7 +81,8 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
     for column in (column for column in COLUMNS.values() if column.spread):
         means[column.spread] = groups[column.name].std()
     means["seeds"] = groups["top1"].count()
-    means["verdict"], means["pareto"] = groups["verdict"].first(), groups["pareto"].any()
+    means["verdict"] = groups["verdict"].first()
+    means[list(MARKS)] = groups[list(MARKS)].any()
     means = means.reset_index()
     means["is_method"] = means["method"] != PLAIN
     means.loc[~means["is_method"], [name for name, column in BY_INTERVAL.items() if column.only_methods]] = math.nan
@@ -118,9 +121,7 @@ def legend(rows: Sequence[RowValues], *, latency_shown: bool = True) -> Text:
     verdicts = ", ".join(f"{sign} {verdict.lower()}" for verdict, (sign, _) in VERDICT_SIGNS.items() if verdict in used)
     seeds = " or ".join(sorted({cell_text(row["seeds"]) for row in rows if row["seeds"] > 1}))
     notes = [
-        "★ Pareto: no other row costs no more and is surely better in top-1 (paired 95 % interval above 0)"
-        if any(row["pareto"] for row in rows)
-        else "",
+        f"★ Pareto: {ON_FRONT['gmacs']}" if any(row["pareto"] for row in rows) else "",
         f"{verdicts}: against the plain model" if verdicts else "",
         "[ ] 95 % interval" if any(row["speedup_half"] > 0 or row["delta_half"] > 0 for row in rows) else "",
         *_timing_notes(rows, latency_shown),
