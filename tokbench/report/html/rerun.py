@@ -76,7 +76,7 @@ def _planned_settings(plan: Plan) -> dict[str, Any]:
     settings = {key: value for key, value in plan.suite.model_dump(mode="json").items() if key != "description"}
     if settings["device"] == "auto":
         settings["device"] = plan.device
-    if not takes_keep(settings["schedule"]):
+    if not any(map(takes_keep, settings["schedule"])):
         del settings["keep"]
     methods = dict.fromkeys((row.id.method, row.id.params) for row in plan.rows if not row.is_plain)
     settings["methods"] = [_method_call(method, params, plan) for method, params in methods] or [PLAIN]
