@@ -63,8 +63,8 @@ def test_bold_is_the_best_at_equal_compute_and_a_star_the_front():
 @pytest.mark.parametrize("write", [paper_table.latex, paper_table.markdown])
 def test_signs_and_bold_are_explained_where_they_are_used(write):
     text = write(select_rows(comparison()))
-    assert text.count("Pareto: no other row of at most 1 ") == 1
-    assert text.count("Bold: no other row of equal MACs (to within 1 ") == 1
+    assert text.count("Pareto: no row with at most 1 ") == 1
+    assert text.count("Bold: no row with equal MACs (to within 1 ") == 1
     text = write(select_rows(comparison().assign(pareto=False, best_at_compute=False)))
     assert "Pareto" not in text
     assert "old:" not in text
