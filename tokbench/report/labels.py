@@ -12,8 +12,7 @@ from tokbench.errors import printable
 # Values may contain commas, so a parameter list is split only before `name=`.
 PARAMETER = re.compile(r"[(,](?=\w+=)")
 
-# The fraction of a budget: `budget(0.7)` and `budget(0.5)` are points of one curve, as two keeps are.
-FRACTION = re.compile(r"(?<=^budget)\([\d.e-]+\)|(?<=^budget\()[\d.e-]+,")
+_FRACTION = re.compile(r"(?<=^budget)\([\d.e-]+\)|(?<=^budget\()[\d.e-]+,")
 
 METHOD_SETTINGS = ("schedule", "site", "regime")
 """The settings of a method that the plain model does not have."""
@@ -46,10 +45,15 @@ def series(rows: pd.DataFrame) -> pd.Series:
     base = pd.Series(labels(rows), index=rows.index, dtype=object)
     names = base.copy()
     for setting in METHOD_SETTINGS:
-        values = rows[setting].map(lambda value: FRACTION.sub("", cell_text(value)))
+        values = rows[setting].map(lambda value: without_fraction(cell_text(value)))
         differs = values.groupby(base).transform("nunique") > 1
         names[differs] = (names[differs] + " " + values[differs]).str.rstrip()
     return names
+
+
+def without_fraction(schedule: str) -> str:
+    """A budget without its fraction, any other schedule unchanged: budgets are points of one curve, as keeps are."""
+    return _FRACTION.sub("", schedule)
 
 
 def cell_text(value: Any) -> str:

@@ -12,10 +12,11 @@ from tokbench.kinds import KINDS
 from tokbench.kinds.latency import MUCH_LOAD
 from tokbench.names import PLAIN
 from tokbench.report.digits import RowValues, aligned, decimals, number, with_half_widths
-from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels
+from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels, without_fraction
 from tokbench.report.marks import MARKS, ON_FRONT
 from tokbench.results.columns import BY_INTERVAL, COLUMNS
 from tokbench.rows import FIELDS
+from tokbench.schedule import takes_keep
 
 SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
@@ -89,8 +90,9 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
     # The plain model's speedup is 1 by definition. A measured one is kept, as it shows the noise.
     means.loc[~means["is_method"] & ~(means["speedup_half"] > 0), "speedup"] = math.nan
     means["method_rank"], means["label_rank"] = (pd.factorize(means[n])[0] for n in ("method", "label"))
-    order = ["is_method", "method_rank", "label_rank", "keep"]
-    return means.sort_values(order, ascending=[True, True, True, False], kind="stable").to_dict("records")
+    means["schedule_rank"], _ = pd.factorize(means["schedule"].map(lambda text: without_fraction(cell_text(text))))
+    order = ["is_method", "method_rank", "label_rank", "schedule_rank", "keep"]
+    return means.sort_values(order, ascending=[True] * 4 + [False], kind="stable").to_dict("records")
 
 
 def distinct_values(rows: Iterable[RowValues], name: str) -> list[str]:
@@ -159,7 +161,7 @@ def text_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
         TextColumn("pareto", "", "", stars),
         TextColumn("method", "method", "", [Text(method) for method in methods], "left"),
         *_setting_columns(rows),
-        TextColumn("keep", "keep", "", [Text(keep) for keep in aligned([cell_text(row["keep"]) for row in rows])]),
+        _keep_column(rows),
     ]
     for column in (column for kind in KINDS.values() for column in kind.columns if column.dropped):
         name = column.interval or column.name
@@ -170,12 +172,25 @@ def text_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
     return [column for column in columns if any(cell.plain.strip() for cell in column.cells)]
 
 
+def _keep_column(rows: Sequence[RowValues]) -> TextColumn:
+    """The keep, which is needed to identify a row unless every method has solved it for a budget."""
+    needed = any(_given_keep(row) for row in rows if row["is_method"]) or not any(row["is_method"] for row in rows)
+    cells = [Text(keep) for keep in aligned([cell_text(row["keep"]) for row in rows])]
+    return TextColumn("keep" if needed else "setting", "keep", "", cells)
+
+
+def _given_keep(row: RowValues) -> str:
+    """A row's keep; empty where it follows from the schedule."""
+    schedule = cell_text(row["schedule"])
+    return cell_text(row["keep"]) if not schedule or takes_keep(schedule) else ""
+
+
 def _setting_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
     """The settings that differ between rows. Those that are not needed to identify a row may be dropped: `setting`."""
     needed = varying = [name for name in SETTINGS if len(distinct_values(rows, name)) > 1]
     for name in reversed(varying):
         rest = [other for other in needed if other != name]
-        if len({tuple(cell_text(row[key]) for key in ("label", "keep", *rest)) for row in rows}) == len(rows):
+        if len({(_given_keep(row), *(cell_text(row[key]) for key in ("label", *rest))) for row in rows}) == len(rows):
             needed = rest
     cells = {name: [Text(cell_text(row[name])) for row in rows] for name in varying}
     keys = {name: name if name in needed else "setting" for name in varying}

@@ -143,8 +143,8 @@ def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
     yield Section(
         "compute",
         "Accuracy against compute",
-        "Each point is a keep, each line a method. Bars are 95 % intervals of top-1. Rings mark the Pareto front: "
-        f"{ON_FRONT['gmacs']}. The dotted line is the plain model.",
+        "Each point is a keep or a budget, each line a method. Bars are 95 % intervals of top-1. Rings mark the Pareto "
+        f"front: {ON_FRONT['gmacs']}. The dotted line is the plain model.",
         charts=_charts(table, accuracy_by_compute),
     )
     yield Section(
