@@ -97,9 +97,22 @@ def test_rows_of_an_earlier_comparison_do_not_leave_the_table_silently(run: Run)
     assert run("compare", "--methods", "tome", *measured)[2] == ""
     code, _, err = run("compare", "--methods", "grid_pooling", *measured)
     assert code == 0
-    assert err.startswith("tokbench: WARNING: 1 rows of an earlier comparison")
-    assert "(tome)" in err
+    assert "1 row of an earlier comparison (stages(at=3-6-9) at keep 0.5: tome) is no longer in it" in err
+    assert "for one table of both add --methods tome,grid_pooling, for two tables" in err
     assert run("compare", "--methods", "grid_pooling,tome", *measured)[2] == ""
+
+
+def test_what_an_earlier_table_held_is_named_with_the_options_for_one_table(run: Run) -> None:
+    measured = ["compare", "--methods", "score_pruning", "--only", "macs", "--json"]
+    assert run(*measured, "--schedule", "budget(0.8,0.6)")[2] == ""
+    err = run(*measured, "--schedule", "budget(0.6),every_block", "--keep", "0.9,0.8")[2]
+    assert "1 row of an earlier comparison (budget(0.8): score_pruning) is no longer in it" in err
+    assert "add --schedule 'budget(0.8),budget(0.6),every_block', for two tables" in err
+    err = run(*measured, "--at", "3", "--keep", "0.5")[2]
+    assert "(budget(0.6), every_block at keep 0.9, every_block at keep 0.8: score_pruning) are no longer in it" in err
+    assert "add --schedule 'budget(0.6),every_block,stages(at=3)' --keep 0.9,0.8,0.5, for two tables" in err
+    err = run(*measured, "--at", "2", "--keep", "0.5", "--site", "after_block")[2]
+    assert err.rstrip().endswith("the measurements are kept: choose another folder with --out DIR to have two tables")
 
 
 def test_a_method_that_cannot_act_in_a_model_is_skipped_among_others_and_refused_alone(run: Run) -> None:

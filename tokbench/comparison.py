@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ from tokbench.published.timm_accuracy import unlike_published
 from tokbench.registry import Broken, discover
 from tokbench.results.directory import Results, check_places, write_tables
 from tokbench.results.lock import locked
+from tokbench.results.merge import JOINED, SHARED
 from tokbench.results.plan import refuse_newer
 from tokbench.results.store import RECORDS, Store
+from tokbench.rows import RowId
 from tokbench.run.cells import cells_of
 from tokbench.run.measure import measure
 from tokbench.run.observer import Observer, Silent
 from tokbench.run.plan import write_plan
 from tokbench.run.prepare import Prepared, prepare
+from tokbench.schedule import takes_keep
 
 Watch = Callable[[Results], AbstractContextManager[Observer]]
 """Shows a run: gets its results directory, and gives whom the run tells how far it is."""
@@ -152,14 +156,42 @@ def _left_out(out: Path, prepared: Prepared) -> list[str]:
     except UserError:  # nothing readable is there
         return []
     now = {row.cell.row_id(prepared.suite.dtype) for row in prepared.rows}
-    gone = [row for row in before.plan.rows if row.id not in now and row.keys and not before.missing(row)]
+    gone = [row.id for row in before.plan.rows if row.id not in now and row.keys and not before.missing(row)]
     if not gone:
         return []
-    methods = ",".join(dict.fromkeys(row.id.method for row in gone))
+    replaced = f"{len(gone)} {'row' if len(gone) == 1 else 'rows'} of an earlier comparison"
     return [
-        f"WARNING: {len(gone)} rows of an earlier comparison in {out} ({methods}) are no longer in its table; "
-        "their measurements are kept: compare all of them in one command, or choose another folder with --out DIR"
+        f"WARNING: this replaces the table in {out}: {replaced} ({_described(gone)}) "
+        f"{'is' if len(gone) == 1 else 'are'} no longer in it; the measurements are kept: "
+        f"{_how_to_have_both(before.plan.suite, prepared.suite)}"
     ]
+
+
+def _described(rows: Sequence[RowId]) -> str:
+    """Which rows these are: `budget(0.7), stages(at=3-6-9) at keep 0.5: tome, evit`."""
+    methods: dict[str, dict[str, None]] = {}
+    for row in rows:
+        keep = f" at keep {row.keep:g}" if row.schedule and takes_keep(row.schedule) and row.keep is not None else ""
+        methods.setdefault(f"{row.schedule or 'unreduced'}{keep}", {})[row.method] = None
+    settings: dict[str, list[str]] = {}
+    for setting, names in methods.items():
+        settings.setdefault(", ".join(names), []).append(setting)
+    return "; ".join(f"{', '.join(several)}: {names}" for names, several in settings.items())
+
+
+def _how_to_have_both(before: Suite, now: Suite) -> str:
+    """The options that measure what two comparisons do, if they differ in nothing but lists."""
+    options = []
+    for name in JOINED:
+        lists = [
+            getattr(suite, name) for suite in (before, now) if name != "keep" or any(map(takes_keep, suite.schedule))
+        ]
+        both = dict.fromkeys(value for values in lists for value in values)
+        if any(set(values) != set(both) for values in lists):
+            options.append(f"--{name.replace('_', '-')} {shlex.quote(','.join(map(str, both)))}")
+    if not options or any(getattr(before, name) != getattr(now, name) for name in SHARED):
+        return "choose another folder with --out DIR to have two tables"
+    return f"for one table of both add {' '.join(options)}, for two tables choose another folder with --out DIR"
 
 
 def _about(results: Results) -> list[str]:

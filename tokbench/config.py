@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -12,12 +11,14 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.names import EMBEDDED, PLAIN, PUBLISHED, RANDOM, Dtype, Mode, Site
-from tokbench.notation import first_problem, parse_call, shortened, split_list
-from tokbench.schedule import Schedule, takes_keep
-from tokbench.user_files import exists, expanded, parse_toml, read_toml
+from tokbench.names import EMBEDDED, PLAIN, PUBLISHED, Dtype, Mode, Site
+from tokbench.notation import parse_call, shortened, split_list
+from tokbench.schedule import Schedule, split_schedules, takes_keep
+from tokbench.user_files import about, exists, expanded, merged, parse_toml, read_toml, with_whole_paths
 
 FILE_NAME = "tokbench.toml"
+PATHS = ("data", "train", "weights", "cache")
+"""The settings that name a file or a folder."""
 
 MAX_THREADS = 1024  # more than any machine has cores; the operating system may not give so many
 MAX_IMAGES = 2**20  # in a batch
@@ -53,10 +54,11 @@ class Suite(BaseModel):
     keep: tuple[Keep, ...] = Field(
         (0.7,), min_length=1, description="Fractions of the patch tokens that each reduction keeps."
     )
-    schedule: str = Field(
-        "stages(at=3-6-9)",
+    schedule: tuple[str, ...] = Field(
+        ("stages(at=3-6-9)",),
+        min_length=1,
         description="Where and how much to reduce: stages(at=3-6-9), every_block, every_block(r=13), "
-        "explicit(counts=...), budget(0.7), or published for each method's own.",
+        "explicit(counts=...), budget(0.7), several budgets as budget(0.7,0.5), or published for each method's own.",
     )
     site: Site | None = Field(
         None,
@@ -136,6 +138,18 @@ class Suite(BaseModel):
                 raise ValueError(f"'{name}' cannot be measured: choose from {', '.join(known)}")
         return only
 
+    @pydantic.field_validator("schedule", mode="before")
+    @classmethod
+    def _split_schedules(cls, given: object) -> object:
+        """A text may hold several; pydantic reports what is neither a text nor a list of texts."""
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+            return given
+        try:
+            return tuple(schedule for text in texts for schedule in split_schedules(text))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
     def check_texts(self) -> None:
         """Check what pydantic sees as any text: paths, the schedule, and how methods are written.
 
@@ -144,16 +158,17 @@ class Suite(BaseModel):
         Raises:
             UserError: A setting is wrong; the message begins with its name.
         """
-        for name in ("data", "train", "weights", "cache"):
+        for name in PATHS:
             if (path := getattr(self, name)) is not None:
-                with _about(name):
+                with about(name):
                     expanded(str(path))
         for call in (call for text in self.methods for call in split_list(text)):
-            with _about("methods"):
+            with about("methods"):
                 parse_call(call)
-        if self.schedule != PUBLISHED:
-            with _about("schedule"):
-                Schedule.parse(self.schedule, 0.5 if takes_keep(self.schedule) else None)
+        with about("schedule"):
+            for schedule in self.schedule:
+                if schedule != PUBLISHED:
+                    Schedule.parse(schedule, 0.5 if takes_keep(schedule) else None)
 
 
 def as_lists(settings: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +238,7 @@ class Config(BaseModel):
         """
         if name not in self.suites:
             raise UserError(f"unknown suite '{shortened(name)}': {did_you_mean(name, list(self.suites))}")
-        with _about(f"suite '{name}'", list(Suite.model_fields)):
+        with about(f"suite '{name}'", list(Suite.model_fields)):
             suite = Suite(**{**self.defaults, **self.suites[name], **overrides})
             suite.check_texts()
         return suite
@@ -243,8 +258,8 @@ def load_config(path: Path | None = None) -> Config:
     own = path or Path(FILE_NAME)
     packaged = parse_toml(importlib.resources.files("tokbench").joinpath(FILE_NAME).read_bytes(), FILE_NAME)
     user = {} if path is None and not exists(own) else read_toml(own)
-    with _about(str(own), [*Config.model_fields, *Check.model_fields]):
-        config = Config(**_merge(packaged, _resolve_paths(user, own.parent)))
+    with about(str(own), [*Config.model_fields, *Check.model_fields]):
+        config = Config(**merged(packaged, with_whole_paths(user, own.parent, PATHS)))
         _check_tables(config)
     return config
 
@@ -258,74 +273,8 @@ def _check_tables(config: Config) -> None:
     required = {key: (PLAIN,) for key, field in Suite.model_fields.items() if field.is_required()}
     tables = {"defaults": config.defaults, **{f"suites.{name}": table for name, table in config.suites.items()}}
     for name, table in tables.items():
-        with _about(f"[{shortened(name)}]", list(Suite.model_fields)):
+        with about(f"[{shortened(name)}]", list(Suite.model_fields)):
             Suite(**{**required, **table}).check_texts()
     if config.default_suite not in config.suites:
         problem = did_you_mean(config.default_suite, list(config.suites))
         raise UserError(f"default_suite: unknown suite '{shortened(config.default_suite)}': {problem}")
-
-
-@contextmanager
-def _about(what: str, keys: list[str] | None = None) -> Iterator[None]:
-    """Let the message of an error begin with what it is about.
-
-    Args:
-        what: What is wrong.
-        keys: The keys that there are, for a model of pydantic.
-
-    Raises:
-        UserError: There was an error.
-    """
-    try:
-        yield
-    except pydantic.ValidationError as error:
-        raise UserError(f"{what}: {_first_error(error, keys or [])}") from None
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from None
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Merge tables key by key; any other value replaces the one below."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _resolve_paths(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The paths in a config file are relative to the file's folder."""
-    resolved = dict(config)
-    if "defaults" in resolved:
-        resolved["defaults"] = _resolve_suite("defaults", resolved["defaults"], folder)
-    if isinstance(resolved.get("suites"), dict):
-        resolved["suites"] = {
-            name: _resolve_suite(f"suites.{name}", suite, folder) for name, suite in resolved["suites"].items()
-        }
-    plugins = resolved.get("plugins")
-    if isinstance(plugins, dict) and isinstance(plugins.get("paths"), list):
-        with _about("[plugins]: paths"):
-            paths = [str(folder / expanded(path)) if isinstance(path, str) else path for path in plugins["paths"]]
-        resolved["plugins"] = {**plugins, "paths": paths}
-    return resolved
-
-
-def _resolve_suite(table: str, suite: Any, folder: Path) -> Any:
-    """Resolve the paths of one table of settings; pydantic reports later what is not a table."""
-    if not isinstance(suite, dict):
-        return suite
-    resolved = dict(suite)
-    for key in ("data", "train", "weights", "cache"):
-        value = resolved.get(key)
-        if isinstance(value, str) and value not in (EMBEDDED, RANDOM) and not value.startswith("hfds/"):
-            with _about(f"[{shortened(table)}]: {key}"):
-                resolved[key] = str(folder / expanded(value))
-    return resolved
-
-
-def _first_error(error: pydantic.ValidationError, known: list[str]) -> str:
-    problem = error.errors()[0]
-    if problem["type"] == "extra_forbidden":
-        key = str(problem["loc"][-1])
-        return f"unknown key '{shortened(key)}': {did_you_mean(key, known)}"
-    return first_problem(error)

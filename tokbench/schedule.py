@@ -6,14 +6,14 @@ import itertools
 import math
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import pydantic
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.notation import bind, parse_call, shortened
+from tokbench.notation import bind, parse_call, shortened, split_list
 
 if TYPE_CHECKING:
     from tokbench.downsampler import Downsampler
@@ -255,6 +255,20 @@ def kept(keep: float | None, n_patches: int) -> int:
     if keep is None:
         raise ValueError("this schedule has no keep")
     return math.ceil(Fraction(str(keep)) * n_patches)
+
+
+def split_schedules(text: str) -> list[str]:
+    """Split a list of schedules; `budget(0.7,0.5)` is short for `budget(0.7),budget(0.5)`.
+
+    Raises:
+        UserError: One of them is not of the form name or name(parameter=value,...).
+    """
+    found = []
+    for written in split_list(text):
+        call = parse_call(written)
+        several = call.name == "budget" and len(call.positional) > 1
+        found += [str(replace(call, positional=(one,))) for one in call.positional] if several else [written]
+    return found
 
 
 def _check_keep(keep: float | None, kind: str) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import codecs
 import stat
 import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokbench.errors import UserError
-from tokbench.notation import shortened
+import pydantic
+
+from tokbench.errors import UserError, did_you_mean
+from tokbench.names import EMBEDDED, RANDOM
+from tokbench.notation import first_problem, shortened
 
 
 def expanded(path: str) -> Path:
@@ -86,6 +91,82 @@ def parse_toml(content: bytes, name: str) -> dict[str, Any]:
         raise UserError(f"{name} is not valid TOML: its brackets are nested too deeply") from None
     except ValueError as error:  # a TOMLDecodeError, or that of an integer of thousands of digits
         raise UserError(f"{name} is not valid TOML: {error}") from None
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge tables key by key; any other value replaces the one below."""
+    both = dict(below)
+    for key, value in above.items():
+        old = both.get(key)
+        both[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
+
+
+def with_whole_paths(config: dict[str, Any], folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """A config file's tables with the paths in them, which are relative to the file's folder, made whole.
+
+    Args:
+        config: The file's content.
+        folder: Where the file is.
+        names: The settings that are paths.
+
+    Raises:
+        UserError: No file can have such a name.
+    """
+    whole = dict(config)
+    if "defaults" in whole:
+        whole["defaults"] = _suite_with_whole_paths("defaults", whole["defaults"], folder, names)
+    if isinstance(whole.get("suites"), dict):
+        whole["suites"] = {
+            name: _suite_with_whole_paths(f"suites.{name}", suite, folder, names)
+            for name, suite in whole["suites"].items()
+        }
+    plugins = whole.get("plugins")
+    if isinstance(plugins, dict) and isinstance(plugins.get("paths"), list):
+        with about("[plugins]: paths"):
+            paths = [str(folder / expanded(path)) if isinstance(path, str) else path for path in plugins["paths"]]
+        whole["plugins"] = {**plugins, "paths": paths}
+    return whole
+
+
+@contextmanager
+def about(what: str, keys: Sequence[str] = ()) -> Iterator[None]:
+    """Let the message of an error begin with what it is about.
+
+    Args:
+        what: What is wrong.
+        keys: The keys that there are, for a model of pydantic.
+
+    Raises:
+        UserError: There was an error.
+    """
+    try:
+        yield
+    except pydantic.ValidationError as error:
+        raise UserError(f"{what}: {_first_error(error, keys)}") from None
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+
+
+def _first_error(error: pydantic.ValidationError, known: Sequence[str]) -> str:
+    problem = error.errors()[0]
+    if problem["type"] == "extra_forbidden":
+        key = str(problem["loc"][-1])
+        return f"unknown key '{shortened(key)}': {did_you_mean(key, list(known))}"
+    return first_problem(error)
+
+
+def _suite_with_whole_paths(table: str, suite: Any, folder: Path, names: Sequence[str]) -> Any:
+    """One table of settings; pydantic reports later what is not a table."""
+    if not isinstance(suite, dict):
+        return suite
+    whole = dict(suite)
+    for key in names:
+        value = whole.get(key)
+        if isinstance(value, str) and value not in (EMBEDDED, RANDOM) and not value.startswith("hfds/"):
+            with about(f"[{shortened(table)}]: {key}"):
+                whole[key] = str(folder / expanded(value))
+    return whole
 
 
 def _unreadable(file: Path, reason: str | None) -> UserError:

@@ -36,7 +36,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "methods": ("tome,token_pooling(algorithm=kmeans, iterations=3)",
                 ("tome", "token_pooling(algorithm=kmeans, iterations=3)")),
     "keep": ("0.9,0.25", (0.9, 0.25)),
-    "schedule": ("every_block", "every_block"),
+    "schedule": ("every_block,budget(0.7,0.5,at=2-5)", ("every_block", "budget(0.7,at=2-5)", "budget(0.5,at=2-5)")),
     "site": ("after_block", "after_block"),
     "only": ("latency,macs", ("latency", "macs")),
     "limit": ("17", 17),
@@ -130,15 +130,13 @@ def test_a_flag_can_be_turned_off_again(run: Run, built: list[Suite], tmp_path: 
 
 @pytest.mark.parametrize("at", ["3,6,9", "3-6-9", "3, 6, 9", " 3 - 6-9"])
 def test_at_is_short_for_stages(at: str) -> None:
-    assert parse_settings({"at": at, "keep": None}) == {"schedule": "stages(at=3-6-9)"}
+    assert parse_settings({"at": at, "keep": None}) == {"schedule": ("stages(at=3-6-9)",)}
 
 
 def test_defaults_in_the_help_are_those_of_the_packaged_config() -> None:
     config = load_config()
-    defaults = Suite(models=("x",), methods=("y",))
-    for name, value in config.defaults.items():
-        expected = tuple(value) if isinstance(value, list) else value
-        assert getattr(defaults, name) == expected
+    required: dict[str, Any] = {"models": ("x",), "methods": ("y",)}
+    assert Suite(**required, **config.defaults) == Suite(**required)
     assert "[default: 0.01]" in parameters("compare")["precision"].help
     assert "[default: from the suite]" in parameters("compare")["models"].help
 

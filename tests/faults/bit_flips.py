@@ -12,7 +12,7 @@ from lab import TINY, Lab, unequal
 from warm_process import TABLE
 
 # What follows from the other rows of a method or from what is missing, and may differ where a record is left out.
-MAY_DIFFER = ("status", "reason", "remarks", "pareto", "top1_sd")
+MAY_DIFFER = ("status", "reason", "remarks", "pareto", "pareto_time", "best_at_compute", "top1_sd")
 
 # The exit codes with which a command has done its work; for `check`, missing records may be a regression.
 READERS = {

@@ -102,7 +102,7 @@ WRONG: dict[str, tuple[str, ...]] = {
             "every_block(13)",
             "budget",
         ),
-        *("budget(x)", "budget(2)", "budget(nan)", "budget(inf)", "budget(0.5,0.6)", f"stages(at={DIGITS})", LONG),
+        *("budget(x)", "budget(2)", "budget(nan)", "budget(inf)", "budget(0.5,2)", f"stages(at={DIGITS})", LONG),
         *("stages(" * 5000, "(" * 5000, "a+" * 5000 + "a", "not " * 5000 + "a", f"stages(at={'9' * 4000})"),
     ),
     "--at": ("", " ", "x", "9,3", "3,,6", "-1", "3.5", "3,99", "(3,6)", DIGITS, "3;6"),

@@ -16,8 +16,8 @@ import pandas as pd
 from warm_process import TABLE, Ended, Warm
 
 COMPARE = (
-    "compare", "--only", "macs,accuracy", "--limit", "50", "--accuracy-batch", "25", "--keep", "0.5", "--baselines", "none",
-    "--methods",
+    "compare", "--only", "macs,accuracy", "--limit", "50", "--accuracy-batch", "25", "--keep", "0.5",
+    "--baselines", "none", "--methods",
 )  # fmt: skip
 METHODS = "grid_pooling,random_selection"
 TINY = (*COMPARE, METHODS)
@@ -127,7 +127,8 @@ def unequal(found: Path, oracle: Path, methods: tuple[str, ...] = ()) -> str:
 
 def _rows_of(table: pd.DataFrame, methods: tuple[str, ...]) -> pd.DataFrame:
     """The rows of methods, without what depends on the other rows."""
-    table = table[table["method"].isin(methods)].reset_index(drop=True).drop(columns="pareto", errors="ignore")
+    table = table[table["method"].isin(methods)].reset_index(drop=True)
+    table = table.drop(columns=["pareto", "pareto_time", "best_at_compute"], errors="ignore")
     return table.astype(dict.fromkeys(table.select_dtypes("category").columns, object))
 
 

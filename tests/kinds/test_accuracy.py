@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tokbench.kinds.accuracy import accuracy_columns, front, seeds_spread
+from tokbench.kinds.accuracy import accuracy_columns, seeds_spread, unbeaten
 from tokbench.stats.proportions import mcnemar, tango, wilson
 
 
@@ -29,11 +29,16 @@ def rows(*changes):
         "mode": "eager",
         "dtype": "fp32",
         "params": "",
+        "latency_ms": None,
         "regime": "off-the-shelf",
     }
     settings |= {"schedule": "stages(at=3)", "keep": 0.7, "site": "after_attention", "seed": None, "top1": 50.0}
     made = [{**settings, "method": f"method{i}", "gmacs": 1.0, **change} for i, change in enumerate(changes)]
     return pd.DataFrame(made)
+
+
+def front(table, answers):
+    return unbeaten(table, answers)["pareto"]
 
 
 # One row
@@ -160,17 +165,75 @@ def test_unreadable_images_are_left_out_in_pairs():
     ]
 
 
-def test_the_front_against_the_intervals_themselves():
-    rng = np.random.default_rng(0)
+def test_a_hundredth_more_compute_is_no_more():
+    skills = [outcomes(900), outcomes(500)]
+    for gmacs, beaten in ((1.009, True), (1.011, False)):
+        assert front(rows({"gmacs": gmacs}, {"gmacs": 1.0}), skills).tolist() == [True, not beaten]
+
+
+def test_the_plain_model_with_fewer_pixels_takes_part():
+    table = rows({"method": "none"}, {"method": "none", "params": "img_size=192", "gmacs": 0.7}, {"gmacs": 0.7})
+    assert front(table, [outcomes(950), outcomes(900), outcomes(500)]).tolist() == [True, True, False]
+
+
+def test_time_has_a_front_of_its_own():
+    table = rows(
+        {"gmacs": 1.0, "latency_ms": 5.0}, {"gmacs": 2.0, "latency_ms": 4.0}, {"gmacs": 1.0, "latency_ms": None}
+    )
+    found = unbeaten(table, [outcomes(500), outcomes(900), outcomes(900)])
+    assert found["pareto"].tolist() == [False, True, True]
+    assert found["pareto_time"].tolist() == [False, True, False]
+
+
+def test_the_best_are_those_that_no_other_of_equal_compute_surely_beats():
+    table = rows({"gmacs": 0.7}, {"gmacs": 0.705}, {"gmacs": 0.695}, {"gmacs": 0.5}, {"gmacs": 0.3})
+    found = unbeaten(table, [outcomes(800), outcomes(797), outcomes(700), outcomes(900), outcomes(100)])
+    assert found["best_at_compute"].tolist() == [True, True, False, False, False]
+    assert found["pareto"].tolist() == [False, False, False, True, True]
+
+
+# Everything against loops over all pairs, from the answers themselves
+
+
+def made_up(seed):
+    """Rows of methods with costs that are close to each other, and their answers; some with several seeds."""
+    rng = np.random.default_rng(seed)
     difficulty = rng.random(400)
-    costs = rng.integers(1, 5, 12).astype(float)
-    marks = [np.where(difficulty + rng.normal(0, 0.05, 400) < 0.6 + 0.02 * skill, "0", "-") for skill in range(12)]
-    for row in marks:
-        row[rng.choice(400, 5)] = "?"
-    kept = [True] * 12
-    for a, b in itertools.permutations(range(12), 2):
-        both = (marks[a] != "?") & (marks[b] != "?")
-        gain = paired_difference(marks[b][both] == "0", marks[a][both] == "0")
-        kept[b] &= not (costs[a] <= costs[b] and gain.lo > 0)
-    assert 1 < sum(kept) < 11
-    assert front(rows(*({"gmacs": cost} for cost in costs)), ["".join(row) for row in marks]).tolist() == kept
+    settings, answers = [], []
+    for method in range(12):
+        gmacs, latency = rng.choice([0.7, 0.704, 0.71, 1.0, 1.0101]), rng.choice([None, 5.0, 5.04, 6.0])
+        for number in range(1 + 2 * (method % 3 == 0)):
+            right = difficulty + rng.normal(0, 0.05, 400) < 0.6 + 0.02 * method
+            marks = np.where(right, "0", "-")
+            marks[rng.choice(400, 5)] = "?"
+            answers.append("".join(marks))
+            settings.append({"method": f"method{method}", "seed": number, "gmacs": gmacs, "latency_ms": latency})
+    return rows(*settings), answers
+
+
+def surely_beats(one, other):
+    """Of two lists of answers, one for each seed."""
+    gains = []
+    for first, second in itertools.product(one, other):
+        both = [(b == "0", a == "0") for a, b in zip(first, second, strict=True) if "?" not in (a, b)]
+        gains.append(paired_difference(*zip(*both, strict=True)).lo)
+    return min(gains) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_marks_against_the_intervals_themselves(seed):
+    table, answers = made_up(seed)
+    methods = {name: [answers[place] for place in places] for name, places in table.groupby("method").indices.items()}
+    cost = table.groupby("method")[["gmacs", "latency_ms"]].first()
+    expected = {"pareto": dict.fromkeys(methods, True), "pareto_time": cost["latency_ms"].notna().to_dict()}
+    equals = {name: [] for name in methods}
+    for a, b in itertools.permutations(methods, 2):
+        beats = surely_beats(methods[a], methods[b])
+        for mark, column in (("pareto", "gmacs"), ("pareto_time", "latency_ms")):
+            expected[mark][b] &= not (cost[column][a] <= 1.01 * cost[column][b] and beats)
+        if max(cost["gmacs"][a], cost["gmacs"][b]) <= 1.01 * min(cost["gmacs"][a], cost["gmacs"][b]):
+            equals[b].append(beats)
+    expected["best_at_compute"] = {name: bool(beaten) and not any(beaten) for name, beaten in equals.items()}
+    for mark, found in unbeaten(table, answers).items():
+        assert found.tolist() == table["method"].map(expected[mark]).tolist(), mark
+        assert 1 < sum(expected[mark].values()) < 11

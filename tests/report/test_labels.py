@@ -28,6 +28,13 @@ def test_settings_are_only_added_to_labels_with_several():
     assert list(series(table)) == ["tome stages(at=3-6-9)", "tome every_block", "evit"]
 
 
+def test_budgets_are_points_of_one_series():
+    table = rows(*(("tome", "", f"budget({fraction})") for fraction in (0.7, 0.5, 1e-05)), ("evit", ""))
+    assert list(series(table)) == ["tome", "tome", "tome", "evit"]
+    table = rows(*(("tome", "", text) for text in ("budget(0.7)", "budget(0.5)", "budget(0.7,at=2-5)", "every_block")))
+    assert list(series(table)) == ["tome budget", "tome budget", "tome budget(at=2-5)", "tome every_block"]
+
+
 def test_all_varying_settings_are_added():
     table = rows(
         ("tome", ""),

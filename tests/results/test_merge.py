@@ -87,6 +87,16 @@ def test_a_part_shows_what_is_not_measured_yet(run: Run, tmp_path: Path) -> None
     assert (code, {row["reason"] for row in json.loads(out)}) == (0, {"not measured yet"})
 
 
+def test_directories_of_different_budgets_are_joined(tmp_path: Path) -> None:
+    only = {"only": ["macs"], "methods": ["score_pruning", "grid_pooling"]}
+    for name, schedule in (("high", "budget(0.8)"), ("low", "budget(0.6)"), ("both", "budget(0.8,0.6)")):
+        make(tmp_path / name, schedule=schedule, **only)
+    merge([tmp_path / "high", tmp_path / "low"], tmp_path / "joined")
+    joined, whole = (load(tmp_path / name) for name in ("joined", "both"))
+    pd.testing.assert_frame_equal(joined.table, whole.table)
+    assert joined.plan.suite.schedule == whole.plan.suite.schedule == ("budget(0.8)", "budget(0.6)")
+
+
 def test_joining_again_changes_nothing(made: Path, tmp_path: Path) -> None:
     sources = [made / "grid", made / "random"]
     merge(sources, tmp_path / "joined")

@@ -57,7 +57,7 @@ def test_rows_measured_under_different_conditions_are_refused(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("dtype", "bf16"), ("accuracy_batch", 20), ("schedule", "every_block"), ("site", "after_block"), ("threads", 7)],
+    [("dtype", "bf16"), ("accuracy_batch", 20), ("site", "after_block"), ("threads", 7)],
 )
 def test_another_comparison_is_refused(
     copied: Callable[..., list[Path]], tmp_path: Path, setting: str, value: object

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import timm
@@ -14,7 +15,9 @@ from tokbench import DownsampledViT, Schedule, create
 from tokbench.errors import UserError
 from tokbench.measure.budget import STEPS, OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs
-from tokbench.schedule import takes_keep
+from tokbench.report.labels import series
+from tokbench.results import load
+from tokbench.schedule import split_schedules, takes_keep
 
 
 def steps(tokens, stages):
@@ -124,6 +127,23 @@ def test_a_wrong_budget_is_refused(text: str, message: str) -> None:
         Schedule.parse(text, 0.7 if text.startswith("stages") else None)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stages(at=3-6-9)", ["stages(at=3-6-9)"]),
+        ("budget(0.7)", ["budget(0.7)"]),
+        ("budget(0.7),budget(0.5)", ["budget(0.7)", "budget(0.5)"]),
+        ("budget(0.7, 0.6, 0.5)", ["budget(0.7)", "budget(0.6)", "budget(0.5)"]),
+        ("budget(0.7,0.5,at=2-5), every_block(r=3)", ["budget(0.7,at=2-5)", "budget(0.5,at=2-5)", "every_block(r=3)"]),
+        ("stages(at=3,6,9),published", ["stages(at=3,6,9)", "published"]),
+        ("budget(0.7,0.5,at=2,5)", ["budget(0.7,at='2,5')", "budget(0.5,at='2,5')"]),
+    ],
+)
+def test_several_schedules_are_written_as_a_list(text: str, expected: list[str]) -> None:
+    assert split_schedules(text) == expected
+    assert split_schedules(",".join(expected)) == expected
+
+
 def test_an_unsolved_budget_leaves_nothing() -> None:
     with pytest.raises(UserError, match=r"'budget\(0\.7\)' has no keep yet"):
         Schedule.parse("budget(0.7)").target(0, 196)
@@ -140,3 +160,22 @@ def test_compare_solves_it_for_each_method(run: Callable[..., tuple[int, str, st
     assert rows["random_selection"]["keep"] != rows["score_pruning"]["keep"]
     assert (rows["tome"]["status"], rows["tome"]["gmacs"]) == ("skipped", None)
     assert "no keep comes within 1% of the budget 0.3" in rows["tome"]["reason"]
+
+
+def test_several_budgets_are_one_comparison_and_one_curve(run: Callable[..., tuple[int, str, str]]) -> None:
+    command = ("--schedule", "budget(0.8,0.6),stages(at=2-5)", "--keep", "0.9,0.5", "--only", "macs", "--json")
+    code, out, _ = run("compare", "--methods", "grid_pooling,score_pruning", *command, "--out", "all")
+    rows = [row for row in json.loads(out) if row["method"] == "score_pruning"]
+    assert code == 0
+    assert [row["schedule"] for row in rows] == ["budget(0.8)", "budget(0.6)", *["stages(at=2-5)"] * 2]
+    assert [row["keep"] for row in rows[2:]] == [0.9, 0.5]
+    plain = json.loads(out)[0]["gmacs"]
+    for row, budget in zip(rows, (0.8, 0.6), strict=False):
+        assert row["gmacs"] == pytest.approx(budget * plain, rel=0.01)
+    assert sorted(set(series(load(Path("all")).table))) == [
+        "grid_pooling budget",
+        "grid_pooling stages(at=2-5)",
+        "none",
+        "score_pruning budget",
+        "score_pruning stages(at=2-5)",
+    ]

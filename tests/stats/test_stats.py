@@ -1,4 +1,4 @@
-"""The statistics of times and the Pareto front against brute force, exact distributions and simulation."""
+"""The statistics of times against brute force, exact distributions and simulation."""
 
 import math
 
@@ -16,7 +16,6 @@ from tokbench.stats.times import (
     compare_times,
     floor_of,
     median_interval,
-    pareto_front,
     percentile,
 )
 
@@ -255,32 +254,3 @@ def test_sessions_need_ten_samples_each(old, new):
 def test_log_ratios_must_be_finite(bad):
     with pytest.raises(ValueError, match="finite"):
         compare_speedups([0.1] * 10, [0.1] * 9 + [bad])
-
-
-# The Pareto front
-
-costs = st.one_of(st.integers(0, 4).map(float), st.just(math.nan), st.just(math.inf))
-
-
-@given(st.lists(costs, max_size=12), st.integers(0, 2**32 - 1))
-def test_pareto_front_against_brute_force(cost, seed):
-    points = range(len(cost))
-    better = np.random.default_rng(seed).random((len(cost), len(cost))) < 0.3
-    expected = [
-        not math.isnan(cost[b]) and not any(cost[a] <= cost[b] and better[a, b] for a in points) for b in points
-    ]
-    kept = pareto_front(cost, better)
-    assert kept.dtype == bool
-    assert kept.tolist() == expected
-
-
-def test_a_point_that_costs_no_more_and_is_better_dominates():
-    better = [[False, True], [False, False]]
-    assert pareto_front([1, 1], better).tolist() == [True, False]
-    assert pareto_front([1, 2], better).tolist() == [True, False]
-    assert pareto_front([2, 1], better).tolist() == [True, True]
-
-
-def test_pareto_front_needs_all_pairs():
-    with pytest.raises(ValueError, match="n x n"):
-        pareto_front([1, 2], [[False]])

@@ -175,7 +175,8 @@ def _build_older(row: Row, older: type[Downsampler], bench: Bench) -> Downsample
     given = {name: value for name, value in variant.params if value != freeze(now[name].default)}
     method = older(**bind(older, given, f"the older '{variant.method}'"))
     schedule, keep = variant.schedule, variant.keep
-    if suite.schedule == PUBLISHED and method.schedule not in (None, schedule):
+    is_own = PUBLISHED in suite.schedule and schedule not in suite.schedule
+    if is_own and method.schedule not in (None, schedule):
         schedule = method.schedule
         keep = variant.keep if takes_keep(schedule) else None
     parsed = Schedule.parse(schedule, keep)

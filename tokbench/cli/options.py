@@ -123,9 +123,9 @@ def parse_settings(given: Mapping[str, Any]) -> Settings:
     if (at := given.get(AT)) is not None:
         if "schedule" in settings:
             raise UserError("--at is short for --schedule 'stages(at=...)': give one of the two")
-        settings["schedule"] = _schedule_at(at)
-    elif "schedule" in settings:
-        _check_spaces(settings["schedule"])
+        settings["schedule"] = (_schedule_at(at),)
+    for schedule in settings.get("schedule", ()):
+        _check_spaces(schedule)
     return settings
 
 
@@ -164,8 +164,9 @@ def resolve_suite(config: Config, name: str | None, settings: Settings, base: Ma
     from tokbench.schedule import takes_keep
 
     suite = config.suite(name or config.default_suite, {**(base or {}), **settings})
-    if "keep" in settings and not takes_keep(suite.schedule):
-        raise UserError(f"schedule '{shortened(suite.schedule)}' already fixes the token counts: drop --keep")
+    if "keep" in settings and not any(map(takes_keep, suite.schedule)):
+        written = ",".join(suite.schedule)
+        raise UserError(f"schedule '{shortened(written)}' already fixes the token counts: drop --keep")
     return suite
 
 

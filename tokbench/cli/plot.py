@@ -50,6 +50,10 @@ def plot(
         str | None, typer.Option(metavar="TEXT", help="Show times of this mode: eager, compile or cudagraph.")
     ] = None,
     latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table, or write it to a .tex file.")] = False,
+    caption: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the LaTeX table shows; the signs are explained after it.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="TEXT", help="The LaTeX table's label.")] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a Markdown table, or write it to a .md file.")
     ] = False,
@@ -67,13 +71,17 @@ def plot(
 
     if latex and markdown:
         raise UserError("give --latex or --markdown, one at a time")
+    if (caption or label) and not latex:
+        raise UserError("--caption and --label are of a LaTeX table: add --latex")
     only = None if methods is None else list(parse_list("methods", methods))
     if latex or markdown:
         from tokbench.report.paper import table as paper_table
 
         check_ending(out, (".tex",) if latex else (".md",))
         rows = select_rows(load(directory).table, only, batch_size, mode)
-        _print_or_write(paper_table.latex(rows) if latex else paper_table.markdown(rows), out)
+        _print_or_write(
+            paper_table.latex(rows, caption or "", label or "") if latex else paper_table.markdown(rows), out
+        )
     else:
         from tokbench.report.paper.figure import ENDINGS
 
@@ -83,6 +91,7 @@ def plot(
 
 
 def _draw(rows: DataFrame, x: Axis, width: float, out: Path) -> None:
+    from tokbench.report.marks import ON_FRONT
     from tokbench.report.paper.figure import figure, save
     from tokbench.report.paper.rows import figure_points
 
@@ -90,6 +99,8 @@ def _draw(rows: DataFrame, x: Axis, width: float, out: Path) -> None:
     with writing(out):
         save(figure(drawn, x, width), out)
     typer.echo(f"{out}: {len(drawn)} points", err=True)
+    if drawn["front"].any():
+        typer.echo(f"Pareto: {ON_FRONT[x]}", err=True)
 
 
 def _print_or_write(text: str, out: Path | None) -> None:

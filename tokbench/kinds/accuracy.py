@@ -14,8 +14,8 @@ from tokbench.kinds.answers import AnswerKind
 from tokbench.kinds.base import Column
 from tokbench.outcomes import RIGHT, UNREADABLE, WRONG
 from tokbench.rows import ANSWER, columns_without
+from tokbench.stats.pareto import best_at_equal_cost, pareto_front
 from tokbench.stats.proportions import mcnemar, surely_better, tango, wilson
-from tokbench.stats.times import pareto_front
 
 if TYPE_CHECKING:
     from tokbench.config import Suite
@@ -62,6 +62,8 @@ class Accuracy(AnswerKind[AccuracyRecord]):
         Column("lost", "Int64"),
         Column("mcnemar_p"),
         Column("top1_sd"),
+        Column("pareto_time", "bool", heading="★ by time"),
+        Column("best_at_compute", "bool", heading="best at equal compute"),
     )
 
     def needs_data(self, suite: Suite) -> tuple[str, str] | None:
@@ -79,9 +81,9 @@ class Accuracy(AnswerKind[AccuracyRecord]):
         return accuracy_columns(results.outcomes(row), base)
 
     def complete(self, table: pd.DataFrame, results: Results) -> pd.DataFrame:
-        """The spread over seeds, and the Pareto front."""
+        """The spread over seeds, and what no other row beats."""
         outcomes = [results.outcomes(row) for row in results.plan.rows]
-        return table.assign(top1_sd=seeds_spread(table), pareto=front(table, outcomes))
+        return table.assign(top1_sd=seeds_spread(table), **unbeaten(table, outcomes))
 
     def live(self, records: Sequence[AccuracyRecord]) -> dict[str, float]:
         """Top-1 of the images so far."""
@@ -132,23 +134,28 @@ def seeds_spread(table: pd.DataFrame) -> pd.Series:
     return table.groupby(columns_without("seed"), sort=False, dropna=False)["top1"].transform("std")
 
 
-def front(table: pd.DataFrame, outcomes: Sequence[str | None]) -> pd.Series:
-    """Which rows no other row of their model surely beats, where beating is costing no more and being better in top-1.
+def unbeaten(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str, pd.Series]:
+    """Which rows no other row of their model surely beats in top-1: of those that cost no more, and of equal cost.
 
     A row is surely better where the paired 95 % interval of the difference in top-1 (Tango's) lies above zero. With
-    several seeds, each seed must be better than each seed of the other. A row without compute or without accuracy is
-    not marked and beats none.
+    several seeds, each seed must be better than each seed of the other. Costs are equal to within `EQUAL_COST`. A row
+    without cost or without accuracy is not marked and beats none.
 
     Args:
         table: The rows of a comparison.
         outcomes: Each row's outcomes, None where they are not complete.
 
     Returns:
-        Booleans on the table's index; the seeds of a setting share one mark.
+        Columns of booleans on the table's index; the seeds of a setting share their marks.
+
+        - `pareto`: no other row costs no more MACs and is surely better.
+        - `pareto_time`: no other row takes no more time and is surely better.
+        - `best_at_compute`: there are other rows of equal MACs, and none of them is surely better.
     """
-    best = pd.Series(False, index=table.index)
+    marks = pd.DataFrame(False, index=table.index, columns=["pareto", "pareto_time", "best_at_compute"])
     outcome = pd.Series(list(outcomes), index=table.index, dtype=object)
-    answered = table.assign(outcome=outcome).dropna(subset=["gmacs", "outcome"])
+    costs = {name: pd.to_numeric(table[name]) for name in ("gmacs", "latency_ms")}
+    answered = table.assign(outcome=outcome, **costs).dropna(subset=["outcome"])
     for _, block in answered.groupby(["model", "batch_size", "mode"], sort=False, dropna=False):
         settings = block.groupby(columns_without("seed"), sort=False, dropna=False)
         member = settings.ngroup().to_numpy()
@@ -156,8 +163,10 @@ def front(table: pd.DataFrame, outcomes: Sequence[str | None]) -> pd.Series:
         # A setting is better where no pair of seeds says otherwise.
         belongs = (np.arange(settings.ngroups)[:, None] == member).astype(float)
         surely = belongs @ ~better @ belongs.T == 0
-        best[block.index] = pareto_front(settings["gmacs"].mean(), surely)[member]
-    return best
+        gmacs, time = (settings[name].mean() for name in costs)
+        found = (pareto_front(gmacs, surely), pareto_front(time, surely), best_at_equal_cost(gmacs, surely))
+        marks.loc[block.index] = np.stack(found, axis=1)[member]
+    return {str(name): column for name, column in marks.items()}
 
 
 def correctness(results: Results) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.names import Site
 from tokbench.registry import make
 from tokbench.schedule import DEFAULT_DEPTHS, Budget
+from tokbench.stats.pareto import EQUAL_COST
 from tokbench.vit.backbone import DownsampledViT, check_supported
 
 STEPS = 10_000  # a keep has four decimals
@@ -93,7 +94,7 @@ def solve_budget(
     return solve_keep(cost, fraction)
 
 
-def solve_keep(cost: Callable[[float], float], target: float, tolerance: float = 0.01) -> float:
+def solve_keep(cost: Callable[[float], float], target: float, tolerance: float = EQUAL_COST) -> float:
     """Find the keep that costs the target, by bisection over keeps of four decimals with at most 14 costs.
 
     A cost is a step function, since a reduction leaves whole tokens, so the exact keep may not exist: the nearest one

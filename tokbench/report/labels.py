@@ -12,6 +12,8 @@ from tokbench.errors import printable
 # Values may contain commas, so a parameter list is split only before `name=`.
 PARAMETER = re.compile(r"[(,](?=\w+=)")
 
+_FRACTION = re.compile(r"(?<=^budget)\([\d.e-]+\)|(?<=^budget\()[\d.e-]+,")
+
 METHOD_SETTINGS = ("schedule", "site", "regime")
 """The settings of a method that the plain model does not have."""
 
@@ -32,7 +34,7 @@ def labels(rows: pd.DataFrame) -> list[str]:
 
 
 def series(rows: pd.DataFrame) -> pd.Series:
-    """The curve of each row, over all keeps: its label, with the settings in which the rows of that label differ.
+    """The curve of each row, over all keeps or budgets: its label, with the settings in which its rows differ.
 
     Args:
         rows: A table's rows of one model.
@@ -43,10 +45,15 @@ def series(rows: pd.DataFrame) -> pd.Series:
     base = pd.Series(labels(rows), index=rows.index, dtype=object)
     names = base.copy()
     for setting in METHOD_SETTINGS:
-        values = rows[setting].map(cell_text)
+        values = rows[setting].map(lambda value: without_fraction(cell_text(value)))
         differs = values.groupby(base).transform("nunique") > 1
         names[differs] = (names[differs] + " " + values[differs]).str.rstrip()
     return names
+
+
+def without_fraction(schedule: str) -> str:
+    """A budget without its fraction, any other schedule unchanged: budgets are points of one curve, as keeps are."""
+    return _FRACTION.sub("", schedule)
 
 
 def cell_text(value: Any) -> str:

@@ -12,9 +12,11 @@ from tokbench.kinds import KINDS
 from tokbench.kinds.latency import MUCH_LOAD
 from tokbench.names import PLAIN
 from tokbench.report.digits import RowValues, aligned, decimals, number, with_half_widths
-from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels
+from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels, without_fraction
+from tokbench.report.marks import MARKS, ON_FRONT
 from tokbench.results.columns import BY_INTERVAL, COLUMNS
 from tokbench.rows import FIELDS, with_fewer_pixels
+from tokbench.schedule import takes_keep
 
 SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
@@ -67,9 +69,10 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
 
     A row has the means of the numbers and, as `NAME_half`, half the width of the intervals.
     """
-    measured = measured.reindex(columns=list(dict.fromkeys((*measured, *NUMBERS))))
+    measured = measured.reindex(columns=list(dict.fromkeys((*measured, *NUMBERS, *MARKS))))
     numbers = {name: pd.to_numeric(measured[name]).astype(float) for name in NUMBERS}
-    groups = measured.assign(**numbers, pareto=measured["pareto"].eq(True)).groupby(IDENTITY, sort=False, dropna=False)
+    marks = {name: measured[name].eq(True) for name in MARKS}
+    groups = measured.assign(**numbers, **marks).groupby(IDENTITY, sort=False, dropna=False)
     means = groups[NUMBERS].mean()
     for column in (column for column in COLUMNS.values() if column.share_of):
         means[column.name] = 100 * means[column.name] / means[column.share_of]
@@ -79,15 +82,17 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
     for column in (column for column in COLUMNS.values() if column.spread):
         means[column.spread] = groups[column.name].std()
     means["seeds"] = groups["top1"].count()
-    means["verdict"], means["pareto"] = groups["verdict"].first(), groups["pareto"].any()
+    means["verdict"] = groups["verdict"].first()
+    means[list(MARKS)] = groups[list(MARKS)].any()
     means = means.reset_index()
     means["compared"] = (means["method"] != PLAIN) | with_fewer_pixels(means)
     means.loc[~means["compared"], [name for name, column in BY_INTERVAL.items() if column.only_methods]] = math.nan
     # The plain model's speedup is 1 by definition. A measured one is kept, as it shows the noise.
     means.loc[~means["compared"] & ~(means["speedup_half"] > 0), "speedup"] = math.nan
     means["method_rank"], means["label_rank"] = (pd.factorize(means[n])[0] for n in ("method", "label"))
-    order = ["compared", "method_rank", "label_rank", "keep"]
-    return means.sort_values(order, ascending=[True, True, True, False], kind="stable").to_dict("records")
+    means["schedule_rank"], _ = pd.factorize(means["schedule"].map(lambda text: without_fraction(cell_text(text))))
+    order = ["compared", "method_rank", "label_rank", "schedule_rank", "keep"]
+    return means.sort_values(order, ascending=[True] * 4 + [False], kind="stable").to_dict("records")
 
 
 def distinct_values(rows: Iterable[RowValues], name: str) -> list[str]:
@@ -118,9 +123,7 @@ def legend(rows: Sequence[RowValues], *, latency_shown: bool = True) -> Text:
     verdicts = ", ".join(f"{sign} {verdict.lower()}" for verdict, (sign, _) in VERDICT_SIGNS.items() if verdict in used)
     seeds = " or ".join(sorted({cell_text(row["seeds"]) for row in rows if row["seeds"] > 1}))
     notes = [
-        "★ Pareto: no other row costs no more and is surely better in top-1 (paired 95 % interval above 0)"
-        if any(row["pareto"] for row in rows)
-        else "",
+        f"★ Pareto: {ON_FRONT['gmacs']}" if any(row["pareto"] for row in rows) else "",
         f"{verdicts}: against the plain model" if verdicts else "",
         "[ ] 95 % interval" if any(row["speedup_half"] > 0 or row["delta_half"] > 0 for row in rows) else "",
         *_timing_notes(rows, latency_shown),
@@ -158,7 +161,7 @@ def text_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
         TextColumn("pareto", "", "", stars),
         TextColumn("method", "method", "", [Text(method) for method in methods], "left"),
         *_setting_columns(rows),
-        TextColumn("keep", "keep", "", [Text(keep) for keep in aligned([cell_text(row["keep"]) for row in rows])]),
+        _keep_column(rows),
     ]
     for column in (column for kind in KINDS.values() for column in kind.columns if column.dropped):
         name = column.interval or column.name
@@ -169,12 +172,26 @@ def text_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
     return [column for column in columns if any(cell.plain.strip() for cell in column.cells)]
 
 
+def _keep_column(rows: Sequence[RowValues]) -> TextColumn:
+    """The keep, which is needed to identify a row unless every method has solved it for a budget."""
+    methods = [row for row in rows if row["method"] != PLAIN]
+    needed = not methods or any(map(_given_keep, methods))
+    cells = [Text(keep) for keep in aligned([cell_text(row["keep"]) for row in rows])]
+    return TextColumn("keep" if needed else "setting", "keep", "", cells)
+
+
+def _given_keep(row: RowValues) -> str:
+    """A row's keep; empty where it follows from the schedule."""
+    schedule = cell_text(row["schedule"])
+    return cell_text(row["keep"]) if not schedule or takes_keep(schedule) else ""
+
+
 def _setting_columns(rows: Sequence[RowValues]) -> list[TextColumn]:
     """The settings that differ between rows. Those that are not needed to identify a row may be dropped: `setting`."""
     needed = varying = [name for name in SETTINGS if len(distinct_values(rows, name)) > 1]
     for name in reversed(varying):
         rest = [other for other in needed if other != name]
-        if len({tuple(cell_text(row[key]) for key in ("label", "keep", *rest)) for row in rows}) == len(rows):
+        if len({(_given_keep(row), *(cell_text(row[key]) for key in ("label", *rest))) for row in rows}) == len(rows):
             needed = rest
     cells = {name: [Text(cell_text(row[name])) for row in rows] for name in varying}
     keys = {name: name if name in needed else "setting" for name in varying}

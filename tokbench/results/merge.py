@@ -24,10 +24,10 @@ from tokbench.results.plan import PLAN, MethodInfo, Plan, PlannedRow, plan_json
 from tokbench.results.store import RECORDS, Place, Records, Store, write_json
 from tokbench.rows import RowId
 
-SHARED = ("schedule", "site", "dtype", "accuracy_batch", "seconds", "precision", "threads")
+SHARED = ("site", "dtype", "accuracy_batch", "seconds", "precision", "threads")
 """Settings of a suite that the directories must share."""
 
-JOINED = ("models", "methods", "keep", "batch_size", "seeds", "mode")
+JOINED = ("models", "methods", "schedule", "keep", "batch_size", "seeds", "mode")
 """Settings that are lists, of which the joined suite has everything."""
 
 MACHINES = "machines"  # in a joined environment: the environments of the directories
@@ -147,16 +147,17 @@ def _join_rows(sources: Sequence[Source]) -> list[PlannedRow]:
 
 
 def _order(rows: Sequence[RowId]) -> Callable[[PlannedRow], tuple[float, ...]]:
-    """Models, in them methods, in them keeps from large to small, and then the rest: each as it first occurs."""
-    columns = (("model",), ("method", "params"), ("regime", "site", "schedule"), ("batch_size",), ("mode",), ("seed",))
+    """Models, in them methods, schedules, keeps from large to small, and then the rest: each as it first occurs."""
+    method = ("method", "params")
+    columns = (("model",), method, (*method, "regime", "site", "schedule"), ("batch_size",), ("mode",), ("seed",))
     ranks = [
         {value: rank for rank, value in enumerate(dict.fromkeys(_values(row, names) for row in rows))}
         for names in columns
     ]
 
     def order(row: PlannedRow) -> tuple[float, ...]:
-        model, method, *others = (rank[_values(row.id, names)] for rank, names in zip(ranks, columns, strict=True))
-        return model, method, -(row.id.keep or 0), *others
+        places = [rank[_values(row.id, names)] for rank, names in zip(ranks, columns, strict=True)]
+        return *places[:3], -(row.id.keep or 0), *places[3:]
 
     return order
 

@@ -19,8 +19,8 @@ from tokbench.outcomes import shards
 from tokbench.rows import FIELDS, RowId
 
 PLAN = "plan.json"
-SCHEMA = 3
-READABLE = (2, SCHEMA)
+SCHEMA = 4
+READABLE = (2, 3, SCHEMA)
 MOST_IMAGES = 2**26  # no image set has more; a damaged number could fill the memory with shards
 
 

@@ -124,7 +124,9 @@ class Cell:
 
 
 def cells_of(suite: Suite, config: Config, known: Sequence[str], *, broken: bool = False) -> tuple[Cell, ...]:
-    """The cells of a suite: for each model the plain one, its baselines, then method by method with falling keep.
+    """The cells of a suite: for each model the plain one, its baselines, then method by method, schedule by schedule.
+
+    The keeps of a schedule that takes them go from the largest to the smallest.
 
     Args:
         suite: What to compare.
@@ -170,21 +172,25 @@ def _variants(suite: Suite, config: Config, known: Sequence[str]) -> Iterator[Va
             given = {**config.methods.get(call.name, {}), **call.named}
             try:
                 check = None if surroundings is None else partial(check_unchanged, surroundings)
-                yield from contained(f"creating {written}", partial(_keeps, call.name, given, suite), check)
+                yield from contained(f"creating {written}", partial(_settings, call.name, given, suite), check)
             except MethodFailedError as error:
                 # What is wrong with one of all methods must not stop the others.
                 if isinstance(error.error, UserError) and text != ALL:
                     said = str(error.error)
                     raise UserError(said if call.name in said else f"method '{call.name}': {said}") from None
-                yield Variant(call.name, schedule=suite.schedule, keep=None, failed=str(error))
+                yield from (Variant(call.name, schedule=s, keep=None, failed=str(error)) for s in suite.schedule)
 
 
-def _keeps(name: str, given: dict[str, Any], suite: Suite) -> list[Variant]:
-    """A method with each keep of the suite, from the largest to the smallest."""
+def _settings(name: str, given: dict[str, Any], suite: Suite) -> list[Variant]:
+    """A method with each schedule of the suite and each keep, from the largest to the smallest.
+
+    Where a schedule takes no keep, these are equal.
+    """
     params = bind_parameters(name, given)
     method = create(name, **params)
     method_info(type(method))  # so that what is wrong with its class fails here
-    return [_variant(method, params, suite, keep) for keep in sorted(set(suite.keep), reverse=True)]
+    keeps = sorted(set(suite.keep), reverse=True)
+    return [_variant(method, params, suite, schedule, keep) for schedule in suite.schedule for keep in keeps]
 
 
 def _plain(written: str, named: dict[str, Any]) -> Iterator[Variant]:
@@ -203,8 +209,8 @@ def _plain(written: str, named: dict[str, Any]) -> Iterator[Variant]:
         yield Variant(PLAIN, params=(("attention", UNFUSED),))
 
 
-def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, keep: float) -> Variant:
-    text = (method.schedule or str(Stages(keep))) if suite.schedule == PUBLISHED else suite.schedule
+def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, written: str, keep: float) -> Variant:
+    text = (method.schedule or str(Stages(keep))) if written == PUBLISHED else written
     site = suite.site or method.site
     if site not in method.sites:
         raise UserError(f"method '{method.name}' cannot act {site}; its sites are {', '.join(method.sites)}")

@@ -1,4 +1,4 @@
-"""Statistics of times: medians and percentiles, comparisons with a verdict, and the Pareto front.
+"""Statistics of times: medians, percentiles, and comparisons with a verdict.
 
 Times are in seconds; the table converts them to milliseconds.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from tokbench.stats.proportions import Interval
@@ -193,28 +193,6 @@ def floor_of(comparisons: Sequence[Comparison]) -> float:
     """
     nearest = (max(math.log(c.speedup.lo), -math.log(c.speedup.hi)) for c in comparisons)
     return math.expm1(max((max(end, 0.0) for end in nearest), default=0.0))
-
-
-def pareto_front(cost: ArrayLike, better: ArrayLike) -> NDArray[np.bool_]:
-    """Which points are on the Pareto front: no other point costs the same or less and is significantly better.
-
-    A point with cost NaN is never on the front and excludes no other point.
-
-    Args:
-        cost: (n,) the cost to be minimised, in any unit.
-        better: (n, n) booleans: is the point of this row significantly better than the point of this column?
-
-    Returns:
-        (n,) booleans.
-
-    Raises:
-        ValueError: The shapes do not match.
-    """
-    costs, significant = np.asarray(cost, dtype=float), np.asarray(better, dtype=bool)
-    if costs.ndim != 1 or significant.shape != (costs.size, costs.size):
-        raise ValueError(f"n points need n costs and n x n comparisons, got {costs.shape} and {significant.shape}")
-    dominates = (costs[:, None] <= costs) & significant
-    return np.asarray(~np.isnan(costs) & ~np.any(dominates, axis=0), dtype=np.bool_)
 
 
 def _comparison(log: Interval, p: float, floor: float) -> Comparison:

@@ -43,7 +43,7 @@ def test_other_settings_are_separate_curves():
         ("deit", "tome stages(at=3-6-9)", "eager", 8),
         ("deit", "tome stages(at=3-6-9)", "eager", 256),
         ("deit", "tome stages(at=3-6-9)", "compile", 8),
-        ("deit", "tome budget(0.7)", "eager", 8),
+        ("deit", "tome budget", "eager", 8),
         ("deit", "evit(fuse=true)", "eager", 8),
         ("deit", "evit(fuse=false)", "eager", 8),
     }

@@ -277,3 +277,21 @@ def test_the_width_of_a_pipe_is_fixed_unless_columns_is_set(monkeypatch):
     assert open_console(io.StringIO()).width == PIPED_WIDTH
     monkeypatch.setenv("COLUMNS", "132")
     assert open_console(io.StringIO()).width == 132
+
+
+def test_a_budget_is_shown_rather_than_the_keep_that_meets_it():
+    budgets = [row("tome", keep, schedule=f"budget({b})") for keep, b in ((0.7512, 0.7), (0.5234, 0.5))]
+    wide, narrow = (shown([row(), *budgets], width) for width in (160, 80))
+    assert "budget(0.7)" in wide
+    assert "0.7512" in wide
+    assert "budget(0.7)" in narrow
+    assert "0.7512" not in narrow
+    assert "0.7512" in shown([row(), row("tome", 0.7512)], 80)
+
+
+def test_the_rows_of_one_schedule_stand_together():
+    rows = [row("tome", 0.9), row("tome", 0.6), row("tome", 0.8, schedule="budget(0.8)")]
+    rows += [row("tome", 0.5, schedule="budget(0.5)")]
+    lines = [line for line in shown([row(), *rows], 160).splitlines() if "budget(" in line or "stages(" in line]
+    order = [re.search(r"(stages|budget)\S*", line)[0] for line in lines]
+    assert order == ["stages(at=3-6-9)"] * 2 + ["budget(0.8)", "budget(0.5)"]

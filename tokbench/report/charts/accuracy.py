@@ -33,18 +33,19 @@ from tokbench.report.charts.style import (
     reference_line,
     series_styles,
 )
+from tokbench.report.marks import FRONT
 
 
 def accuracy_by_compute(rows: pd.DataFrame) -> go.Figure | None:
     """Top-1 against GMACs with intervals; a line connects the keeps of a series.
 
-    Rings mark the rows on the table's Pareto front; the step line is the best top-1 of those at up to that cost.
+    Rings mark the rows on the Pareto front; the step line is the best top-1 of those at up to that cost.
     """
     rows = prepare_rows(rows)
     points = with_hover_text(chart_points(rows, SERIES_AND_KEEP), chart_points(rows)).dropna(subset=["gmacs", "top1"])
     if points.empty:
         return None
-    front = _front(points[points["pareto"]], "gmacs", "Pareto front")
+    front = _front(points, "gmacs")
     traces = [*front, *_series_traces(points, "gmacs", series_styles(series_names(rows)))]
     return _figure([View("", traces, {"xaxis.title.text": "compute (GMACs per image)"})], points)
 
@@ -52,8 +53,7 @@ def accuracy_by_compute(rows: pd.DataFrame) -> go.Figure | None:
 def accuracy_by_latency(rows: pd.DataFrame) -> go.Figure | None:
     """Top-1 against the latency of a batch with both intervals, a view for each batch size and mode.
 
-    Rings mark the points that no other point of the view beats in both estimates; unlike the table's Pareto front,
-    this ignores intervals.
+    Rings mark the rows on the view's Pareto front against time.
     """
     rows = prepare_rows(rows)
     timed = chart_points(rows).dropna(subset=["latency_ms", "top1"])
@@ -63,11 +63,10 @@ def accuracy_by_latency(rows: pd.DataFrame) -> go.Figure | None:
     looks = series_styles(series_names(rows))
     views = []
     for _, part in timed.groupby(BATCH_AND_MODE, sort=False):
-        by_time = part.sort_values(["latency_ms", "top1"], ascending=[True, False])
-        front = _front(by_time[_is_record(by_time["top1"])], "latency_ms", "Pareto front of the estimates")
         name = timing_label(part.iloc[0].to_dict())
         layout = {"xaxis.title.text": f"latency (ms), {name}", "xaxis.autorange": True, "yaxis.autorange": True}
-        views.append(View(name, [*front, *_series_traces(part, "latency_ms", looks)], layout))
+        traces = [*_front(part, "latency_ms"), *_series_traces(part, "latency_ms", looks)]
+        views.append(View(name, traces, layout))
     return _figure(views, timed)
 
 
@@ -77,18 +76,13 @@ def _figure(views: Sequence[View], points: pd.DataFrame) -> go.Figure:
     return make_figure(views, HEIGHT, yaxis={"title": {"text": "top-1 (%)"}}, shapes=shapes)
 
 
-def _is_record(top1: pd.Series) -> pd.Series:
-    """Which values are higher than all values before them."""
-    return top1 > top1.cummax().shift(fill_value=-np.inf)
-
-
-def _front(best: pd.DataFrame, x: str, name: str) -> list[Any]:
-    """Rings around these points, and a step line through those that are higher than all points to their left."""
-    ordered = best.sort_values([x, "top1"], ascending=[True, False])
-    steps = ordered[_is_record(ordered["top1"])]
+def _front(points: pd.DataFrame, x: str) -> list[Any]:
+    """Rings around the points on the front, and a step line through those higher than all of them to their left."""
+    ordered = points[points[FRONT[x]]].sort_values([x, "top1"], ascending=[True, False])
+    steps = ordered[ordered["top1"] > ordered["top1"].cummax().shift(fill_value=-np.inf)]
     ring = {"symbol": "circle-open", "size": 15, "color": GREY, "line": {"width": 1.5}}
     line = {"shape": "hv", "color": PLAIN_STYLE.rgba(0.6), "width": 1}
-    group = {"name": name, "legendgroup": "front", "hoverinfo": "skip"}
+    group = {"name": "Pareto front", "legendgroup": "front", "hoverinfo": "skip"}
     return [
         go.Scatter(**_coordinates(steps, x), **group, mode="lines", line=line, showlegend=False),
         go.Scatter(**_coordinates(ordered, x), **group, mode="markers", marker=ring),

@@ -12,6 +12,7 @@ from tokbench.names import EAGER, PLAIN, TIMES
 from tokbench.report.charts.style import PLAIN_LABEL, label
 from tokbench.report.digits import RowValues, decimals, number, with_half_widths
 from tokbench.report.labels import cell_text, series
+from tokbench.report.marks import MARKS
 from tokbench.schedule import takes_keep
 
 SERIES_AND_KEEP = ["series", "keep_label"]
@@ -54,7 +55,8 @@ def prepare_rows(rows: pd.DataFrame) -> pd.DataFrame:
         name: pd.Series([cell_text(cell) or None for cell in rows[name]], rows.index, dtype=object) for name in TEXTS
     }
     numbers = {name: pd.to_numeric(rows[name]).astype(float) for name in NUMBERS}
-    rows = rows.assign(**texts, **numbers, pareto=rows["pareto"].eq(True), series=series(rows))
+    marks = {name: rows[name].eq(True) for name in MARKS}
+    rows = rows.assign(**texts, **numbers, **marks, series=series(rows))
     return rows.assign(
         plain=rows["method"].eq(PLAIN) & rows["params"].isna(),
         keep_label=[_keep_label(*pair) for pair in zip(rows["schedule"], rows["keep"], strict=True)],
@@ -75,7 +77,7 @@ def chart_points(rows: pd.DataFrame, by: Sequence[str] = (*SERIES_AND_KEEP, *BAT
     groups = rows[rows["status"] == "ok"].groupby(list(by), sort=False, dropna=False)
     points = groups[NUMBERS].mean().rename(columns={"delta_top1": "delta"})
     points[TEXTS] = groups[TEXTS].first()
-    points["pareto"], points["plain"] = groups["pareto"].any(), groups["plain"].any()
+    points[[*MARKS, "plain"]] = groups[[*MARKS, "plain"]].any()
     points["seeds"] = groups["seed"].nunique()
     return with_half_widths(points).reset_index()
 

@@ -76,7 +76,7 @@ def _planned_settings(plan: Plan) -> dict[str, Any]:
     settings = {key: value for key, value in plan.suite.model_dump(mode="json").items() if key != "description"}
     if settings["device"] == "auto":
         settings["device"] = plan.device
-    if not takes_keep(settings["schedule"]):
+    if not any(map(takes_keep, settings["schedule"])):
         del settings["keep"]
     own = [row.id for row in plan.rows if not row.is_plain and not _is_baseline(row, plan)]
     methods = dict.fromkeys((row.method, row.params) for row in own)

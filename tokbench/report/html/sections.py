@@ -30,6 +30,7 @@ from tokbench.report.html.headlines import (
 )
 from tokbench.report.html.rerun import SUITE_FILE, RerunCommands
 from tokbench.report.labels import cell_text, labels, series
+from tokbench.report.marks import ON_FRONT
 from tokbench.results import Results
 from tokbench.results.table import NOT_MEASURED
 
@@ -142,15 +143,15 @@ def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
     yield Section(
         "compute",
         "Accuracy against compute",
-        "Each point is a keep, each line a method. Bars are 95 % intervals of top-1. Rings mark the Pareto front: no "
-        "other row costs no more and is surely better. The dotted line is the plain model.",
+        "Each point is a keep or a budget, each line a method. Bars are 95 % intervals of top-1. Rings mark the Pareto "
+        f"front: {ON_FRONT['gmacs']}. The dotted line is the plain model.",
         charts=_charts(table, accuracy_by_compute),
     )
     yield Section(
         "latency",
         "Accuracy against measured time",
         "Latency of a batch; bars are 95 % intervals in both directions. Choose another batch size or mode above the "
-        "chart. Rings mark the Pareto front of the estimates, which ignores the intervals.",
+        f"chart. Rings mark the Pareto front: {ON_FRONT['latency_ms']}.",
         charts=_charts(table, accuracy_by_latency),
     )
     yield Section(
@@ -220,7 +221,8 @@ def _row_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
     yield Section(
         "rows",
         "All rows",
-        "Click a heading to sort, hold shift to sort by several. Type to filter, also by hidden columns.",
+        "Click a heading to sort, hold shift to sort by several. Type to filter, also by hidden columns. "
+        f"★ marks the Pareto front: {ON_FRONT['gmacs']}.",
         grid=comparison_grid(table),
         items=(LabelledText("the same in all rows", constant),),
     )

@@ -25,10 +25,11 @@ from tokbench.files import write_atomically
 from tokbench.names import EAGER
 from tokbench.report.charts.style import PLAIN_LABEL, Style, series_styles
 from tokbench.report.labels import cell_text
+from tokbench.stats.pareto import EQUAL_COST
 
 COLUMN_WIDTH = 3.3  # inches: one of two columns in the layouts of CVPR, ICML and IEEE
 
-SAME_COST = 0.02  # budgets are met within 1 % on either side
+SAME_COST = 2 * EQUAL_COST  # of budgets, which are met to within EQUAL_COST on either side
 
 STYLE: dict[str, Any] = {
     # Like the Times of most papers. The first and the last come with matplotlib; SVG viewers may lack the first.
@@ -110,7 +111,7 @@ def figure(points: pd.DataFrame, x: str, width: float = COLUMN_WIDTH) -> Figure:
                 _draw_curves(panel, block, x, looks)
         for panel in panels[len(models) :]:
             panel.remove()
-        legend = _legend(picture, _entries(points, x, looks), width)
+        legend = _legend(picture, _entries(points, looks), width)
         most = max(len(block) for _, block in models)
         shape = min(TALLEST, PANEL_SHAPE[len(looks) > MANY] * width / columns)
         height = FRAME_HEIGHT + RANK_HEIGHT * most if ranked else shape
@@ -201,14 +202,14 @@ def _matplotlib_style(look: Style) -> dict[str, Any]:
     return {"color": colour, "marker": MARKERS[look.symbol], "linestyle": DASHES[look.dash]}
 
 
-def _entries(points: pd.DataFrame, x: str, looks: Mapping[str, Style]) -> list[tuple[str, Line2D]]:
+def _entries(points: pd.DataFrame, looks: Mapping[str, Style]) -> list[tuple[str, Line2D]]:
     """The legend's entries, for what the figure contains."""
     entries = [(name, Line2D([], [], **_matplotlib_style(look))) for name, look in looks.items()]
     if points["plain"].any():
         mark = STAR if looks else {}
         entries.append((PLAIN_LABEL, Line2D([], [], **{**mark, **PLAIN_LINE})))
     if points["front"].any():
-        entries.append(("Pareto" if x == "gmacs" else "Pareto (estimates)", Line2D([], [], **RING)))
+        entries.append(("Pareto", Line2D([], [], **RING)))
     if points[["top1_lo", "top1_hi"]].notna().all(axis=1).any():
         entries.append(("95 % interval", Line2D([], [], **BAR, marker="|" if looks else "_")))
     return entries

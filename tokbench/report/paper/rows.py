@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from tokbench.errors import UserError, did_you_mean
 from tokbench.report.charts.points import BATCH_AND_MODE, SERIES_AND_KEEP, chart_points, prepare_rows
 from tokbench.report.labels import cell_text, labels
+from tokbench.report.marks import FRONT
 
 KIND_OF_COLUMN = {"gmacs": "macs", "latency_ms": "latency", "top1": "accuracy"}  # as in `compare --only`
 
@@ -60,9 +60,8 @@ def figure_points(rows: pd.DataFrame, x: str) -> pd.DataFrame:
             size, and the first mode.
 
     Returns:
-        Points as `chart_points` gives them, with their `model` and `front`, whether they get a ring. Against compute,
-        these are the points on the table's Pareto front; against latency, those that no other point of the model beats
-        in both estimates, as on the page.
+        Points as `chart_points` gives them, with their `model` and `front`, whether they get a ring: those on the
+        Pareto front against `x`.
 
     Raises:
         UserError: No row has both numbers.
@@ -78,13 +77,10 @@ def figure_points(rows: pd.DataFrame, x: str) -> pd.DataFrame:
         only = ",".join(dict.fromkeys(("macs", KIND_OF_COLUMN[x], "accuracy")))
         missing = " and no ".join(absent) or "row with both of them"
         raise UserError(f"no {missing} was measured: run the same tokbench compare command with --only {only}")
-    if not timed:
-        return points.assign(front=points["pareto"]).reset_index(drop=True)
-    points = points[points["batch_size"] == points.groupby("model")["batch_size"].transform("max")]
-    points = points[points["mode"] == points.groupby("model")["mode"].transform("first")].reset_index(drop=True)
-    by_time = points.sort_values([x, "top1"], ascending=[True, False])
-    best_before = by_time.groupby("model")["top1"].transform(lambda top1: top1.cummax().shift(fill_value=-math.inf))
-    return points.assign(front=by_time["top1"] > best_before)
+    if timed:
+        points = points[points["batch_size"] == points.groupby("model")["batch_size"].transform("max")]
+        points = points[points["mode"] == points.groupby("model")["mode"].transform("first")]
+    return points.assign(front=points[FRONT[x]]).reset_index(drop=True)
 
 
 def _select_methods(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Series:

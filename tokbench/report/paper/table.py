@@ -1,25 +1,29 @@
 """A comparison as a table for a paper, in LaTeX or Markdown, with the rows, digits and signs of the terminal's table.
 
-Top-1 and GMACs are bold in rows on the Pareto front, which also have a ★.
+A ★ marks the Pareto front, as in the terminal; the best top-1 at equal compute is bold.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from tokbench.names import TIMES
 from tokbench.report.digits import RowValues
-from tokbench.report.lines import TextColumn, block_title, legend, model_blocks, text_columns
+from tokbench.report.lines import TextColumn, block_title, distinct_values, legend, model_blocks, text_columns
 from tokbench.report.markdown import escape, markdown_table
+from tokbench.report.marks import BOLD
 from tokbench.results.columns import BY_INTERVAL
 
 # Columns of the terminal's table that are left out; `setting` columns are not needed to identify a row.
 OMITTED = ("setting", *(name for name, column in BY_INTERVAL.items() if column.dropped > 4))
-BOLD = ("gmacs", "top1")
 NOT_NUMERIC = ("pareto", "method", "verdict")
+
+# A table of at most this many characters and gaps between columns fits into one of two columns of a page.
+ONE_COLUMN = 46
+GAP = 2
 
 # Longer names would not fit on the page. The results hold the full names.
 MAX_NAME = 80
@@ -34,13 +38,23 @@ TEX_ESCAPES = str.maketrans(
 PREAMBLE = r"% \usepackage{booktabs,amssymb}"
 
 
-def latex(rows: pd.DataFrame) -> str:
-    """LaTeX: a `table*` for each model, with caption and label; it needs booktabs and amssymb.
+def latex(rows: pd.DataFrame, caption: str = "", label: str = "") -> str:
+    """LaTeX: a table for each model, with caption and label; it needs booktabs and amssymb.
+
+    A table that is too wide for one column of two is a `table*`.
 
     Args:
         rows: What `tokbench.report.paper.rows.select_rows` gives.
+        caption: What the tables show, in LaTeX, before the explanation of the signs; empty for a sentence about each.
+        label: What to refer to them by; empty for `tab:MODEL`. With several models, `-MODEL` is added.
     """
-    return "\n".join([PREAMBLE, *(_latex_table(model, lines) for model, lines in _blocks(rows))])
+    blocks = list(_blocks(rows))
+    tables = []
+    for model, lines in blocks:
+        name = re.sub("[^a-z0-9]+", "-", model.lower()).strip("-")
+        own = f"{label}-{name}" if label and len(blocks) > 1 else label or f"tab:{name}"
+        tables.append(_latex_table(lines, caption or _tex(_sentence(model, lines)), own))
+    return "\n".join([PREAMBLE, *tables])
 
 
 def markdown(rows: pd.DataFrame) -> str:
@@ -57,29 +71,112 @@ def _blocks(rows: pd.DataFrame) -> Iterator[tuple[str, list[RowValues]]]:
     return ((_shorten(model), lines) for model, _, lines in model_blocks(rows))
 
 
-def _latex_table(model: str, lines: Sequence[RowValues]) -> str:
+def _latex_table(lines: Sequence[RowValues], caption: str, label: str) -> str:
     columns = _shown_columns(lines)
-    cells = [_formatted_cells(column, lines, _tex, _tex_numbers, r"\textbf{{{}}}".format) for column in columns]
-    frame = pd.DataFrame(list(zip(*cells, strict=True)), columns=[_tex(_heading(column)) for column in columns])
-    caption = ". ".join([block_title(model, lines).plain, *legend(lines).plain.splitlines()])
-    return frame.style.hide(axis="index").to_latex(
-        column_format="".join("r" if _is_numeric(column) else "l" for column in columns),
-        environment="table*",
-        position_float="centering",
-        hrules=True,
-        caption=f"{_tex(caption)}.",
-        label=f"tab:{re.sub('[^a-z0-9]+', '-', model.lower()).strip('-')}",
+    parts = [_tex_column(column, lines) for column in columns]
+    head = [
+        rf"\multicolumn{{2}}{{c}}{{{_tex(_heading(column))}}}" if column.suffixes else _tex(_heading(column))
+        for column in columns
+    ]
+    rows = [
+        " & ".join(cells).rstrip() + r" \\" for cells in zip(*(cells for part in parts for cells in part), strict=True)
+    ]
+    environment = "table" if _width(columns) <= ONE_COLUMN else "table*"
+    return "\n".join(
+        [
+            rf"\begin{{{environment}}}",
+            r"\centering",
+            rf"\caption{{{caption.rstrip('.')}. {_tex('. '.join(_notes(lines)))}.}}",
+            rf"\label{{{label}}}",
+            rf"\begin{{tabular}}{{{''.join(map(_alignment, columns))}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\end{{{environment}}}",
+            "",
+        ]
     )
+
+
+def _tex_column(column: TextColumn, lines: Sequence[RowValues]) -> list[list[str]]:
+    """A column's cells: one column of LaTeX, or two, so that numbers and intervals are each aligned."""
+    if not _is_numeric(column):
+        return [[_tex(_shorten(cell.plain)) for cell in column.cells]]
+    numbers = [_tex_number(cell.plain) for cell in column.cells]
+    marked = [
+        rf"\textbf{{{n}}}" if n and is_bold else n for n, is_bold in zip(numbers, _bold(column, lines), strict=True)
+    ]
+    return [marked, [_tex_number(suffix) for suffix in column.suffixes]] if column.suffixes else [marked]
+
+
+def _alignment(column: TextColumn) -> str:
+    if not _is_numeric(column):
+        return "l"
+    return "r@{ }l" if column.suffixes else "r"
+
+
+def _width(columns: Sequence[TextColumn]) -> int:
+    """The characters of a table's widest cells."""
+    widths = []
+    for column in columns:
+        suffixes = column.suffixes or [""] * len(column.cells)
+        cells = [len(cell.plain + suffix) for cell, suffix in zip(column.cells, suffixes, strict=True)]
+        widths.append(max(*cells, len(_heading(column))))
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _sentence(model: str, lines: Sequence[RowValues]) -> str:
+    """What a table shows, and how it was measured, for a reader of the paper."""
+
+    def shared(name: str) -> str:
+        values = distinct_values(lines, name)
+        return values[0] if len(values) == 1 else ""
+
+    timed = any(row["speedup"] > 0 or row["latency_ms"] > 0 for row in lines)
+    images = [f"{float(count):,.0f}" for count in distinct_values(lines, "images")[:1]]
+    shown = [
+        "compute" if any(row["gmacs"] > 0 for row in lines) else "",
+        "speed" if timed else "",
+        *(f"top-1 accuracy on {count} images" for count in images),
+    ]
+    what = " and ".join(filter(None, (", ".join(filter(None, shown[:-1])), shown[-1])))
+    how = [
+        " with the schedule ".join(filter(None, (shared("regime"), shared("schedule")))),
+        f"on {shared('device')} in {shared('dtype')}" if shared("device") and shared("dtype") else "",
+        f"in batches of {shared('batch_size')} images" if timed and shared("batch_size") else "",
+    ]
+    run = ", ".join(filter(None, how))
+    return f"Token reduction in {model}: {what}" + (f". The methods run {run}" if run else "")
+
+
+def _notes(lines: Sequence[RowValues]) -> list[str]:
+    """The explanation of the signs and of bold numbers, in sentences."""
+    bold = [f"bold: {BOLD}"] if any(row["best_at_compute"] for row in lines) else []
+    return [note[:1].upper() + note[1:] for note in (*legend(lines).plain.splitlines(), *bold)]
 
 
 def _markdown_block(model: str, lines: Sequence[RowValues]) -> str:
     columns = _shown_columns(lines)
-    cells = [_formatted_cells(column, lines, escape, _markdown_numbers, "**{}**".format) for column in columns]
+    cells = [_markdown_cells(column, lines) for column in columns]
     headings = [escape(_heading(column)) for column in columns]
     numeric = [index for index, column in enumerate(columns) if _is_numeric(column)]
     table = markdown_table(headings, zip(*cells, strict=True), numeric)
-    notes = [f"{escape(line)}  " for line in legend(lines).plain.splitlines()]
+    notes = [f"{escape(line)}  " for line in _notes(lines)]
     return "\n".join([f"**{escape(block_title(model, lines).plain)}**", "", *table, "", *notes, ""])
+
+
+def _markdown_cells(column: TextColumn, lines: Sequence[RowValues]) -> list[str]:
+    if not _is_numeric(column):
+        return [escape(_shorten(cell.plain)) for cell in column.cells]
+    numbers = [cell.plain.strip() for cell in column.cells]
+    suffixes = column.suffixes or [""] * len(lines)
+    return [
+        " ".join(f"{f'**{number}**' if is_bold and number else number}{suffix}".split())
+        for number, suffix, is_bold in zip(numbers, suffixes, _bold(column, lines), strict=True)
+    ]
 
 
 def _shown_columns(lines: Sequence[RowValues]) -> list[TextColumn]:
@@ -94,28 +191,9 @@ def _is_numeric(column: TextColumn) -> bool:
     return column.justify == "right" and column.key not in NOT_NUMERIC
 
 
-def _formatted_cells(
-    column: TextColumn,
-    lines: Sequence[RowValues],
-    format_text: Callable[[str], str],
-    format_numbers: Callable[[Sequence[str], Sequence[str]], list[str]],
-    bold: Callable[[str], str],
-) -> list[str]:
-    """A column's cells in LaTeX or Markdown.
-
-    Args:
-        column: A column of the terminal's table.
-        lines: The rows it was made from.
-        format_text: Formats a cell that is not a number.
-        format_numbers: Formats numbers and their suffixes, both padded to the column's widths.
-        bold: Makes a formatted number bold.
-    """
-    plain = [cell.plain for cell in column.cells]
-    if not _is_numeric(column):
-        return [format_text(_shorten(cell)) for cell in plain]
-    cells = format_numbers(plain, column.suffixes or [""] * len(lines))
-    on_front = [line["pareto"] and column.key in BOLD for line in lines]
-    return [bold(cell) if mark and cell else cell for cell, mark in zip(cells, on_front, strict=True)]
+def _bold(column: TextColumn, lines: Sequence[RowValues]) -> list[bool]:
+    """Which of a column's cells are bold."""
+    return [column.key == "top1" and bool(row["best_at_compute"]) for row in lines]
 
 
 def _tex(text: str) -> str:
@@ -124,26 +202,9 @@ def _tex(text: str) -> str:
     return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
-def _tex_numbers(numbers: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """Numbers for a right-aligned column, with their decimal points and their intervals aligned."""
-    rows = zip(_tex_padded(numbers), _tex_padded(suffixes), numbers, strict=True)
-    return [f"{padded}{suffix}".lstrip() if number.strip() else "" for padded, suffix, number in rows]
-
-
-def _tex_padded(texts: Sequence[str]) -> list[str]:
-    """Texts of the same width: instead of trailing spaces, the width of what the longest text has there."""
-    longest = max(texts, key=lambda text: len(text.rstrip()))
-    padded = []
-    for text in map(str.rstrip, texts):
-        shown, rest = (
-            part.translate(TEX_ESCAPES).replace("-", "$-$") for part in (text, longest.rstrip()[len(text) :])
-        )
-        padded.append(shown + (rf"\phantom{{{rest}}}" if rest else ""))
-    return padded
-
-
-def _markdown_numbers(numbers: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    return [" ".join(f"{number}{suffix}".split()) for number, suffix in zip(numbers, suffixes, strict=True)]
+def _tex_number(text: str) -> str:
+    """A number, or what follows one; it never begins a line, where [ would be an argument of the line break."""
+    return text.strip().translate(TEX_ESCAPES).replace("-", "$-$")
 
 
 def _shorten(text: str) -> str:
