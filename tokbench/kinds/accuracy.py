@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
-from tokbench.outcomes import RIGHT, UNREADABLE, WRONG, shard_key
+from tokbench.kinds.pixels import PIXEL_COLUMNS, over_pixels
+from tokbench.outcomes import RIGHT, UNREADABLE, WRONG, marks_of, shard_key
 from tokbench.rows import ANSWER, columns_without
 from tokbench.stats.proportions import mcnemar, surely_better, tango, wilson
 from tokbench.stats.times import pareto_front
@@ -63,6 +64,7 @@ class Accuracy(Kind[AccuracyRecord]):
         Column("lost", "Int64"),
         Column("mcnemar_p"),
         Column("top1_sd"),
+        *PIXEL_COLUMNS,
     )
 
     def needs_data(self, suite: Suite) -> tuple[str, str] | None:
@@ -126,9 +128,9 @@ class Accuracy(Kind[AccuracyRecord]):
         return accuracy_columns(results.outcomes(row), base)
 
     def complete(self, table: pd.DataFrame, results: Results) -> pd.DataFrame:
-        """The spread over seeds, and the Pareto front."""
+        """The spread over seeds, the Pareto front, and the comparison with fewer pixels."""
         outcomes = [results.outcomes(row) for row in results.plan.rows]
-        return table.assign(top1_sd=seeds_spread(table), pareto=front(table, outcomes))
+        return table.assign(top1_sd=seeds_spread(table), pareto=front(table, outcomes), **over_pixels(table, outcomes))
 
     def live(self, records: Sequence[AccuracyRecord]) -> dict[str, float]:
         """Top-1 of the images so far."""
@@ -154,7 +156,7 @@ def _is_open(key: str, shard: range, lost: Collection[int], bench: Bench) -> boo
 
 def accuracy_columns(outcomes: str | None, plain: str | None) -> dict[str, Any]:
     """The columns of one row, from its outcomes and the plain model's on the same images."""
-    marks = _marks(outcomes or "")
+    marks = marks_of(outcomes or "")
     read = marks != UNREADABLE
     if not read.any():
         return {}
@@ -169,7 +171,7 @@ def accuracy_columns(outcomes: str | None, plain: str | None) -> dict[str, Any]:
     }
     if plain is None:
         return filled
-    before = _marks(plain)
+    before = marks_of(plain)
     both = read & (before != UNREADABLE)
     if both.any():
         flips = mcnemar(before[both] == RIGHT, marks[both] == RIGHT)
@@ -207,7 +209,7 @@ def front(table: pd.DataFrame, outcomes: Sequence[str | None]) -> pd.Series:
     for _, block in answered.groupby(["model", "batch_size", "mode"], sort=False, dropna=False):
         settings = block.groupby(columns_without("seed"), sort=False, dropna=False)
         member = settings.ngroup().to_numpy()
-        better = _better(np.stack([_marks(text) for text in block["outcome"]]))
+        better = _better(np.stack([marks_of(text) for text in block["outcome"]]))
         # A setting is better where no pair of seeds says otherwise.
         belongs = (np.arange(settings.ngroups)[:, None] == member).astype(float)
         surely = belongs @ ~better @ belongs.T == 0
@@ -224,7 +226,7 @@ def correctness(results: Results) -> pd.DataFrame:
         outcomes = results.outcomes(row)
         if outcomes is None:
             continue
-        marks = _marks(outcomes)
+        marks = marks_of(outcomes)
         part = pd.DataFrame({"image": list(labels), "label": list(labels.values())})
         names = {name: getattr(row.id, name) for name in ANSWER}
         parts.append(part.assign(top1=marks == RIGHT, top5=marks != WRONG, **names)[marks != UNREADABLE])
@@ -232,11 +234,6 @@ def correctness(results: Results) -> pd.DataFrame:
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     texts = dict.fromkeys((*(name for name in ANSWER if name not in ("keep", "seed")), "image"), "category")
     return joined[columns].astype({**texts, "keep": "float64", "seed": "Int64"})
-
-
-def _marks(outcomes: str) -> NDArray[np.str_]:
-    """(images,) one character each."""
-    return np.array([outcomes]).view("U1") if outcomes else np.array([], dtype="U1")
 
 
 def _better(marks: NDArray[np.str_]) -> NDArray[np.bool_]:
