@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from tokbench.results import Results
 
 
@@ -31,7 +29,7 @@ def conclude(results: Results, as_json: bool, versus: Sequence[str] = ()) -> Non
     from tokbench.report.terminal.versus import render_versus
     from tokbench.results.table import any_failed
 
-    compared = compare_with(results, versus) if versus else None
+    compared = results.versus(*versus) if versus else None
     if as_json:
         table = results.table.to_json(orient="records", indent=2)
         others = None if compared is None else compared.to_json(orient="records", indent=2)
@@ -47,17 +45,6 @@ def conclude(results: Results, as_json: bool, versus: Sequence[str] = ()) -> Non
         typer.echo(f"table.parquet, table.csv and the raw records: {_short(results.directory)}")
     if any_failed(results.table):
         raise typer.Exit(1)
-
-
-def compare_with(results: Results, methods: Sequence[str]) -> DataFrame:
-    """All methods of a directory against each of these; see `tokbench.results.versus.versus`.
-
-    Raises:
-        UserError: A method is not in the directory, or accuracy was not measured.
-    """
-    import pandas as pd
-
-    return pd.concat([results.versus(method) for method in methods], ignore_index=True)
 
 
 def _short(directory: Path) -> Path:

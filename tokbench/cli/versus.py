@@ -25,13 +25,11 @@ def versus(
 
     Example: tokbench versus results/imagenet evit
     """
-    from tokbench.cli.results import compare_with
     from tokbench.report.terminal.table import open_console
     from tokbench.report.terminal.versus import render_versus
     from tokbench.results import load
 
-    results = load(directory)
-    frame = compare_with(results, [name for text in methods for name in parse_list("versus", text)])
+    frame = load(directory).versus(*(name for text in methods for name in parse_list("versus", text)))
     if as_json:
         typer.echo(frame.to_json(orient="records", indent=2))
     else:

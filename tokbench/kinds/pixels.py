@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -50,38 +50,45 @@ def over_pixels(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str
         table: The rows of a comparison, with `gmacs`, and `speedup` and its interval.
         outcomes: Each row's outcomes, None where they are not complete.
     """
-    columns = {column.name: pd.Series(np.nan, index=table.index) for column in PIXEL_COLUMNS}
+    found: dict[Hashable, dict[str, float]] = {}
     marks = pd.Series([None if text is None else marks_of(text) for text in outcomes], index=table.index, dtype=object)
-    answered = table.assign(
-        marks=marks,
-        smaller=with_fewer_pixels(table),
-        **{COMPUTE: _compute(table), TIME: _time(table)},
-    )[marks.notna()]
-    for _, block in answered.groupby(["model", "dtype", "batch_size", "mode"], sort=False, dropna=False):
-        full = block[block["method"].eq(PLAIN) & block["params"].fillna("").eq("")]
-        if full.empty or not block["smaller"].any():
+    costs = {COMPUTE: _compute(table), TIME: _time(table)}
+    answered = table.assign(marks=marks, smaller=with_fewer_pixels(table), full=_is_full(table), **costs)
+    for _, block in answered[marks.notna()].groupby(["model", "dtype", "batch_size", "mode"], sort=False, dropna=False):
+        if not block["full"].any() or not block["smaller"].any():
             continue
-        for name in (COMPUTE, TIME):
-            resolutions = _no_dearer(pd.concat([full.head(1), block[block["smaller"]]]), name)
+        for name in costs:
+            resolutions = _no_dearer(pd.concat([block[block["full"]].head(1), block[block["smaller"]]]), name)
             for index, row in block[block["method"].ne(PLAIN)].iterrows():
-                found = _over(row, resolutions, name)
-                if found is not None:
-                    for column, value in ((name, found.estimate), (f"{name}_lo", found.lo), (f"{name}_hi", found.hi)):
-                        columns[column][index] = 100 * value
-    return columns
+                interval = _over(row, resolutions, name)
+                if interval is not None:
+                    ends = {name: interval.estimate, f"{name}_lo": interval.lo, f"{name}_hi": interval.hi}
+                    found.setdefault(index, {}).update({column: 100 * value for column, value in ends.items()})
+    names = [column.name for column in PIXEL_COLUMNS]
+    filled = pd.DataFrame.from_dict(found, orient="index").reindex(index=table.index, columns=names).astype(float)
+    return {name: filled[name] for name in names}
 
 
-def _compute(table: pd.DataFrame) -> list[Interval | None]:
+def _is_full(table: pd.DataFrame) -> pd.Series:
+    """Which rows are the plain model itself."""
+    return table["method"].eq(PLAIN) & table["params"].fillna("").eq("")
+
+
+def _compute(table: pd.DataFrame) -> pd.Series:
     """Each row's MACs, which are counted exactly; None where they were not."""
-    return [None if pd.isna(gmacs) else Interval(*3 * [float(gmacs)]) for gmacs in table["gmacs"]]
+    counts = [None if pd.isna(gmacs) else Interval(*3 * [float(gmacs)]) for gmacs in table["gmacs"]]
+    return pd.Series(counts, index=table.index, dtype=object)
 
 
-def _time(table: pd.DataFrame) -> list[Interval | None]:
+def _time(table: pd.DataFrame) -> pd.Series:
     """Each row's time as a fraction of the plain model's; None where it was not timed."""
     speedups = table[["speedup", "speedup_hi", "speedup_lo"]].astype(float).to_numpy()
     times = [None if np.isnan(row).any() else Interval(*(1 / end for end in row.tolist())) for row in speedups]
-    plain = table["method"].eq(PLAIN) & table["params"].fillna("").eq("")  # by definition; what is measured is noise
-    return [Interval(1.0, 1.0, 1.0) if full and time else time for full, time in zip(plain, times, strict=True)]
+    # The plain model's time is that of the plain model; what was measured of the two is noise.
+    exact = [
+        Interval(1.0, 1.0, 1.0) if full and time else time for full, time in zip(_is_full(table), times, strict=True)
+    ]
+    return pd.Series(exact, index=table.index, dtype=object)
 
 
 def _no_dearer(resolutions: pd.DataFrame, name: str) -> pd.DataFrame:

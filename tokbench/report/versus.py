@@ -14,13 +14,24 @@ from tokbench.report.labels import cell_text, series
 from tokbench.results.versus import NOT_COMPARABLE, SAME_COMPUTE, UNDECIDED
 
 LEAST_P = 0.001
-HEADINGS = ("method", "keep", "Δ top-1", "won/lost", "p", "verdict", "images needed", "GMACs", "of {versus}")
-UNEQUAL = "≠"
+NEVER = "never"
+NOT_COMPARED = "not compared"
+COLUMNS = {
+    "method": "method",
+    "keep": "keep",
+    "difference": "Δ top-1",
+    "flips": "won/lost",
+    "p": "p",
+    "verdict": "verdict",
+    "needed": "images needed",
+    "compute": "unequal GMACs",
+}
+"""The headings of a table of `VersusLine`, by the line's attribute."""
 
 
 @dataclass(frozen=True)
 class VersusLine:
-    """One row as text, in the order of `HEADINGS`; `interval` belongs to the difference."""
+    """One comparison as text; `interval` belongs to the difference, and `compute` is empty where both have the same."""
 
     method: str
     keep: str
@@ -30,9 +41,7 @@ class VersusLine:
     p: str
     verdict: str
     needed: str
-    gmacs: str
-    versus_gmacs: str
-    unequal: bool
+    compute: str
 
 
 @dataclass(frozen=True)
@@ -44,21 +53,14 @@ class VersusBlock:
         versus: The method that the others are compared with.
         shared: What all lines share: their schedule, the number of images.
         lines: The comparisons.
-        left_out: What could not be compared, and why, a text for each reason.
-        notes: How to read the lines, a sentence each.
+        notes: How to read the lines, and what could not be compared: labels and texts.
     """
 
     model: str
     versus: str
     shared: str
     lines: tuple[VersusLine, ...]
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def unequal(self) -> bool:
-        """Whether a line compares at unequal compute."""
-        return any(line.unequal for line in self.lines)
+    notes: tuple[tuple[str, str], ...]
 
 
 def versus_blocks(frame: pd.DataFrame) -> Iterator[VersusBlock]:
@@ -71,8 +73,7 @@ def versus_blocks(frame: pd.DataFrame) -> Iterator[VersusBlock]:
             cell_text(versus),
             _shared(compared),
             tuple(map(_line, compared)),
-            tuple(_left_out([row for row in rows if row["verdict"] == NOT_COMPARABLE])),
-            tuple(_notes(compared, cell_text(versus))),
+            (*_notes(compared, cell_text(versus)), *_left_out(rows)),
         )
 
 
@@ -89,25 +90,19 @@ def _line(row: Mapping[Hashable, Any]) -> VersusLine:
         p=f"{row['p']:.3f}" if row["p"] >= LEAST_P else f"<{LEAST_P:g}",
         verdict=row["verdict"],
         needed=_needed(row),
-        gmacs=_gmacs(row["gmacs"]),
-        versus_gmacs=_gmacs(row["versus_gmacs"]),
-        unequal=_is_unequal(row),
+        compute=f"{row['gmacs']:#.3g} / {row['versus_gmacs']:#.3g}" if _is_unequal(row) else "",
     )
 
 
 def _needed(row: Mapping[Hashable, Any]) -> str:
-    """`about 4,000`, with two digits, rounded up."""
+    """`~4,000`, with two digits, rounded up."""
     if row["verdict"] != UNDECIDED:
         return ""
     if pd.isna(row["images_needed"]):
-        return "none would do"
+        return NEVER
     needed = int(row["images_needed"])
     step = 10 ** max(0, len(str(needed)) - 2)
-    return f"about {math.ceil(needed / step) * step:,}"
-
-
-def _gmacs(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.3g}"
+    return f"~{math.ceil(needed / step) * step:,}"
 
 
 def _is_unequal(row: Mapping[Hashable, Any]) -> bool:
@@ -125,29 +120,36 @@ def _shared(rows: Sequence[Mapping[Hashable, Any]]) -> str:
     return " · ".join(filter(None, (schedules.pop() if len(schedules) == 1 else "", images)))
 
 
-def _left_out(rows: Sequence[Mapping[Hashable, Any]]) -> Iterator[str]:
-    names_by_note: dict[str, dict[str, list[str]]] = {}
+def _left_out(rows: Sequence[Mapping[Hashable, Any]]) -> Iterator[tuple[str, str]]:
+    """What could not be compared, once for each reason."""
+    keeps_by_note: dict[str, dict[str, list[str]]] = {}
     for row in rows:
-        keeps = names_by_note.setdefault(row["note"], {}).setdefault(row["series"], [])
-        keeps += filter(None, [cell_text(row["keep"])])
-    for note, names in names_by_note.items():
+        if row["verdict"] == NOT_COMPARABLE:
+            keeps = keeps_by_note.setdefault(row["note"], {}).setdefault(f"{row['series']} {row['schedule']}", [])
+            keeps += filter(None, [cell_text(row["keep"])])
+    for note, names in keeps_by_note.items():
         listed = (f"{name} keep {', '.join(dict.fromkeys(keeps))}" if keeps else name for name, keeps in names.items())
-        yield f"not compared: {'; '.join(listed)} — {note}"
+        yield NOT_COMPARED, f"{'; '.join(listed)} — {note}"
 
 
-def _notes(rows: Sequence[Mapping[Hashable, Any]], versus: str) -> Iterator[str]:
+def _notes(rows: Sequence[Mapping[Hashable, Any]], versus: str) -> Iterator[tuple[str, str]]:
+    """How to read the lines."""
     if not rows:
         return
     several = any(row["seeds"] > 1 for row in rows)
-    yield f"Δ top-1: points above {versus} on the same images, with 95 % interval; p: McNemar's exact test"
-    yield f"won/lost: images that only the method, or only {versus}, has right" + (
-        ", or has right for more seeds" if several else ""
+    yield "Δ top-1", f"points above {versus} on the same images, with 95 % interval; p: McNemar's exact test"
+    yield (
+        "won/lost",
+        f"images that only the method, or only {versus}, has right{', or has right for more seeds' if several else ''}",
     )
     if several:
-        yield "several seeds: an image counts once, with the mean of its answers; interval and p of the mean difference"
+        yield (
+            "several seeds",
+            "an image counts once, with the mean of its answers; interval and p of the mean difference",
+        )
     if any(row["verdict"] == UNDECIDED for row in rows):
-        yield "images needed: to decide a difference of this size, if more images were like these"
+        yield "images needed", "about so many would decide a difference of this size; never, where there is none"
     if any(map(_is_unequal, rows)):
-        yield f"{UNEQUAL} MACs differ by more than {100 * SAME_COMPUTE:g} %: not a comparison at equal compute"
+        yield "unequal GMACs", f"of the method / of {versus}, where they differ by more than {100 * SAME_COMPUTE:g} %"
     if len(rows) > 1:
-        yield "each row is a test of its own: of 20 equal methods, one would look decided"
+        yield "verdict", "each row is a test of its own: of 20 equal methods, one would look decided"

@@ -171,16 +171,16 @@ class Results:
         """One row per planned row, with the columns of `tokbench.results.COLUMNS`, as far as they were measured."""
         return build_table(self)
 
-    def versus(self, method: str) -> pd.DataFrame:
-        """All other methods against one of them, on the same images: see `tokbench.results.versus.versus`.
+    def versus(self, *methods: str) -> pd.DataFrame:
+        """All methods against one of them, or each of several, on the same images: see `tokbench.results.versus`.
 
         Args:
-            method: As in `evit`, `score_pruning(score=cls)` or `none(img_size=192)`.
+            methods: As in `evit`, `score_pruning(score=cls)` or `none(img_size=192)`.
 
         Raises:
-            UserError: The method is not in the directory, or accuracy was not measured.
+            UserError: A method is not in the directory, or accuracy was not measured.
         """
-        return versus(self, method)
+        return versus(self, *methods)
 
     @property
     def answers(self) -> pd.DataFrame:

@@ -29,6 +29,7 @@ SAME_COMPUTE = 0.01
 
 BETTER, WORSE, UNDECIDED, NOT_COMPARABLE = "better", "worse", "undecided", "not comparable"
 
+THIS = "this comparison"
 SETTING = ("model", "method", "params", "regime", "site", "schedule", "keep")
 COMPARISON = """
     seeds versus gmacs versus_gmacs images delta_top1 delta_lo delta_hi gained lost p verdict images_needed note
@@ -55,8 +56,8 @@ class Setting:
         return self.id.schedule, None if by_budget else self.id.keep
 
 
-def versus(results: Results, method: str) -> pd.DataFrame:
-    """All methods of a directory against one of them.
+def versus(results: Results, *methods: str) -> pd.DataFrame:
+    """All methods of a directory against one of them, or against each of several.
 
     Rows are paired if model, schedule and keep agree; with a budget, model and budget. The plain model and its
     baselines with fewer pixels have no schedule, so that all rows of their model are compared with them. Where the MACs
@@ -68,7 +69,7 @@ def versus(results: Results, method: str) -> pd.DataFrame:
 
     Args:
         results: The directory.
-        method: As in `evit`, `score_pruning(score=cls)` or `none(img_size=192)`. Parameters may be left out where the
+        methods: As in `evit`, `score_pruning(score=cls)` or `none(img_size=192)`. Parameters may be left out where the
             directory has one variant of the method, or one with the defaults.
 
     Returns:
@@ -86,10 +87,16 @@ def versus(results: Results, method: str) -> pd.DataFrame:
             note: What else a reader should know, such as why there is no number.
 
     Raises:
-        UserError: The method is not in the directory, or accuracy was not measured.
+        UserError: A method is not in the directory, or accuracy was not measured.
     """
+    rows = [row for method in methods for row in _versus(results, method)]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(TYPES)
+
+
+def _versus(results: Results, method: str) -> list[dict[str, Any]]:
+    """The rows against one method."""
     reference = rows_of(results.plan, method, str(results.directory))
-    check_accuracy(results.plan, str(results.directory))
+    _check_accuracy(results.plan, str(results.directory))
     name = str(parse_call(method))
     settings = _settings(results.plan.rows)
     chosen = [one for one in settings if one.rows[0] in reference and _answers(one, results) is not None]
@@ -97,8 +104,7 @@ def versus(results: Results, method: str) -> pd.DataFrame:
         raise UserError(f"{results.directory} has no answers of {name} yet: run the same tokbench compare again")
     is_plain = reference[0].id.method == PLAIN
     others = [one for one in settings if one.rows[0] not in reference and (is_plain or one.id.method != PLAIN)]
-    rows = [_against(one, chosen, name, results) for one in others]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(TYPES)
+    return [_against(one, chosen, name, results) for one in others]
 
 
 def rows_of(plan: Plan, method: str, where: str) -> list[PlannedRow]:
@@ -133,18 +139,20 @@ def rows_of(plan: Plan, method: str, where: str) -> list[PlannedRow]:
     return [row for row in own if row.id.params == fitting[0]]
 
 
-def check_accuracy(plan: Plan, where: str) -> None:
-    """Check that methods can be compared by their answers.
-
-    Args:
-        plan: What is to be measured, or was.
-        where: What has the plan, for messages.
+def check_versus(plan: Plan, methods: Sequence[str]) -> None:
+    """Check, before anything is measured, that all methods can be compared with these.
 
     Raises:
-        UserError: Accuracy is no part of the plan.
+        UserError: A method is not in the plan, or accuracy is not.
     """
+    for method in methods:
+        rows_of(plan, method, THIS)
+    _check_accuracy(plan, THIS)
+
+
+def _check_accuracy(plan: Plan, where: str) -> None:
     if not any("accuracy" in row.keys for row in plan.rows):
-        raise UserError(f"{where} has no accuracies: measure them with --only macs,accuracy and --data")
+        raise UserError(f"{where} has no accuracies to compare: measure them with --only macs,accuracy and --data")
 
 
 def _short_names(method: str, variants: Sequence[dict[str, str]]) -> list[str]:

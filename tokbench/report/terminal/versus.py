@@ -12,12 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tokbench.report.digits import aligned
-from tokbench.report.versus import HEADINGS, UNEQUAL, VersusBlock, versus_blocks
+from tokbench.report.labels import PARAMETER
+from tokbench.report.versus import COLUMNS, NOT_COMPARED, VersusBlock, versus_blocks
 from tokbench.results.versus import BETTER, WORSE
 
 COLOURS = {BETTER: "green", WORSE: "red"}
 LEFT = ("method", "verdict")
-DROPPED_FIRST = ("p", "won/lost")  # where there is no room; the interval says what they say
+DROPPED_FIRST = ("p", "flips")  # where there is no room; the interval says what they say
+MIN_NAME_WIDTH = 14  # longer names are broken where there is no room
 
 
 def render_versus(frame: pd.DataFrame, console: Console) -> None:
@@ -32,59 +34,51 @@ def render_versus(frame: pd.DataFrame, console: Console) -> None:
         console.print(*([""] if index else []), title, sep="\n")
         if block.lines:
             console.print("", _fit(block, console), sep="\n")
-        for text in block.left_out:
-            console.print("", Text(text, "yellow"), sep="\n")
-        console.print("", *(Text(note, "dim") for note in block.notes), sep="\n")
+        notes = (Text(f"{label}: {text}", "yellow" if label == NOT_COMPARED else "dim") for label, text in block.notes)
+        console.print("", *notes, sep="\n")
 
 
 def _fit(block: VersusBlock, console: Console) -> Table:
+    """As many columns as fit into the console; where they must, the parameters of a method take a line each."""
     unlimited = console.options.update(max_width=10_000)
     cells = _cells(block)
     for dropped in range(len(DROPPED_FIRST) + 1):
-        table = _table({name: column for name, column in cells.items() if name not in DROPPED_FIRST[:dropped]})
-        if Measurement.get(console, unlimited, table).maximum <= console.width:
-            break
+        kept = {name: column for name, column in cells.items() if name not in DROPPED_FIRST[:dropped]}
+        for tall in (False, True):
+            table = _table(kept, tall)
+            if Measurement.get(console, unlimited, table).maximum <= console.width:
+                return table
     return table
 
 
 def _cells(block: VersusBlock) -> dict[str, Sequence[Text]]:
-    """The columns by heading; those that say nothing are left out."""
+    """The columns by name; those that say nothing are left out."""
     lines = block.lines
-    numbers = aligned([line.difference for line in lines])
-    intervals = [line.interval for line in lines]
-    wide = max(map(len, intervals))
-    columns: list[list[Text]] = [
-        [Text(line.method) for line in lines],
-        [Text(text) for text in aligned([line.keep for line in lines])],
-        [
-            Text.assemble(number, (f" {text.ljust(wide)}", "dim"))
-            for number, text in zip(numbers, intervals, strict=True)
-        ],
-        [Text(line.flips) for line in lines],
-        [Text(line.p) for line in lines],
-        [Text(line.verdict, COLOURS.get(line.verdict, "")) for line in lines],
-        [Text(line.needed) for line in lines],
-        [Text(f"{line.gmacs} {UNEQUAL if line.unequal else ' '}") for line in lines],
-        [Text(line.versus_gmacs) for line in lines],
+    cells: dict[str, list[Text]] = {name: [Text(getattr(line, name)) for line in lines] for name in COLUMNS}
+    names = [line.method for line in lines]
+    cells["method"] = [Text("" if name == above else name) for above, name in zip(["", *names], names, strict=False)]
+    cells["keep"] = [Text(text) for text in aligned([line.keep for line in lines])]
+    wide = max(len(line.interval) for line in lines)
+    cells["difference"] = [
+        Text.assemble(number, (f" {line.interval.ljust(wide)}", "dim"))
+        for number, line in zip(aligned([line.difference for line in lines]), lines, strict=True)
     ]
-    if not block.unequal:
-        columns[-2:] = [[], []]
-    headings = [heading.format(versus=block.versus) for heading in HEADINGS]
-    return {
-        name: column
-        for name, column in zip(headings, columns, strict=True)
-        if any(cell.plain.strip() for cell in column)
-    }
+    cells["verdict"] = [Text(line.verdict, COLOURS.get(line.verdict, "")) for line in lines]
+    return {name: column for name, column in cells.items() if any(cell.plain.strip() for cell in column)}
 
 
-def _table(cells: dict[str, Sequence[Text]]) -> Table:
+def _table(cells: dict[str, Sequence[Text]], tall: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in cells:
-        heading = Text(name.replace("images needed", "images\nneeded"), "bold")
+        heading = Text(COLUMNS[name].replace(" ", "\n") if name in ("needed", "compute") else COLUMNS[name], "bold")
         if name == "method":
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading, overflow="fold", min_width=MIN_NAME_WIDTH)
         else:
             table.add_column(heading, justify="left" if name in LEFT else "right", no_wrap=True)
     for row in zip(*cells.values(), strict=True):
-        table.add_row(*row)
+        table.add_row(*(_tall(cell) if tall and index == 0 else cell for index, cell in enumerate(row)))
     return table
+
+
+def _tall(name: Text) -> Text:
+    return Text("\n ".join(PARAMETER.split(name.plain)).removesuffix(")"))
