@@ -194,7 +194,9 @@ def test_the_plain_model_and_fewer_pixels_are_compared_with_all(tmp_path: Path) 
     assert frame["params"].tolist() == ["", "", ""]
     assert frame["images"].tolist() == [500, 500, 500]
     right = [(100 * text.count("0") / 500) for text in (results.outcomes(row) for row in results.plan.rows) if text]
-    assert frame["delta_top1"].tolist() == pytest.approx([right[0] - right[1], right[2] - right[1], right[3] - right[1]])
+    assert frame["delta_top1"].tolist() == pytest.approx(
+        [right[0] - right[1], right[2] - right[1], right[3] - right[1]]
+    )
     # With a method, the rows of the plain model are left to the main table.
     assert results.versus("a")["method"].tolist() == []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tokbench.names import PLAIN
 from tokbench.report.digits import decimals, number
 from tokbench.report.labels import cell_text, series
 from tokbench.results.versus import NOT_COMPARABLE, SAME_COMPUTE, UNDECIDED
@@ -83,7 +84,7 @@ def _line(row: Mapping[Hashable, Any]) -> VersusLine:
     lo, hi = (number(row[name], digits) for name in ("delta_lo", "delta_hi"))
     return VersusLine(
         method=row["series"],
-        keep="" if row["schedule"].startswith("budget(") else cell_text(row["keep"]),
+        keep="" if row["method"] == PLAIN or row["schedule"].startswith("budget(") else cell_text(row["keep"]),
         difference=number(row["delta_top1"], digits),
         interval=f"[{lo}, {hi}]",
         flips=f"{row['gained']}/{row['lost']}",

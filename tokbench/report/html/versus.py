@@ -9,7 +9,7 @@ import pandas as pd
 from tokbench.report.html.grid import Grid, GridCell, GridColumn
 from tokbench.report.versus import COLUMNS, VersusBlock, VersusLine, versus_blocks
 
-VERSUS_LEAD = "The other methods at the same schedule and keep, or at the same budget, on the same images:"
+VERSUS_LEAD = "The other methods at the same schedule and keep, or at the same budget, on the same images"
 
 
 def versus_grids(frame: pd.DataFrame) -> Iterator[tuple[VersusBlock, Grid]]:
