@@ -180,7 +180,7 @@ def _versus_sections(results: Results, methods: Sequence[str]) -> Iterator[Secti
         yield Section(
             f"versus-{index}",
             f"Against {block.versus}{f' in {block.model}' if several else ''}",
-            f"{VERSUS_LEAD} ({block.shared}).",
+            f"{VERSUS_LEAD}{f' ({block.shared})' if block.shared else ''}.",
             grid=grid,
             items=tuple(LabelledText(label, text) for label, text in block.notes),
         )

@@ -30,7 +30,8 @@ def render_versus(frame: pd.DataFrame, console: Console) -> None:
         console: Where to print; its width decides how many columns are shown.
     """
     for index, block in enumerate(versus_blocks(frame)):
-        title = Text.assemble((f"{block.model} · against {block.versus}", "bold"), (f" · {block.shared}", "dim"))
+        shared = f" · {block.shared}" if block.shared else ""
+        title = Text.assemble((f"{block.model} · against {block.versus}", "bold"), (shared, "dim"))
         console.print(*([""] if index else []), title, sep="\n")
         if block.lines:
             console.print("", _fit(block, console), sep="\n")
