@@ -5,6 +5,9 @@ agreement it is `1` where the top-1 is the plain model's, `0` where it is anothe
 classes. In both it is `?` where the image could not be read.
 """
 
+import numpy as np
+from numpy.typing import NDArray
+
 TOP = 5
 RIGHT = "0"
 WRONG = "-"  # the right class is not among the first five
@@ -29,3 +32,8 @@ def shards(images: int, batch: int) -> list[range]:
 def shard_key(key: str, shard: range) -> str:
     """The key of the record of one shard, from the key of the whole measurement."""
     return f"{key}/{shard.start}"
+
+
+def marks_of(outcomes: str) -> NDArray[np.str_]:
+    """(images,) the characters of the outcomes."""
+    return np.array([outcomes]).view("U1") if outcomes else np.array([], dtype="U1")

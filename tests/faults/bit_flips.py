@@ -11,8 +11,11 @@ from pathlib import Path
 from lab import TINY, Lab, unequal
 from warm_process import TABLE
 
+from tokbench.kinds.pixels import PIXEL_COLUMNS
+
 # What follows from the other rows of a method or from what is missing, and may differ where a record is left out.
-MAY_DIFFER = ("status", "reason", "remarks", "pareto", "pareto_time", "best_at_compute", "top1_sd")
+PIXELS = (column.name for column in PIXEL_COLUMNS)
+MAY_DIFFER = ("status", "reason", "remarks", "pareto", "pareto_time", "best_at_compute", "top1_sd", *PIXELS)
 
 # The exit codes with which a command has done its work; for `check`, missing records may be a regression.
 READERS = {

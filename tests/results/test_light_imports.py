@@ -11,7 +11,8 @@ import pytest
 REFERENCE = Path(__file__).parents[2] / "results/reference/embedded"
 COMMANDS = {
     "import": [],
-    "report": ["report", "one"],
+    "report": ["report", "one", "--versus", "token_pooling"],
+    "versus": ["versus", "one", "token_pooling"],
     "plot": ["plot", "one"],
     "plot --latex": ["plot", "one", "--latex", "--out", "table.tex"],
     "plot --markdown": ["plot", "one", "--markdown", "--out", "table.md"],

@@ -29,6 +29,7 @@ from tokbench.cli.report import report
 from tokbench.cli.show import show
 from tokbench.cli.spaces import with_commas
 from tokbench.cli.verify import verify
+from tokbench.cli.versus import versus
 from tokbench.errors import UserError
 from tokbench.isolation import distinguish_ctrl_c
 from tokbench.supervisor import can_supervise, supervise
@@ -47,6 +48,7 @@ app.command()(new)
 app.command()(verify)
 app.command()(merge)
 app.command(cls=GroupedCommand)(check)
+app.command()(versus)
 app.command()(report)
 app.command()(plot)
 app.command()(show)

@@ -19,6 +19,8 @@ from tokbench.cli.options import (
     ConfigFile,
     PluginList,
     Settings,
+    VersusList,
+    parse_list,
     plugin_paths,
     resolve_suite,
     suite_options,
@@ -71,6 +73,7 @@ def compare(
             rich_help_panel=RUN,
         ),
     ] = None,
+    versus: VersusList = None,
     plugins: PluginList = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -93,7 +96,9 @@ def compare(
     from tokbench.config import load_config
     from tokbench.distributed.parts import share
     from tokbench.report.terminal.live import LiveView
+    from tokbench.results.versus import check_versus
     from tokbench.run.estimate import estimate_seconds
+    from tokbench.run.plan import plan_of
 
     loaded = load_config(config)
     chosen = resolve_suite(loaded, suite, settings)
@@ -102,6 +107,9 @@ def compare(
         with _progress(as_json) as progress:
             progress.add_task("loading models and data", total=None)
             comparison = plan_comparison(chosen, loaded, plugin_paths(loaded, plugins))
+        others = parse_list("versus", versus or "")
+        if others:
+            check_versus(plan_of(comparison.prepared), others)
         if not remembered("broken"):
             warn_broken(comparison.broken)
             remember("broken", True)
@@ -125,7 +133,7 @@ def compare(
         return
     for warning in finished.warnings:
         warn(warning)
-    conclude(finished.results, as_json)
+    conclude(finished.results, as_json, others)
 
 
 def _progress(silent: bool) -> Progress:

@@ -50,6 +50,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 ResultsDirectory = Annotated[
     Path, typer.Argument(metavar="DIR", help="A directory written by tokbench compare, finished or not.")
 ]
+VersusList = Annotated[
+    str | None,
+    typer.Option(
+        "--versus",
+        metavar="LIST",
+        help="Also compare all methods with these, as tokbench versus does.",
+        rich_help_panel=RUN,
+    ),
+]
 
 Command = Callable[..., None]
 

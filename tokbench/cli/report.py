@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokbench.cli.options import ResultsDirectory
+from tokbench.cli.options import ResultsDirectory, VersusList, parse_list
 from tokbench.cli.output import write_text
 
 FILE_NAME = "report.html"
@@ -19,6 +19,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The HTML file to write; default: DIR/report.html.")
     ] = None,
+    versus: VersusList = None,
 ) -> None:
     """Write a results directory as one HTML page.
 
@@ -30,7 +31,7 @@ def report(
     from tokbench.report.html.page import render_page
     from tokbench.results import load
 
-    text = render_page(load(directory))
+    text = render_page(load(directory), parse_list("versus", versus or ""))
     file = out or directory / FILE_NAME
     write_text(file, text, errors="replace")  # paths on the page may not be valid UTF-8
     typer.echo(f"{file}: {file.stat().st_size / MIB:.1f} MiB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,13 @@ if TYPE_CHECKING:
     from tokbench.results import Results
 
 
-def conclude(results: Results, as_json: bool) -> None:
-    """Print the table, with published numbers below it.
+def conclude(results: Results, as_json: bool, versus: Sequence[str] = ()) -> None:
+    """Print the table, with published numbers and comparisons with single methods below it.
 
     Args:
         results: The results directory.
-        as_json: Print the table as JSON and nothing else.
+        as_json: Print the table as JSON and nothing else; with `versus`, an object of `table` and `versus`.
+        versus: Methods that all others are compared with.
 
     Raises:
         typer.Exit: With status 1, if a row failed.
@@ -24,14 +26,22 @@ def conclude(results: Results, as_json: bool) -> None:
     from tokbench.published.claims import beside
     from tokbench.report.terminal.published import render_claims
     from tokbench.report.terminal.table import open_console, render
+    from tokbench.report.terminal.versus import render_versus
     from tokbench.results.table import any_failed
 
+    compared = results.versus(*versus) if versus else None
     if as_json:
-        typer.echo(results.table.to_json(orient="records", indent=2))
+        table = results.table.to_json(orient="records", indent=2)
+        others = None if compared is None else compared.to_json(orient="records", indent=2)
+        typer.echo(table if others is None else f'{{"table": {table}, "versus": {others}}}')
     else:
         console = open_console()
         render(results.table, console)
         render_claims(beside(results.table, results.plan), console)
+        if compared is not None:
+            console.print("")
+            render_versus(compared, console)
+            console.print("")
         typer.echo(f"table.parquet, table.csv and the raw records: {_short(results.directory)}")
     if any_failed(results.table):
         raise typer.Exit(1)

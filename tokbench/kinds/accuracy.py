@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tokbench.kinds.answers import AnswerKind
 from tokbench.kinds.base import Column
-from tokbench.outcomes import RIGHT, UNREADABLE, WRONG
+from tokbench.kinds.pixels import PIXEL_COLUMNS, over_pixels
+from tokbench.outcomes import RIGHT, UNREADABLE, WRONG, marks_of
 from tokbench.rows import ANSWER, columns_without
 from tokbench.stats.pareto import best_at_equal_cost, pareto_front
 from tokbench.stats.proportions import mcnemar, surely_better, tango, wilson
@@ -64,6 +65,7 @@ class Accuracy(AnswerKind[AccuracyRecord]):
         Column("top1_sd"),
         Column("pareto_time", "bool", heading="★ by time"),
         Column("best_at_compute", "bool", heading="best at equal compute"),
+        *PIXEL_COLUMNS,
     )
 
     def needs_data(self, suite: Suite) -> tuple[str, str] | None:
@@ -81,9 +83,10 @@ class Accuracy(AnswerKind[AccuracyRecord]):
         return accuracy_columns(results.outcomes(row), base)
 
     def complete(self, table: pd.DataFrame, results: Results) -> pd.DataFrame:
-        """The spread over seeds, and what no other row beats."""
+        """The spread over seeds, what no other row beats, and the comparison with fewer pixels."""
         outcomes = [results.outcomes(row) for row in results.plan.rows]
-        return table.assign(top1_sd=seeds_spread(table), **unbeaten(table, outcomes))
+        compared = {**unbeaten(table, outcomes), **over_pixels(table, outcomes)}
+        return table.assign(top1_sd=seeds_spread(table), **compared)
 
     def live(self, records: Sequence[AccuracyRecord]) -> dict[str, float]:
         """Top-1 of the images so far."""
@@ -101,7 +104,7 @@ ACCURACY = Accuracy()
 
 def accuracy_columns(outcomes: str | None, plain: str | None) -> dict[str, Any]:
     """The columns of one row, from its outcomes and the plain model's on the same images."""
-    marks = _marks(outcomes or "")
+    marks = marks_of(outcomes or "")
     read = marks != UNREADABLE
     if not read.any():
         return {}
@@ -116,7 +119,7 @@ def accuracy_columns(outcomes: str | None, plain: str | None) -> dict[str, Any]:
     }
     if plain is None:
         return filled
-    before = _marks(plain)
+    before = marks_of(plain)
     both = read & (before != UNREADABLE)
     if both.any():
         flips = mcnemar(before[both] == RIGHT, marks[both] == RIGHT)
@@ -159,7 +162,7 @@ def unbeaten(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str, p
     for _, block in answered.groupby(["model", "batch_size", "mode"], sort=False, dropna=False):
         settings = block.groupby(columns_without("seed"), sort=False, dropna=False)
         member = settings.ngroup().to_numpy()
-        better = _better(np.stack([_marks(text) for text in block["outcome"]]))
+        better = _better(np.stack([marks_of(text) for text in block["outcome"]]))
         # A setting is better where no pair of seeds says otherwise.
         belongs = (np.arange(settings.ngroups)[:, None] == member).astype(float)
         surely = belongs @ ~better @ belongs.T == 0
@@ -178,7 +181,7 @@ def correctness(results: Results) -> pd.DataFrame:
         outcomes = results.outcomes(row)
         if outcomes is None:
             continue
-        marks = _marks(outcomes)
+        marks = marks_of(outcomes)
         part = pd.DataFrame({"image": list(labels), "label": list(labels.values())})
         names = {name: getattr(row.id, name) for name in ANSWER}
         parts.append(part.assign(top1=marks == RIGHT, top5=marks != WRONG, **names)[marks != UNREADABLE])
@@ -186,11 +189,6 @@ def correctness(results: Results) -> pd.DataFrame:
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     texts = dict.fromkeys((*(name for name in ANSWER if name not in ("keep", "seed")), "image"), "category")
     return joined[columns].astype({**texts, "keep": "float64", "seed": "Int64"})
-
-
-def _marks(outcomes: str) -> NDArray[np.str_]:
-    """(images,) one character each."""
-    return np.array([outcomes]).view("U1") if outcomes else np.array([], dtype="U1")
 
 
 def _better(marks: NDArray[np.str_]) -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from tokbench.outcomes import shard_key
 from tokbench.results.plan import PLAN, Plan, PlannedRow, read_plan
 from tokbench.results.store import FAILED, MAKE_ROOM, RECORDS, UNREADABLE_IMAGE, Records
 from tokbench.results.table import build_table
+from tokbench.results.versus import versus
 
 ENVIRONMENT = "environment.json"
 IMAGES = "images.parquet"
@@ -174,6 +175,17 @@ class Results:
     def table(self) -> pd.DataFrame:
         """One row per planned row, with the columns of `tokbench.results.COLUMNS`, as far as they were measured."""
         return build_table(self)
+
+    def versus(self, *methods: str) -> pd.DataFrame:
+        """All methods against one of them, or each of several, on the same images: see `tokbench.results.versus`.
+
+        Args:
+            methods: As in `evit`, `score_pruning(score=cls)` or `none(img_size=192)`.
+
+        Raises:
+            UserError: A method is not in the directory, or accuracy was not measured.
+        """
+        return versus(self, *methods)
 
     @property
     def answers(self) -> pd.DataFrame:

@@ -141,8 +141,20 @@ def test_headings_include_units():
     assert " ".join(units.split()) == "% % ms × MiB % % points"  # noqa: RUF001
 
 
+def test_the_comparison_with_fewer_pixels_is_shown_where_there_is_one():
+    pixels = {
+        f"over_pixels{kind}{end}": value for kind in ("", "_time") for end, value in (("", 5), ("_lo", 3), ("_hi", 7))
+    }
+    file = io.StringIO()
+    render(pd.DataFrame([row(), row("tome", 0.7) | pixels]), Console(file=file, width=200))
+    text = file.getvalue()
+    for part in ("vs fewer pixels", "points, equal MACs", "points, equal time", "5.0 [3.0, 7.0]"):
+        assert part in text
+    assert "fewer pixels" not in shown(comparison(), 200)
+
+
 def test_columns_are_dropped_in_the_declared_order():
-    dropped = [key for key in DROPPED_FIRST if key not in ("setting", "gmacs_method")]  # whose headings are unique
+    dropped = [key for key in DROPPED_FIRST if key in COLUMNS and key != "gmacs_method"]  # whose headings are unique
     order = [TABLE[key].title for key in dropped]
     heads = [shown(comparison(), width).split("─")[0] for width in range(160, 70, -6)]
     seen = [[key for key in order if key in head] for head in heads]

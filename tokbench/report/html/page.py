@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -28,9 +28,17 @@ TEMPLATE = "page.html.jinja"
 FACTS = {"model": "models", "dtype": "precision", "batch_size": "batch", "mode": "mode"}
 
 
-def render_page(results: Results) -> str:
-    """Render the page of a results directory, finished or not."""
-    rerun = rerun_commands(results.plan, results.directory)
+def render_page(results: Results, versus: Sequence[str] = ()) -> str:
+    """Render the page of a results directory, finished or not.
+
+    Args:
+        results: The results directory.
+        versus: Methods that all others are compared with.
+
+    Raises:
+        UserError: One of these is not in the directory, or accuracy was not measured.
+    """
+    rerun = rerun_commands(results.plan, results.directory, versus)
     template = Environment(
         loader=PackageLoader("tokbench.report.html", "."),
         autoescape=True,
@@ -44,7 +52,7 @@ def render_page(results: Results) -> str:
         facts=list(_facts(results)),
         missing=list(_missing_measurements(results)),
         command=rerun.compare,
-        sections=sections(results, rerun),
+        sections=sections(results, rerun, versus),
         config=for_script(json.dumps(dict(CONFIG))),
         plotly=Markup(get_plotlyjs()),
         datatables=Markup(_vendored("datatables.js")),

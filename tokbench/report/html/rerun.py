@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,13 @@ class RerunCommands:
     own_methods: tuple[str, ...]
 
 
-def rerun_commands(plan: Plan, directory: Path) -> RerunCommands:
+def rerun_commands(plan: Plan, directory: Path, versus: Sequence[str] = ()) -> RerunCommands:
     """The shortest command that plans the same cells, in a folder without a `tokbench.toml`.
 
     Args:
         plan: A directory's plan.
         directory: The output directory of the command; data and weights keep the paths that the user gave.
+        versus: Methods that the page compares all others with.
     """
     wanted = _planned_settings(plan)
     packaged = load_config(Path(str(importlib.resources.files("tokbench").joinpath(FILE_NAME))))
@@ -66,7 +67,7 @@ def rerun_commands(plan: Plan, directory: Path) -> RerunCommands:
     else:
         arguments, suite = [SUITE, "--config", SUITE_FILE], _suite_toml(wanted)
     compare = shlex.join(["tokbench", "compare", *arguments, "--out", str(directory)])
-    report = shlex.join(["tokbench", "report", str(directory)])
+    report = shlex.join(["tokbench", "report", str(directory), *(["--versus", ",".join(versus)] if versus else [])])
     own = tuple(name for name, info in plan.methods.items() if info.own)
     return RerunCommands(compare, report, suite, own)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -28,7 +28,9 @@ from tokbench.report.html.headlines import (
     at_equal,
     headlines,
 )
+from tokbench.report.html.pixels import pixel_sentence
 from tokbench.report.html.rerun import SUITE_FILE, RerunCommands
+from tokbench.report.html.versus import VERSUS_LEAD, versus_grids
 from tokbench.report.labels import cell_text, labels, series
 from tokbench.report.marks import ON_FRONT
 from tokbench.results import Results
@@ -100,12 +102,13 @@ class Section:
         return not (self.items or self.charts or (self.grid and self.grid.rows) or self.pictures or self.commands)
 
 
-def sections(results: Results, rerun: RerunCommands) -> list[Section]:
+def sections(results: Results, rerun: RerunCommands, versus: Sequence[str] = ()) -> list[Section]:
     """All sections that are not empty.
 
     Args:
         results: The results directory.
         rerun: The commands that repeat it.
+        versus: Methods that all others are compared with.
     """
     table = results.table
     waiting = table["status"].eq("failed") & table["reason"].eq(NOT_MEASURED)
@@ -114,6 +117,7 @@ def sections(results: Results, rerun: RerunCommands) -> list[Section]:
     with_states = table.assign(status=table["status"].mask(waiting, NOT_MEASURED))
     parts = [
         *_accuracy_sections(measured),
+        *_versus_sections(results, versus),
         *_cost_sections(measured, results),
         *_row_sections(with_states, results.directory),
         *_origin_sections(results.environment, rerun),
@@ -130,14 +134,19 @@ def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
     """The accuracy of each method against compute and time."""
     one_model = table["model"].nunique() == 1
     sentences = (
-        LabelledText(cell_text(line.method if one_model else f"{line.method} in {line.model}"), line.text)
+        LabelledText(
+            cell_text(line.method if one_model else f"{line.method} in {line.model}"),
+            "; ".join(filter(None, (line.text, pixel_sentence(table, line)))),
+        )
         for line in headlines(table)
     )
     yield Section(
         "headlines",
         "Summary",
         f"How much each method saves before it loses more than {EQUAL_ACCURACY_LOSS:g} points of top-1, interpolated "
-        "between the measured keeps. Without accuracies: what its lowest keep saves. [ ] are 95 % intervals.",
+        "between the measured keeps. Without accuracies: what its lowest keep saves. Where the plain "
+        "model was also measured with fewer pixels: how far the method is above a mixture of resolutions of the same "
+        f"cost, at the keep nearest to {EQUAL_COMPUTE_SAVING:g} % fewer MACs. [ ] are 95 % intervals.",
         items=tuple(sentences),
     )
     yield Section(
@@ -162,6 +171,20 @@ def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
         "fast. Interpolated between the measured keeps; ≥ marks the end of the measured range.",
         grid=at_equal_grid(at_equal(table)),
     )
+
+
+def _versus_sections(results: Results, methods: Sequence[str]) -> Iterator[Section]:
+    """Each of these methods against all others."""
+    blocks = list(versus_grids(results.versus(*methods)))
+    several = len({block.model for block, _ in blocks}) > 1
+    for index, (block, grid) in enumerate(blocks, start=1):
+        yield Section(
+            f"versus-{index}",
+            f"Against {block.versus}{f' in {block.model}' if several else ''}",
+            f"{VERSUS_LEAD}{f' ({block.shared})' if block.shared else ''}.",
+            grid=grid,
+            items=tuple(LabelledText(label, text) for label, text in block.notes),
+        )
 
 
 def _cost_sections(table: pd.DataFrame, results: Results) -> Iterator[Section]:
