@@ -1,4 +1,4 @@
-"""`tokbench doctor`: examine the machine, its noise and the installation."""
+"""`tokbench doctor`: examine the machine, its timing resolution and the installation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tokbench.doctor.machine import Finding
 
 SIGNS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "red")}
-NAME_WIDTH = 11
+NAME_WIDTH = 17
 
 
 def doctor(

@@ -16,11 +16,12 @@ ROW = """
 model method params regime site schedule keep seed device dtype batch_size compiled attention_kernel status reason
 tokens_per_block params_m gmacs gmacs_method gmacs_saved latency_ms latency_ms_lo latency_ms_hi images_per_s
 speedup speedup_lo speedup_hi verdict peak_mib top1 top5 images top1_lo top1_hi delta_top1 delta_lo delta_hi pareto
-mode noise_floor other_load
+mode noise_floor other_load plain_latency_ms ideal_speedup choosing_share precision_reached
 """
 COLUMNS = ROW.split()
 MEASURED = COLUMNS[COLUMNS.index("gmacs") : COLUMNS.index("pareto") + 1]
-TIMED = [name for name in MEASURED if name.startswith(("latency", "images_per_s", "speedup", "verdict"))]
+TIMES = ("latency", "plain_latency", "images_per_s", "speedup", "verdict", "choosing")
+TIMED = [name for name in COLUMNS if name.startswith(TIMES)]
 HOSTILE = "RuntimeError: [/] [bold]shape[/bold] <script>alert(1)</script> :smile: \x1b[31m\nand " + "so on " * 30
 
 
@@ -49,10 +50,13 @@ def row(method="none", keep=1.0, **given):
         "gmacs_method": 0.0 if plain else 0.013,
         "gmacs_saved": 100 * (1 - gmacs / 1.2537),
         "latency_ms": 12.34 / speedup,
+        "plain_latency_ms": 12.34,
         "latency_ms_lo": 12.1 / speedup,
         "latency_ms_hi": 12.6 / speedup,
         "images_per_s": 32e3 / 12.34 * speedup,
+        "ideal_speedup": 1.2537 / gmacs,
         "speedup": speedup,
+        "choosing_share": None if plain else 7.4,
         "speedup_lo": speedup * (1 if plain else 0.985),
         "speedup_hi": speedup * (1 if plain else 1.018),
         "verdict": "SAME" if plain else "FASTER",
@@ -194,7 +198,7 @@ def test_every_verdict_has_a_sign():
 
 
 def test_the_legend_relates_latency_and_speedup_where_both_are_shown():
-    note = "speedup compares paired runs; latencies are from different times"
+    note = "latency a of b: a is the row's, b the plain model's in the same rounds; other rows have other rounds"
     assert note in shown(comparison(), 120)
     assert note not in shown(comparison(), 80)  # too narrow for latencies
     assert note not in shown([row(**dict.fromkeys(TIMED)), row("tome", 0.7, **dict.fromkeys(TIMED))], 120)
