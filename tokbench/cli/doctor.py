@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tokbench.doctor.machine import Finding
 
 SIGNS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "red")}
-NAME_WIDTH = 17
+NAME_WIDTH = 11
 
 
 def doctor(

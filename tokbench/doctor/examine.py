@@ -29,8 +29,8 @@ from tokbench.vit.models import load_model
 
 MIN_DISK = 1 * GIB  # enough for a suite's results with the prediction for every image
 
-# A coarser timing resolution hides what most methods gain at keep 0.9; other processes that use a tenth of the CPUs make it so
-# coarse.
+# A coarser timing resolution hides what most methods gain at keep 0.9; other processes that use a tenth of the CPUs
+# make it so coarse.
 COARSE_RESOLUTION = 0.03
 HIGH_LOAD = 0.1
 
@@ -126,13 +126,13 @@ def timing(device: torch.device) -> Iterator[Finding]:
     precision = max(block.half_width for block in blocks)
     resolution = margin + precision
     text = (
-        f"{100 * resolution:.1f} %: smaller differences in time cannot be detected now "
+        f"timing resolution {100 * resolution:.1f} %: smaller differences in time cannot be detected now "
         f"(noise floor {100 * margin:.1f} % + precision reached {100 * precision:.1f} %; "
         f"a noise floor below {100 * MIN_MARGIN:g} % counts as {100 * MIN_MARGIN:g} %)"
     )
     fix = "stop other programs and wait for stable clocks and temperature; more --seconds improve the precision"
     coarse = resolution > COARSE_RESOLUTION
-    yield Finding("timing resolution", "note", text, fix) if coarse else Finding("timing resolution", "ok", text)
+    yield Finding("timing", "note", text, fix) if coarse else Finding("timing", "ok", text)
     load = max(block.other_load for block in blocks)
     text = f"other processes used up to {100 * load:.0f} % of the CPUs during the timing"
     yield (

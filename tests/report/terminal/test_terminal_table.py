@@ -22,6 +22,7 @@ COLUMNS = ROW.split()
 MEASURED = COLUMNS[COLUMNS.index("gmacs") : COLUMNS.index("pareto") + 1]
 TIMES = ("latency", "plain_latency", "images_per_s", "speedup", "verdict", "choosing")
 TIMED = [name for name in COLUMNS if name.startswith(TIMES)]
+HEADINGS = "method keep GMACs saved method ideal latency img/s speedup choosing peak top-1 top-5 Δ top-1"
 HOSTILE = "RuntimeError: [/] [bold]shape[/bold] <script>alert(1)</script> :smile: \x1b[31m\nand " + "so on " * 30
 
 
@@ -121,7 +122,7 @@ def test_a_long_name_is_folded(width):
 
 
 def test_the_order_of_the_rows():
-    body = shown(comparison(), 160).split("─\n")[1].split("\n\n")[0]
+    body = shown(comparison(), 180).split("─\n")[1].split("\n\n")[0]
     read = [re.match(r"★?\s+([a-z_()=]*)\s+(1|0\.\d)\s", line) for line in body.splitlines()]
     assert [found.groups() for found in read if found] == [
         ("none", "1"),
@@ -141,8 +142,8 @@ def test_common_settings_are_only_in_the_title():
 
 def test_headings_include_units():
     head, units = shown(comparison(), 160).splitlines()[2:4]
-    assert " ".join(head.split()) == "method keep GMACs saved method latency img/s speedup peak top-1 top-5 Δ top-1"
-    assert " ".join(units.split()) == "% % ms × MiB % % points"  # noqa: RUF001
+    assert " ".join(head.split()) == HEADINGS
+    assert " ".join(units.split()) == "% % × ms × % MiB % % points"  # noqa: RUF001
 
 
 def test_columns_are_dropped_in_the_declared_order():
@@ -204,11 +205,31 @@ def test_the_legend_relates_latency_and_speedup_where_both_are_shown():
     assert note not in shown([row(**dict.fromkeys(TIMED)), row("tome", 0.7, **dict.fromkeys(TIMED))], 120)
 
 
+def test_the_plain_latency_of_the_same_rounds_stands_beside_a_rows_latency():
+    text = shown([row(), row("tome", 0.5, plain_latency_ms=15.14), row("evit", 0.5, plain_latency_ms=None)], 160)
+    assert " 8.0 of 15.1 " in line_of(text, "tome")
+    assert " of " not in line_of(text, "evit")
+
+
+def test_the_legend_explains_the_columns_that_are_shown():
+    notes = {"ideal": "ideal: the speedup if time were proportional", "choosing": "choosing: the part of the time"}
+    for width in (80, 100, 120, 140):
+        text = shown(comparison(), width)
+        for heading, note in notes.items():
+            assert (note in text) == (f" {heading} " in text.split("─")[0]), (width, heading)
+
+
 def test_the_legend_states_the_noise_once():
     text = shown([row(noise_floor=0.4), row("tome", 0.7, noise_floor=0.7, other_load=0.25)], 120)
     assert "noise floor 0.7 %: the plain model timed against itself differed by at least this much" in text
     assert "other processes used up to 25 % of the CPUs" in text
     assert "noise" not in shown(comparison(), 120)
+
+
+def test_the_legend_states_the_precision_of_the_least_precise_row():
+    text = shown([row(precision_reached=0.9), row("tome", 0.7, precision_reached=8.06)], 120)
+    assert "precision reached 8.1 %: half the width of a speedup's interval, in the least precise row" in text
+    assert "precision" not in shown(comparison(), 120)
 
 
 def test_the_plain_model_is_not_compared_with_itself():
@@ -218,9 +239,9 @@ def test_the_plain_model_is_not_compared_with_itself():
 
 
 def test_columns_without_values_are_left_out():
-    unmeasured = dict.fromkeys(MEASURED[3:])
+    unmeasured = dict.fromkeys([*MEASURED[3:], *TIMED])
     text = shown([row(**unmeasured), row("tome", 0.7, **unmeasured)], 160)
-    assert text.splitlines()[2].split() == ["method", "keep", "GMACs", "saved", "method"]
+    assert text.splitlines()[2].split() == ["method", "keep", "GMACs", "saved", "method", "ideal"]
     assert "interval" not in text
 
 
