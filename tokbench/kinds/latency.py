@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tokbench.run.prepare import Row
 
 MUCH_LOAD = 0.1  # of the CPUs, by other processes: intervals widen
+CHOOSING = 0.1  # duration of the runs that show the share of choosing tokens, as a fraction of the sampling time
 TAILS = {"p90": 0.9, "p99": 0.99}
 
 
@@ -122,11 +123,11 @@ class Latency(Kind[LatencyRecord]):
 
     def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
         """Warm-up, samples and choosing of every row, and the noise floor of every session."""
-        from tokbench.measure.choosing import RUNS
+        from tokbench.measure.choosing import MIN_RUNS
         from tokbench.measure.latency import FLOOR_BLOCKS, WARM_UP
 
         timed = [(row.cell.batch_size, row.cell.mode) for row in rows]
-        total = sum(RUNS * batch * pace.image_s for batch, _ in timed)
+        total = sum(max(CHOOSING * pace.suite.seconds, MIN_RUNS * batch * pace.image_s) for batch, _ in timed)
         for batch, _ in [*timed, *FLOOR_BLOCKS * list(dict.fromkeys(timed))]:
             round_s = 2 * batch * pace.image_s
             limit = pace.suite.seconds
@@ -256,5 +257,5 @@ def _times(row: Row, images: Tensor, bench: Bench, session: str) -> LatencyRecor
     before = condition(bench.device)
     latency = measure_latency(plain, other, batches, bench.suite.seconds, bench.suite.precision)
     moments = tuple(GpuCondition(**asdict(moment)) for moment in (before, condition(bench.device)) if moment)
-    choosing = choosing_shares(model, batches) if row.cell.mode == "eager" else ()
+    choosing = choosing_shares(model, batches, CHOOSING * bench.suite.seconds) if row.cell.mode == "eager" else ()
     return LatencyRecord(**asdict(latency), session=session, gpu=moments, choosing=choosing)

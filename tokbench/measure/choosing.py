@@ -16,10 +16,10 @@ from torch import Tensor
 from tokbench.measure.cpu import pinned
 from tokbench.vit.backbone import DownsampledViT
 
-RUNS = 5
+MIN_RUNS = 5
 
 
-def choosing_shares(model: DownsampledViT, batches: Sequence[Tensor]) -> tuple[float, ...]:
+def choosing_shares(model: DownsampledViT, batches: Sequence[Tensor], seconds: float) -> tuple[float, ...]:
     """Measure the share of a model's time that its method takes.
 
     The method's time is the time in the modules `downsampler` and `probe`, whose MACs are the method's, too: everything
@@ -30,9 +30,10 @@ def choosing_shares(model: DownsampledViT, batches: Sequence[Tensor]) -> tuple[f
     Args:
         model: In evaluation mode, warmed up, not compiled.
         batches: Each (B, C, H, W) on the model's device; used in turn, one for each run.
+        seconds: How long to go on; five runs are always made.
 
     Returns:
-        The shares in five runs, 0 to 1; none for a model without a method.
+        The share in each run, 0 to 1; none for a model without a method.
     """
     if model.downsampler is None:
         return ()
@@ -46,15 +47,16 @@ def choosing_shares(model: DownsampledViT, batches: Sequence[Tensor]) -> tuple[f
     for part in (model.probe, model.downsampler):
         hooks.append(part.register_forward_pre_hook(note_moment, prepend=True))
         hooks.append(part.register_forward_hook(note_moment))
-    shares = []
+    shares: list[float] = []
     try:
         with torch.inference_mode(), pinned(torch.get_num_threads()):
-            for run in range(RUNS):
+            limit = time.perf_counter() + seconds
+            while len(shares) < MIN_RUNS or time.perf_counter() < limit:
                 moments.clear()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 note_moment()
-                model(batches[run % len(batches)])
+                model(batches[len(shares) % len(batches)])
                 note_moment()
                 start, *inside, end = moments
                 chosen_s = sum(_seconds(*pair) for pair in zip(inside[::2], inside[1::2], strict=True))
