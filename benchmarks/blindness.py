@@ -103,7 +103,7 @@ def slowdowns() -> tuple[Counter[Verdict], list[str]]:
         f"matrices: {100 * math.expm1(pooled.estimate):.1f} % slower over all {len(ratios):,} rounds "
         f"(95 % interval {100 * math.expm1(pooled.lo):.1f} to {100 * math.expm1(pooled.hi):.1f} %).",
         f"{RUNS} comparisons of {SETTINGS.seconds:g} s or to {100 * SETTINGS.precision:g} %, and as long for the noise "
-        f"floor; typical half width {width}, noise floor {floor}, load of other processes {load}.",
+        f"floor; typical precision reached {width}, noise floor {floor}, load of other processes {load}.",
         f"SLOWER {verdicts[Verdict.SLOWER]}, AMBIGUOUS {verdicts[Verdict.AMBIGUOUS]}, SAME {verdicts[Verdict.SAME]}, "
         f"FASTER {verdicts[Verdict.FASTER]}; target: at least {TARGET} SLOWER and no FASTER.",
     ]

@@ -115,8 +115,8 @@ class Suite(BaseModel):
         0.01,
         ge=0,
         allow_inf_nan=False,
-        description="Stop timing a row once its speedup is known to within this fraction (half the width of its "
-        "95 % interval).",
+        description="Stop timing a row once this precision is reached: half the width of the speedup's 95 % "
+        "interval, as a fraction.",
     )
     timeout: pydantic.PositiveFloat | None = Field(
         600.0,
@@ -205,7 +205,7 @@ class Check(BaseModel):
         default=0.01,
         ge=0,
         allow_inf_nan=False,
-        description="Half width of the interval at which that timing stops early, as a fraction.",
+        description="Stop that timing once this precision is reached, as a fraction.",
     )
 
 

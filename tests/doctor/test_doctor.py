@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 SUBJECTS = [
     *("system", "processor", "memory", "gpu", "versions", "device", "threads", "attention", "precision", "clocks"),
-    *("compiler", "datasets", "plugins", "results", "data", "resolution", "other load"),
+    *("compiler", "datasets", "plugins", "results", "data", "timing", "other load"),
 ]
 
 
@@ -47,10 +47,10 @@ def test_all_checks_are_run(run: Run, image_folder: Path, monkeypatch: pytest.Mo
     assert {one["status"] for one in found.values()} <= {"ok", "note", "problem"}
     assert code == (1 if any(one["status"] == "problem" for one in found.values()) else 0)
     assert found["data"]["text"] == "synsets: 3 images of 2 classes; the first image can be decoded (4x4)"
-    percent = float(re.match(r"[\d.]+", found["resolution"]["text"])[0])  # type: ignore[index]
+    percent = float(re.match(r"timing resolution ([\d.]+) %: ", found["timing"]["text"])[1])  # type: ignore[index]
     assert percent >= 0.5
-    assert (found["resolution"]["status"] == "ok") == (percent <= 3)
-    parts = re.search(r"margin for noise ([\d.]+) % \+ sampling error ([\d.]+) %", found["resolution"]["text"])
+    assert (found["timing"]["status"] == "ok") == (percent <= 3)
+    parts = re.search(r"noise floor ([\d.]+) % \+ precision reached ([\d.]+) %", found["timing"]["text"])
     assert sum(map(float, parts.groups())) == pytest.approx(percent, abs=0.11)  # type: ignore[union-attr]
 
 

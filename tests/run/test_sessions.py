@@ -52,9 +52,22 @@ def test_a_row_says_how_its_times_were_taken(run: Run, tmp_path: Path) -> None:
     for row, record in zip(table.to_dict("records"), records(tmp_path / "x", "latency").values(), strict=True):
         assert row["rounds"] == len(record["other_s"])
         assert row["latency_ms"] == pytest.approx(1e3 * np.median(record["other_s"]))
+        assert row["plain_latency_ms"] == pytest.approx(1e3 * np.median(record["base_s"]))
+        assert row["precision_reached"] == pytest.approx(100 * record["half_width"])
         assert ("the time limit was reached" in row["remarks"]) == (record["half_width"] > 0.01)
         for name, least in (("p90", 64), ("p99", 662)):
             assert math.isnan(row[f"latency_ms_{name}"]) == (row["rounds"] < least)
+
+
+def test_a_row_says_why_fewer_macs_are_not_faster(run: Run, tmp_path: Path) -> None:
+    run(*TIMED, "--methods", "none(attention=eager),grid_pooling")
+    table = pd.read_parquet(tmp_path / "x/table.parquet")
+    assert list(table["ideal_speedup"]) == pytest.approx(list(table["gmacs"][0] / table["gmacs"]))
+    assert list(table["choosing_share"].isna()) == [True, True, False]
+    measured = [record.get("choosing", ()) for record in records(tmp_path / "x", "latency").values()]
+    assert measured[:2] == [(), ()]
+    assert table["choosing_share"][2] == pytest.approx(100 * np.mean(measured[2]))
+    assert 0 < table["choosing_share"][2] < 100
 
 
 def test_a_precise_enough_row_says_nothing(run: Run, tmp_path: Path) -> None:

@@ -66,14 +66,14 @@ class TimedVersions:
 def compare_versions(
     old: Forward, new: Forward, batches: Sequence[Tensor], seconds: float, precision: float
 ) -> TimedVersions:
-    """Time two versions of a model in turn, and the old one against itself for the noise.
+    """Time two versions of a model in turn, and the old one against itself for the noise floor.
 
     Args:
         old: The version before; the two may be one and the same.
         new: The version now.
         batches: Each (B, C, H, W) on the models' device, as `measure_latency` takes them.
-        seconds: How long the comparison may take, and how long the noise.
-        precision: The half width of the interval at which both stop earlier.
+        seconds: How long the comparison may take, and how long the noise floor.
+        precision: The precision at which both stop earlier.
     """
     blocks = measure_floor(old, batches, seconds / FLOOR_BLOCKS, precision)
     floor = noise_floor(blocks)

@@ -88,8 +88,8 @@ def _row_findings(
     if row in old.answers and row in new.answers:
         yield from _answer_findings(row, old.answers[row], new.answers[row], thresholds, exactly=exactly)
     if timed and row in old.ratios and row in new.ratios and (row.method, row.params) != (PLAIN, ""):
-        noise = sum(record["noise_floor"] for record in (before, after))
-        floor = (noise + thresholds.speedup) / 100
+        floors = sum(record["noise_floor"] for record in (before, after))
+        floor = (floors + thresholds.speedup) / 100
         yield from judge_speedup(row, old.ratios[row], new.ratios[row], floor)
 
 

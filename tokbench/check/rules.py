@@ -119,7 +119,7 @@ def judge_times(
     Args:
         row: The row.
         change: The old version's time divided by the new one's.
-        floor: The difference between identical programs, as a fraction.
+        floor: The noise floor, as a fraction.
         allowed: The slowdown, as a fraction, that may be uncertain; a certain slowdown is worse, however small.
         old_s: The old version's median, in seconds per batch.
         new_s: The new version's median, in seconds per batch.

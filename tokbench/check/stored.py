@@ -71,7 +71,8 @@ def _read(results: Results) -> Stored:
 def _ratios(rows: dict[RowId, PlannedRow], results: Results) -> dict[RowId, NDArray[np.float64]]:
     timed = {row: record for row, planned in rows.items() if (record := results.record(LATENCY, planned)) is not None}
     if any(results.read(NOISE, record.session) is None for record in timed.values()):
-        raise UserError(f"{results.directory} is damaged (a session's noise is missing): measure again with --fresh")
+        damage = "a session's noise floor is missing"
+        raise UserError(f"{results.directory} is damaged ({damage}): measure again with --fresh")
     return {row: log_ratios(record.base_s, record.other_s) for row, record in timed.items()}
 
 

@@ -1,4 +1,4 @@
-"""`tokbench doctor`: examine the machine, its noise and the installation."""
+"""`tokbench doctor`: examine the machine, its timing resolution and the installation."""
 
 from __future__ import annotations
 

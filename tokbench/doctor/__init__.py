@@ -1,1 +1,1 @@
-"""Checks of this machine: hardware, software, folders, data and timing noise."""
+"""Checks of this machine: hardware, software, folders, data and timing resolution."""

@@ -29,8 +29,8 @@ from tokbench.vit.models import load_model
 
 MIN_DISK = 1 * GIB  # enough for a suite's results with the prediction for every image
 
-# A coarser resolution hides what most methods gain at keep 0.9; other processes that use a tenth of the CPUs make it so
-# coarse.
+# A coarser timing resolution hides what most methods gain at keep 0.9; other processes that use a tenth of the CPUs
+# make it so coarse.
 COARSE_RESOLUTION = 0.03
 HIGH_LOAD = 0.1
 
@@ -115,24 +115,25 @@ def timing(device: torch.device) -> Iterator[Finding]:
     """The timing resolution of this machine, and the CPU load of other processes in the meantime.
 
     The timing resolution is the smallest difference in time that a measurement as short as this one can detect: the
-    margin of a verdict, which is the noise floor (how far a model differs from itself beyond sampling error) or 0.5 %
-    if that is larger, plus the sampling error (the half width of the interval). More sampling time reduces only the
-    sampling error. The results of a comparison state the noise floor alone.
+    margin of a verdict, which is the noise floor (how far a model differs from itself beyond the precision reached) or
+    0.5 % if that is larger, plus the precision reached (half the width of the interval). More time improves only the
+    precision.
     """
     vit = load_model(EMBEDDED_MODEL).vit.to(device)
     weight = vit.patch_embed.proj.weight
     batch = torch.zeros(BATCH, weight.shape[1], *vit.patch_embed.img_size, device=device)
     blocks = measure_floor(vit, [batch], BLOCK_SECONDS, MIN_MARGIN)
     margin = max(MIN_MARGIN, noise_floor(blocks))
-    sampling_error = max(block.half_width for block in blocks)
-    resolution = margin + sampling_error
+    precision = max(block.half_width for block in blocks)
+    resolution = margin + precision
     text = (
-        f"{100 * resolution:.1f} %: smaller differences in time cannot be detected now "
-        f"(margin for noise {100 * margin:.1f} % + sampling error {100 * sampling_error:.1f} %)"
+        f"timing resolution {100 * resolution:.1f} %: smaller differences in time cannot be detected now "
+        f"(noise floor {100 * margin:.1f} % + precision reached {100 * precision:.1f} %; "
+        f"a noise floor below {100 * MIN_MARGIN:g} % counts as {100 * MIN_MARGIN:g} %)"
     )
-    fix = "stop other programs and wait for stable clocks and temperature; more --seconds reduce the sampling error"
+    fix = "stop other programs and wait for stable clocks and temperature; more --seconds improve the precision"
     coarse = resolution > COARSE_RESOLUTION
-    yield Finding("resolution", "note", text, fix) if coarse else Finding("resolution", "ok", text)
+    yield Finding("timing", "note", text, fix) if coarse else Finding("timing", "ok", text)
     load = max(block.other_load for block in blocks)
     text = f"other processes used up to {100 * load:.0f} % of the CPUs during the timing"
     yield (

@@ -42,6 +42,7 @@ class Column:
         interval: The ends of its 95 % interval are the columns `<interval>_lo` and `<interval>_hi`; empty for a column
             without one.
         spread: The column with the standard deviation over seeds, which is shown after the number.
+        out_of: The column with the plain model's number in the same rounds, which is shown after the number.
         compared: Whether it compares with the plain model, so that its interval is shown after the number.
         decimals: Decimals to show at least, however wide the interval.
         step: The smallest difference worth showing, for what is counted and has no interval; None elsewhere.
@@ -59,6 +60,7 @@ class Column:
     unit: str = ""
     interval: str = ""
     spread: str = ""
+    out_of: str = ""
     compared: bool = False
     decimals: int | None = None
     step: float | None = None

@@ -1,7 +1,7 @@
 """Time of a batch, in pairs with the plain model.
 
 A session is everything that is timed in one go with one batch size and mode. It begins with the plain model against
-itself, so that every verdict knows by how much identical programs differed then.
+itself, so that every verdict knows by how much identical programs differed then: the noise floor.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tokbench.run.prepare import Row
 
 MUCH_LOAD = 0.1  # of the CPUs, by other processes: intervals widen
+CHOOSING = 0.1  # duration of the runs that show the share of choosing tokens, as a fraction of the sampling time
 TAILS = {"p90": 0.9, "p99": 0.99}
 
 
@@ -47,7 +48,7 @@ class Samples:
     Attributes:
         base_s: The plain model's, one per round.
         other_s: The other model's in the same rounds.
-        half_width: Relative half width of the 95 % interval of the ratio.
+        half_width: The precision reached: half the width of the 95 % interval of the ratio, relative to it.
         other_load: Share of all CPUs that other processes used, 0 to 1.
     """
 
@@ -64,10 +65,13 @@ class LatencyRecord(Samples):
     Attributes:
         session: Names the noise record of the same session.
         gpu: The GPU before and after; empty on a CPU.
+        choosing: The share of the time that choosing tokens took in runs after the timed ones, 0 to 1; empty without a
+            method, and in other modes than eager.
     """
 
     session: str = ""
     gpu: tuple[GpuCondition, ...] = ()
+    choosing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,18 +89,21 @@ class Latency(Kind[LatencyRecord]):
     exclusive = True
     live_columns = ("latency_ms", "speedup")
     columns = (
-        Column("latency_ms", heading="latency", unit="ms", interval="latency_ms", dropped=4),
+        Column("latency_ms", heading="latency", unit="ms", interval="latency_ms", out_of="plain_latency_ms", dropped=4),
         Column("latency_ms_lo"),
         Column("latency_ms_hi"),
+        Column("plain_latency_ms", heading="plain latency", unit="ms"),
         Column("images_per_s", heading="img/s", dropped=7),
         Column("speedup", heading="speedup", unit=TIMES, interval="speedup", compared=True, dropped=1),
         Column("speedup_lo"),
         Column("speedup_hi"),
         Column("verdict", "string"),
+        Column("choosing_share", heading="choosing", unit="%", step=1.0, only_methods=True, dropped=5),
         Column("rounds", "Int64"),
         Column("latency_ms_p90"),
         Column("latency_ms_p99"),
         Column("noise_floor"),
+        Column("precision_reached"),
         Column("other_load"),
     )
 
@@ -115,11 +122,12 @@ class Latency(Kind[LatencyRecord]):
         }
 
     def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
-        """Warm-up and samples of every row, and of the noise of every session."""
+        """Warm-up, samples and choosing of every row, and the noise floor of every session."""
+        from tokbench.measure.choosing import MIN_RUNS
         from tokbench.measure.latency import FLOOR_BLOCKS, WARM_UP
 
         timed = [(row.cell.batch_size, row.cell.mode) for row in rows]
-        total = 0.0
+        total = sum(max(CHOOSING * pace.suite.seconds, MIN_RUNS * batch * pace.image_s) for batch, _ in timed)
         for batch, _ in [*timed, *FLOOR_BLOCKS * list(dict.fromkeys(timed))]:
             round_s = 2 * batch * pace.image_s
             limit = pace.suite.seconds
@@ -145,7 +153,7 @@ class Latency(Kind[LatencyRecord]):
                     bench.pass_on(self, key, NOISE, session)
 
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
-        """Medians with intervals; a verdict against the noise of the row's session."""
+        """Medians with intervals; a verdict against the noise floor of the row's session."""
         record = results.record(self, row)
         if record is None:
             return {}
@@ -165,20 +173,24 @@ class Latency(Kind[LatencyRecord]):
             "speedup_lo": against.speedup.lo,
             "speedup_hi": against.speedup.hi,
             "verdict": str(against.verdict),
+            "plain_latency_ms": 1e3 * float(np.median(record.base_s)),
+            # The median would be too small on a busy machine: what interrupts a run mostly does so outside the method.
+            "choosing_share": 100 * float(np.mean(record.choosing)) if record.choosing else None,
             "noise_floor": 100 * floor,
+            "precision_reached": 100 * record.half_width,
             "other_load": record.other_load,
         }
 
     def remarks(self, row: PlannedRow, results: Results) -> list[str]:
-        """Precision that was not reached, load by other processes, and throttling."""
+        """A precision that was not reached, load by other processes, and throttling."""
         record = results.record(self, row)
         if record is None:
             return []
         remarks = []
         if record.half_width > results.plan.suite.precision:
             remarks.append(
-                f"the time limit was reached when the speedup was known to {100 * record.half_width:.1f} %, "
-                f"not {100 * results.plan.suite.precision:g} %"
+                f"precision reached {100 * record.half_width:.1f} %, not {100 * results.plan.suite.precision:g} %: "
+                "the time limit was reached"
             )
         if record.other_load > MUCH_LOAD:
             remarks.append(f"other processes used {100 * record.other_load:.0f} % of the CPUs")
@@ -236,16 +248,19 @@ def _noise(row: Row, images: Tensor, bench: Bench) -> NoiseRecord:
 
 
 def _times(row: Row, plain_images: Tensor, images: Tensor, bench: Bench, session: str) -> LatencyRecord:
+    from tokbench.measure.choosing import choosing_shares
     from tokbench.measure.gpu import condition
     from tokbench.measure.latency import measure_latency
     from tokbench.measure.modes import forget_compiled, in_mode
 
     forget_compiled()
     plain_batches, batches = bench.batches(row, plain_images), bench.batches(row, images)
+    model = bench.build(row)
     plain = in_mode(bench.plain(row), row.cell.mode, plain_batches[0])
-    other = in_mode(bench.build(row), row.cell.mode, batches[0])
+    other = in_mode(model, row.cell.mode, batches[0])
     before = condition(bench.device)
     suite = bench.suite
     latency = measure_latency(plain, other, plain_batches, suite.seconds, suite.precision, other_batches=batches)
     moments = tuple(GpuCondition(**asdict(moment)) for moment in (before, condition(bench.device)) if moment)
-    return LatencyRecord(**asdict(latency), session=session, gpu=moments)
+    choosing = choosing_shares(model, batches, CHOOSING * bench.suite.seconds) if row.cell.mode == "eager" else ()
+    return LatencyRecord(**asdict(latency), session=session, gpu=moments, choosing=choosing)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
+from tokbench.names import TIMES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,8 @@ class Macs(Kind[MacsRecord]):
         Column("gmacs_lo"),
         Column("gmacs_hi"),
         Column("gmacs_saved", heading="saved", unit="%", step=0.1, only_methods=True, dropped=3),
-        Column("gmacs_method", heading="method", unit="%", step=0.1, share_of="gmacs", only_methods=True, dropped=5),
+        Column("gmacs_method", heading="method", unit="%", step=0.1, share_of="gmacs", only_methods=True, dropped=6),
+        Column("ideal_speedup", heading="ideal", unit=TIMES, exact=True, only_methods=True, dropped=5),
     )
 
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:
@@ -95,7 +97,7 @@ class Macs(Kind[MacsRecord]):
         return MacsRecord(spread.total, spread.method, spread.tokens, spread.total_lo, spread.total_hi, batches)
 
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
-        """Compute per image, and what is saved of the plain model's."""
+        """Compute per image, what is saved of the plain model's, and the speedup if time were as the MACs."""
         counted = results.record(self, row)
         if counted is None:
             return {}
@@ -107,6 +109,7 @@ class Macs(Kind[MacsRecord]):
             "gmacs_hi": None if counted.total_hi is None else counted.total_hi / 1e9,
             "gmacs_method": counted.method / 1e9,
             "gmacs_saved": None if base is None else 100 * (1 - counted.total / base.total),
+            "ideal_speedup": None if base is None else base.total / counted.total,
         }
 
     def remarks(self, row: PlannedRow, results: Results) -> list[str]:

@@ -34,7 +34,7 @@ class Latency:
     Attributes:
         base_s: Seconds of the reference model, one per round.
         other_s: Seconds of the other model in the same rounds.
-        half_width: Half width of the 95 % interval of the median log-ratio: the relative precision of the ratio.
+        half_width: The precision reached: half the width of the 95 % interval of the median log-ratio.
         other_load: The share of all CPUs that other processes used in the meantime, 0 to 1.
     """
 
@@ -61,7 +61,7 @@ def measure_latency(
         batches: Each (B, C, H, W) on the models' device; used in turn, each for one round per order. One is enough
             where the time does not depend on the content of the images.
         seconds: Time limit for sampling; ten rounds are always taken.
-        precision: Stop earlier when the half width of the 95 % interval of the median log-ratio is this small.
+        precision: Stop earlier when this precision is reached, a fraction.
         other_batches: Those of the other model, as many, where it reads images of another size.
     """
     time_call = _timer(batches[0].device)
@@ -104,7 +104,7 @@ def measure_floor(forward: Forward, batches: Sequence[Tensor], seconds: float, p
         forward: The model.
         batches: As for `measure_latency`.
         seconds: Time limit per block.
-        precision: Precision at which a block ends earlier, as for `measure_latency`.
+        precision: As for `measure_latency`, of each block.
     """
     return tuple(measure_latency(forward, forward, batches, seconds, precision) for _ in range(FLOOR_BLOCKS))
 

@@ -1,7 +1,7 @@
 """A comparison as rows and columns of text: the common part of the terminal's table and of a paper's."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -87,7 +87,7 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
     means = means.reset_index()
     means["compared"] = (means["method"] != PLAIN) | with_fewer_pixels(means)
     means.loc[~means["compared"], [name for name, column in BY_INTERVAL.items() if column.only_methods]] = math.nan
-    # The plain model's speedup is 1 by definition. A measured one is kept, as it shows the noise.
+    # The plain model's speedup is 1 by definition. A measured one is kept: it is measured as any other's.
     means.loc[~means["compared"] & ~(means["speedup_half"] > 0), "speedup"] = math.nan
     means["method_rank"], means["label_rank"] = (pd.factorize(means[n])[0] for n in ("method", "label"))
     means["schedule_rank"], _ = pd.factorize(means["schedule"].map(lambda text: without_fraction(cell_text(text))))
@@ -112,12 +112,12 @@ def block_title(model: str, rows: Sequence[RowValues]) -> Text:
     return Text.assemble((model, "bold"), *((f" · {part}", "dim") for part in parts if part not in ("", "eager")))
 
 
-def legend(rows: Sequence[RowValues], *, latency_shown: bool = True) -> Text:
-    """Explain the signs that are used in these rows, one line each.
+def legend(rows: Sequence[RowValues], shown: Collection[str] = ("latency_ms",)) -> Text:
+    """Explain the signs and the columns of times that are used in these rows, one line each.
 
     Args:
         rows: The rows of one model.
-        latency_shown: Whether the table has a latency column.
+        shown: The keys of the table's columns; of those that need an explanation, papers have latency alone.
     """
     used = {cell_text(row["verdict"]) for row in rows}
     verdicts = ", ".join(f"{sign} {verdict.lower()}" for verdict, (sign, _) in VERDICT_SIGNS.items() if verdict in used)
@@ -126,24 +126,30 @@ def legend(rows: Sequence[RowValues], *, latency_shown: bool = True) -> Text:
         f"★ Pareto: {ON_FRONT['gmacs']}" if any(row["pareto"] for row in rows) else "",
         f"{verdicts}: against the plain model" if verdicts else "",
         "[ ] 95 % interval" if any(row["speedup_half"] > 0 or row["delta_half"] > 0 for row in rows) else "",
-        *_timing_notes(rows, latency_shown),
+        *_timing_notes(rows, shown),
         f"± standard deviation over {seeds} seeds" if seeds else "",
     ]
     return Text("\n".join(filter(None, notes)), "dim")
 
 
-def _timing_notes(rows: Sequence[RowValues], latency_shown: bool) -> list[str]:
-    """How latency and speedup relate, and how noisy the machine was."""
-    compared = latency_shown and any(row["latency_ms"] > 0 and row["speedup"] > 0 for row in rows)
-    floor, load = (
-        max((row[name] for row in rows if row[name] > 0), default=0) for name in ("noise_floor", "other_load")
+def _timing_notes(rows: Sequence[RowValues], shown: Collection[str]) -> list[str]:
+    """What the columns of times mean, and how exact they are."""
+    floor, precision, load = (
+        max((row[name] for row in rows if row[name] > 0), default=0)
+        for name in ("noise_floor", "precision_reached", "other_load")
     )
+    paired = "latency_ms" in shown and any(row["latency_ms"] > 0 and row["plain_latency_ms"] > 0 for row in rows)
     return [
-        "speedup compares paired runs; latencies are from different times, so their ratio can differ"
-        if compared
+        "latency a of b: a is the row's, b the plain model's in the same rounds; other rows have other rounds"
+        if paired
         else "",
+        "ideal: the speedup if time were proportional to MACs" if "ideal_speedup" in shown else "",
+        "choosing: the part of the time that the method itself takes" if "choosing_share" in shown else "",
         f"noise floor {floor:.1f} %: the plain model timed against itself differed by at least this much"
         if floor
+        else "",
+        f"precision reached {precision:.1f} %: half the width of a speedup's interval, in the least precise row"
+        if precision
         else "",
         f"other processes used up to {100 * load:.0f} % of the CPUs" if load > MUCH_LOAD else "",
     ]
@@ -204,13 +210,15 @@ def _number_cells(rows: Sequence[RowValues], name: str) -> list[Text]:
 
 
 def _suffixes(rows: Sequence[RowValues], name: str) -> list[str]:
-    """What follows a column's numbers, padded to the same width: the spread over seeds, or the interval."""
+    """What follows a column's numbers, padded to the same width: spread over seeds, plain model's, or interval."""
     column = BY_INTERVAL[name]
 
     def suffix(row: RowValues) -> str:
         digits = decimals(row, name)
         if column.spread:
             return f" ±{number(row[column.spread], digits)}" if row["seeds"] > 1 else ""
+        if column.out_of:
+            return f" of {plain}" if (plain := number(row[column.out_of], digits)) else ""
         if not column.compared:
             return ""
         lo, hi = (number(row[f"{name}_{end}"], digits) for end in ("lo", "hi"))

@@ -16,11 +16,13 @@ ROW = """
 model method params regime site schedule keep seed device dtype batch_size compiled attention_kernel status reason
 tokens_per_block params_m gmacs gmacs_method gmacs_saved latency_ms latency_ms_lo latency_ms_hi images_per_s
 speedup speedup_lo speedup_hi verdict peak_mib top1 top5 images top1_lo top1_hi delta_top1 delta_lo delta_hi pareto
-mode noise_floor other_load
+mode noise_floor other_load plain_latency_ms ideal_speedup choosing_share precision_reached
 """
 COLUMNS = ROW.split()
 MEASURED = COLUMNS[COLUMNS.index("gmacs") : COLUMNS.index("pareto") + 1]
-TIMED = [name for name in MEASURED if name.startswith(("latency", "images_per_s", "speedup", "verdict"))]
+TIMES = ("latency", "plain_latency", "images_per_s", "speedup", "verdict", "choosing")
+TIMED = [name for name in COLUMNS if name.startswith(TIMES)]
+HEADINGS = "method keep GMACs saved method ideal latency img/s speedup choosing peak top-1 top-5 Δ top-1"
 HOSTILE = "RuntimeError: [/] [bold]shape[/bold] <script>alert(1)</script> :smile: \x1b[31m\nand " + "so on " * 30
 
 
@@ -49,10 +51,13 @@ def row(method="none", keep=1.0, **given):
         "gmacs_method": 0.0 if plain else 0.013,
         "gmacs_saved": 100 * (1 - gmacs / 1.2537),
         "latency_ms": 12.34 / speedup,
+        "plain_latency_ms": 12.34,
         "latency_ms_lo": 12.1 / speedup,
         "latency_ms_hi": 12.6 / speedup,
         "images_per_s": 32e3 / 12.34 * speedup,
+        "ideal_speedup": 1.2537 / gmacs,
         "speedup": speedup,
+        "choosing_share": None if plain else 7.4,
         "speedup_lo": speedup * (1 if plain else 0.985),
         "speedup_hi": speedup * (1 if plain else 1.018),
         "verdict": "SAME" if plain else "FASTER",
@@ -117,7 +122,7 @@ def test_a_long_name_is_folded(width):
 
 
 def test_the_order_of_the_rows():
-    body = shown(comparison(), 160).split("─\n")[1].split("\n\n")[0]
+    body = shown(comparison(), 180).split("─\n")[1].split("\n\n")[0]
     read = [re.match(r"★?\s+([a-z_()=]*)\s+(1|0\.\d)\s", line) for line in body.splitlines()]
     assert [found.groups() for found in read if found] == [
         ("none", "1"),
@@ -137,8 +142,8 @@ def test_common_settings_are_only_in_the_title():
 
 def test_headings_include_units():
     head, units = shown(comparison(), 160).splitlines()[2:4]
-    assert " ".join(head.split()) == "method keep GMACs saved method latency img/s speedup peak top-1 top-5 Δ top-1"
-    assert " ".join(units.split()) == "% % ms × MiB % % points"  # noqa: RUF001
+    assert " ".join(head.split()) == HEADINGS
+    assert " ".join(units.split()) == "% % × ms × % MiB % % points"  # noqa: RUF001
 
 
 def test_the_comparison_with_fewer_pixels_is_shown_where_there_is_one():
@@ -206,10 +211,24 @@ def test_every_verdict_has_a_sign():
 
 
 def test_the_legend_relates_latency_and_speedup_where_both_are_shown():
-    note = "speedup compares paired runs; latencies are from different times"
+    note = "latency a of b: a is the row's, b the plain model's in the same rounds; other rows have other rounds"
     assert note in shown(comparison(), 120)
     assert note not in shown(comparison(), 80)  # too narrow for latencies
     assert note not in shown([row(**dict.fromkeys(TIMED)), row("tome", 0.7, **dict.fromkeys(TIMED))], 120)
+
+
+def test_the_plain_latency_of_the_same_rounds_stands_beside_a_rows_latency():
+    text = shown([row(), row("tome", 0.5, plain_latency_ms=15.14), row("evit", 0.5, plain_latency_ms=None)], 160)
+    assert " 8.0 of 15.1 " in line_of(text, "tome")
+    assert " of " not in line_of(text, "evit")
+
+
+def test_the_legend_explains_the_columns_that_are_shown():
+    notes = {"ideal": "ideal: the speedup if time were proportional", "choosing": "choosing: the part of the time"}
+    for width in (80, 100, 120, 140):
+        text = shown(comparison(), width)
+        for heading, note in notes.items():
+            assert (note in text) == (f" {heading} " in text.split("─")[0]), (width, heading)
 
 
 def test_the_legend_states_the_noise_once():
@@ -219,6 +238,12 @@ def test_the_legend_states_the_noise_once():
     assert "noise" not in shown(comparison(), 120)
 
 
+def test_the_legend_states_the_precision_of_the_least_precise_row():
+    text = shown([row(precision_reached=0.9), row("tome", 0.7, precision_reached=8.06)], 120)
+    assert "precision reached 8.1 %: half the width of a speedup's interval, in the least precise row" in text
+    assert "precision" not in shown(comparison(), 120)
+
+
 def test_the_plain_model_is_not_compared_with_itself():
     assert line_of(shown(comparison()), "none").split() == ["★", "none", "1", "1.25", "72.4"]
     timed = shown([row(speedup_lo=0.99, speedup_hi=1.01), row("tome", 0.7)])
@@ -226,9 +251,9 @@ def test_the_plain_model_is_not_compared_with_itself():
 
 
 def test_columns_without_values_are_left_out():
-    unmeasured = dict.fromkeys(MEASURED[3:])
+    unmeasured = dict.fromkeys([*MEASURED[3:], *TIMED])
     text = shown([row(**unmeasured), row("tome", 0.7, **unmeasured)], 160)
-    assert text.splitlines()[2].split() == ["method", "keep", "GMACs", "saved", "method"]
+    assert text.splitlines()[2].split() == ["method", "keep", "GMACs", "saved", "method", "ideal"]
     assert "interval" not in text
 
 

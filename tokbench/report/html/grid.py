@@ -17,7 +17,10 @@ from tokbench.results.columns import COLUMNS
 
 METHOD_SPECIFIC = ("schedule", "site", "regime", "attention_kernel")
 # The columns that are always shown, besides those that identify a row. The reader can add the others.
-ALWAYS = ("method", "keep", "pareto", "gmacs", "gmacs_saved", "latency_ms", "speedup", "verdict", "top1", "delta_top1")
+ALWAYS = (
+    *("method", "keep", "pareto", "gmacs", "gmacs_saved", "latency_ms", "plain_latency_ms"),
+    *("ideal_speedup", "speedup", "verdict", "choosing_share", "top1", "delta_top1"),
+)
 IDENTIFYING = (
     *("model", "method", *METHOD_SPECIFIC, "keep", "seed", "device", "dtype", "batch_size", "mode", "status"),
     "pareto",

@@ -193,7 +193,8 @@ def _cost_sections(table: pd.DataFrame, results: Results) -> Iterator[Section]:
         "crossover",
         "Where fewer MACs save time",
         "Speedup over the plain model by batch size and keep: blue is faster, orange is slower. Hatched cells save "
-        "MACs, but are not surely faster.",
+        "MACs, but are not surely faster. In the table of all rows, ideal is the speedup if time were proportional to "
+        "MACs, and choosing the part of the time that the method itself takes.",
         charts=_charts(table, crossover_map),
     )
     yield Section(
@@ -245,7 +246,9 @@ def _row_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
         "rows",
         "All rows",
         "Click a heading to sort, hold shift to sort by several. Type to filter, also by hidden columns. "
-        f"★ marks the Pareto front: {ON_FRONT['gmacs']}.",
+        f"★ marks the Pareto front: {ON_FRONT['gmacs']}. Plain latency is the plain model's in the rounds of the row: "
+        "compare latency with it, not with another row's. The noise floor is the percentage by which the plain model "
+        "surely differed from itself; the precision reached is half the width of the speedup's interval, in percent.",
         grid=comparison_grid(table),
         items=(LabelledText("the same in all rows", constant),),
     )

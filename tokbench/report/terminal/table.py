@@ -71,7 +71,7 @@ def render(table: pd.DataFrame, console: Console) -> None:
         console.print(*([""] if index else []), block_title(model, rows), sep="\n")
         if rows:
             columns, text_table = _fit(text_columns(rows), console)
-            notes = legend(rows, latency_shown=any(column.key == "latency_ms" for column in columns))
+            notes = legend(rows, {column.key for column in columns})
             console.print("", text_table, "", notes, sep="\n")
         if reasons := _without_result(block):
             console.print("", *reasons, sep="\n")
