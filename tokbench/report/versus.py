@@ -20,7 +20,7 @@ NEVER = "never"
 NOT_COMPARED = "not compared"
 COLUMNS = {
     "method": "method",
-    "keep": "keep",
+    "keep": "keep, budget",
     "difference": "Δ top-1",
     "flips": "won/lost",
     "p": "p",
@@ -85,7 +85,7 @@ def _line(row: Mapping[Hashable, Any]) -> VersusLine:
     lo, hi = (number(row[name], digits) for name in ("delta_lo", "delta_hi"))
     return VersusLine(
         method=row["series"],
-        keep="" if row["method"] == PLAIN or row["schedule"].startswith("budget(") else cell_text(row["keep"]),
+        keep="" if row["method"] == PLAIN else _keep_or_budget(row),
         difference=number(row["delta_top1"], digits),
         interval=f"[{lo}, {hi}]",
         flips=f"{row['gained']}/{row['lost']}",
@@ -94,6 +94,14 @@ def _line(row: Mapping[Hashable, Any]) -> VersusLine:
         needed=_needed(row),
         compute=f"{row['gmacs']:#.3g} / {row['versus_gmacs']:#.3g}" if _is_unequal(row) else "",
     )
+
+
+def _keep_or_budget(row: Mapping[Hashable, Any]) -> str:
+    return row["schedule"] if _has_budget(row) else cell_text(row["keep"])
+
+
+def _has_budget(row: Mapping[Hashable, Any]) -> bool:
+    return bool(row["schedule"].startswith("budget("))
 
 
 def _needed(row: Mapping[Hashable, Any]) -> str:
@@ -114,7 +122,7 @@ def _is_unequal(row: Mapping[Hashable, Any]) -> bool:
 
 def _shared(rows: Sequence[Mapping[Hashable, Any]]) -> str:
     """The schedule, where all have the same, and the number of images."""
-    schedules = {cell_text(row["schedule"]) for row in rows}
+    schedules = {cell_text(row["schedule"]) for row in rows if not _has_budget(row)}
     counts = sorted({int(row["images"]) for row in rows})
     images = (
         f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images" if counts else ""

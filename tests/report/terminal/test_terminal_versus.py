@@ -83,13 +83,6 @@ def test_keeps_of_budgets_and_of_the_plain_model_are_not_shown():
     assert cells(printed(row(method="none", keep=1.0, schedule="")), "none")[1] == "1.2"
 
 
-def test_schedules_are_named_where_they_differ():
-    lines = printed(row(schedule="budget(0.7)"), row(schedule="budget(0.5)"))
-    assert lines[0] == "deit · against evit · 500 images"
-    assert cells(lines, "tome budget(0.7)")
-    assert cells(lines, "tome budget(0.5)")
-
-
 def test_what_cannot_be_compared_is_named_once_for_each_reason():
     missing = dict.fromkeys(("images", "delta_top1", "delta_lo", "delta_hi", "gained", "lost", "p", "images_needed"))
     other = {"verdict": "not comparable", "note": "evit has another schedule", "schedule": "every_block", **missing}
@@ -112,3 +105,12 @@ def test_models_and_methods_have_blocks_of_their_own():
 def test_seeds_are_explained_where_there_are_several():
     assert not [line for line in printed(row()) if line.startswith("several seeds")]
     assert [line for line in printed(row(seeds=3)) if line.startswith("several seeds")]
+
+
+def test_budgets_are_named_instead_of_the_keeps_solved_for_them():
+    budgets = [row(schedule=f"budget({fraction})", keep=keep) for fraction, keep in ((0.7, 0.4678), (0.5, 0.21))]
+    lines = printed(*budgets, row(method="dct", schedule="budget(0.7)", keep=0.46))
+    assert lines[0] == "deit · against evit · 500 images"
+    assert [line.split()[1] for line in lines if line.startswith(("tome", "dct"))] == ["budget(0.7)", "budget(0.7)"]
+    assert sum("budget(0.5)" in line for line in lines) == 1
+    assert "0.4678" not in "".join(lines)

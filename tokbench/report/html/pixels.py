@@ -44,18 +44,27 @@ def pixel_sentence(table: pd.DataFrame, headline: Headline) -> str:
         own = own[own["batch_size"].eq(headline.batch_size)]
     if own.empty:
         return ""
-    keeps = own.groupby("keep", dropna=False, sort=False)[["gmacs_saved", "speedup", *NUMBERS]].mean().reset_index()
+    settings = own.groupby(["schedule", "keep"], dropna=False, sort=False)
+    keeps = settings[["gmacs_saved", "speedup", *NUMBERS]].mean().reset_index()
     known = keeps[keeps[[COMPUTE, TIME]].notna().any(axis=1)]
     if known.empty:
         return f"against fewer pixels: {BEYOND}"
     saved = known["gmacs_saved"].to_numpy(dtype=float)
     chosen = known.iloc[int(np.argmin(np.abs(saved - EQUAL_COMPUTE_SAVING)))]
-    keep = "" if math.isnan(chosen["keep"]) else f"at keep {cell_text(float(chosen['keep']))}, "
+    keep = _setting(chosen)
     compute = _points(chosen, COMPUTE, DEARER if chosen["gmacs_saved"] < 0 else BEYOND)
     if math.isnan(chosen["speedup"]):
         return f"{keep}at equal compute {compute}"
     time = _points(chosen, TIME, SLOWER if chosen["speedup"] < 1 else BEYOND)
     return f"{keep}at equal compute {compute}, and at equal time {time}"
+
+
+def _setting(row: pd.Series) -> str:
+    """`at keep 0.7, `, or the budget that the keep was solved for."""
+    schedule = cell_text(row["schedule"])
+    if schedule.startswith("budget("):
+        return f"at {schedule}, "
+    return "" if math.isnan(row["keep"]) else f"at keep {cell_text(float(row['keep']))}, "
 
 
 def _points(row: pd.Series, name: str, missing: str) -> str:

@@ -18,6 +18,7 @@ from tokbench.results.versus import BETTER, WORSE
 
 COLOURS = {BETTER: "green", WORSE: "red"}
 LEFT = ("method", "verdict")
+BROKEN = ("keep", "needed", "compute")  # headings of two lines
 DROPPED_FIRST = ("p", "flips")  # where there is no room; the interval says what they say
 MIN_NAME_WIDTH = 14  # longer names are broken where there is no room
 
@@ -71,7 +72,7 @@ def _cells(block: VersusBlock) -> dict[str, Sequence[Text]]:
 def _table(cells: dict[str, Sequence[Text]], tall: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in cells:
-        heading = Text(COLUMNS[name].replace(" ", "\n") if name in ("needed", "compute") else COLUMNS[name], "bold")
+        heading = Text(COLUMNS[name].replace(" ", "\n") if name in BROKEN else COLUMNS[name], "bold")
         if name == "method":
             table.add_column(heading, overflow="fold", min_width=MIN_NAME_WIDTH)
         else:
