@@ -19,11 +19,9 @@ algorithm: its update sums unsquared distances to all tokens instead of squared 
 candidate j instead of the members i, so its objective can become worse than at the start.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from tokbench import (
     Context,
@@ -77,12 +75,12 @@ class TokenPooling(Downsampler):
             raise ValueError(f"iterations={iterations}: must be at least 1")
         if refine == "swap" and algorithm == "kmeans":
             raise ValueError("refine=swap: K-Means has no medoids to swap; use algorithm=kmedoids")
-        self.algorithm = algorithm
+        medoids = kmedoids_with_swaps if refine == "swap" else kmedoids
+        self.cluster = kmeans if algorithm == "kmeans" else medoids
         self.weighted = weighted
         self.iterations = iterations
         self.init = init
         self.output = output
-        self.refine = refine
         self.needs = frozenset({"received"}) if weighted or init == "scores" else frozenset()
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
@@ -91,15 +89,9 @@ class TokenPooling(Downsampler):
         with torch.no_grad():
             f = tokens.patches
             start = context.received.topk(keep).indices if self.init == "scores" else farthest_first(f, keep)
-            owner, centres = self._cluster(f, weight, start, self.iterations)
+            owner, centres = self.cluster(f, weight, start, self.iterations)
         pooled = tokens.merge(owner, keep, weight)
         if self.output == "mean":
             return pooled
         medoids = nearest_members(f, owner, centres)
         return pooled.replace(patches=gather_rows(tokens.patches, medoids))
-
-    @property
-    def _cluster(self) -> Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]:
-        if self.algorithm == "kmeans":
-            return kmeans
-        return kmedoids_with_swaps if self.refine == "swap" else kmedoids

@@ -60,7 +60,8 @@ def kmeans(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[T
         to_members = row_sums(between, owner, count)
         spread = sums(weight * own(to_members, owner), owner, count)[..., None] / mass.square()
         owner, mass = assign(torch.addcdiv(-spread / 2, to_members, mass))
-    return owner, row_sums(f * weight[..., None], owner, count) / mass
+    share = weight / mass[..., 0].gather(1, owner)
+    return owner, row_sums(f * share[..., None], owner, count)
 
 
 def kmedoids(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
