@@ -18,6 +18,7 @@ _PUBLIC = {
     "measure.macs": ("count_macs",),
     "ops.clustering": ("farthest_first", "kmeans", "kmedoids", "nearest_members"),
     "ops.matching": ("bipartite_matching",),
+    "ops.swaps": ("kmedoids_with_swaps",),
     "registry": ("create", "register"),
     "results.directory": ("Results", "load"),
     "schedule": ("Schedule",),
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.ops.clustering import kmedoids as kmedoids
     from tokbench.ops.clustering import nearest_members as nearest_members
     from tokbench.ops.matching import bipartite_matching as bipartite_matching
+    from tokbench.ops.swaps import kmedoids_with_swaps as kmedoids_with_swaps
     from tokbench.registry import create as create
     from tokbench.registry import register as register
     from tokbench.results.directory import Results as Results

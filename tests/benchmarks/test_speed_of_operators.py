@@ -11,6 +11,7 @@ from timm.models.vision_transformer import Attention
 from tokbench.downsampler import FIELDS
 from tokbench.ops.clustering import farthest_first, kmeans, kmedoids, nearest_members
 from tokbench.ops.matching import bipartite_matching
+from tokbench.ops.swaps import kmedoids_with_swaps
 from tokbench.tokens import gather_rows, group_sum
 from tokbench.vit.attention import AttentionProbe, attend
 
@@ -77,7 +78,7 @@ def test_nearest_members(benchmark: BenchmarkFixture, keep: int) -> None:
     assert benchmark(in_inference(nearest_members), f, groups(keep), f[:, :keep]).shape == (BATCH, keep)
 
 
-@pytest.mark.parametrize("cluster", [kmeans, kmedoids])
+@pytest.mark.parametrize("cluster", [kmeans, kmedoids, kmedoids_with_swaps])
 def test_clustering(benchmark: BenchmarkFixture, cluster: object, keep: int) -> None:
     weight = torch.ones(BATCH, N, device=DEVICE)
     owner, centres = benchmark(in_inference(cluster), normal(BATCH, N, D), weight, indices(keep), ITERATIONS)

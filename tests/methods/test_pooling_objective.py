@@ -23,7 +23,15 @@ def crowded(draw) -> tuple[Tensor, Tensor, int]:
     return torch.tensor(points).double(), torch.tensor(weight).double(), draw(st.integers(1, n - 1))
 
 
-ALGORITHMS = pytest.mark.parametrize(("algorithm", "output"), [("kmeans", "mean"), ("kmedoids", "medoid")])
+ALGORITHMS = pytest.mark.parametrize(
+    "params",
+    [
+        {"algorithm": "kmeans", "output": "mean"},
+        {"algorithm": "kmedoids", "output": "medoid"},
+        {"algorithm": "kmedoids", "output": "medoid", "refine": "swap"},
+    ],
+    ids=["kmeans", "kmedoids", "swaps"],
+)
 
 
 @ALGORITHMS
@@ -31,21 +39,12 @@ ALGORITHMS = pytest.mark.parametrize(("algorithm", "output"), [("kmeans", "mean"
 @pytest.mark.parametrize("init", ["scores", "farthest"])
 @QUICK
 @given(case=crowded())
-def test_the_objective_never_rises_and_no_token_is_empty(algorithm: str, output: str, weighted: bool, init: str, case):
+def test_the_objective_never_rises_and_no_token_is_empty(params: dict[str, str], weighted: bool, init: str, case):
     points, received, keep = case
     weight = received if weighted else torch.ones_like(received)
     reached = [math.inf]
     for iterations in range(1, 9):
-        after = pool(
-            points,
-            received,
-            keep,
-            algorithm=algorithm,
-            output=output,
-            weighted=weighted,
-            init=init,
-            iterations=iterations,
-        )
+        after = pool(points, received, keep, weighted=weighted, init=init, iterations=iterations, **params)
         assert after.patches.isfinite().all()
         assert after.size.min() >= 1
         assert sorted(set(after.owner[0].tolist())) == list(range(keep))
@@ -55,12 +54,12 @@ def test_the_objective_never_rises_and_no_token_is_empty(algorithm: str, output:
 
 
 @ALGORITHMS
-def test_the_objective_is_no_worse_than_at_the_start_and_mostly_better(algorithm: str, output: str):
+def test_the_objective_is_no_worse_than_at_the_start_and_mostly_better(params: dict[str, str]):
     better = 0
     for seed in range(12):
         f, received = cloud(40, 4, seed)
         before = objective(f, received, f[received.topk(15).indices])
-        after = objective(f, received, pool(f, received, 15, algorithm=algorithm, output=output).patches[0])
+        after = objective(f, received, pool(f, received, 15, **params).patches[0])
         assert after <= before * (1 + 1e-12)
         better += after < before * 0.999
     assert better >= 10
@@ -69,8 +68,8 @@ def test_the_objective_is_no_worse_than_at_the_start_and_mostly_better(algorithm
 @ALGORITHMS
 @pytest.mark.parametrize("init", ["scores", "farthest"])
 @pytest.mark.parametrize("keep", [1, 2, 7, 15])
-def test_equal_tokens_are_distributed_over_all_clusters(algorithm: str, output: str, init: str, keep: int):
-    after = pool(torch.ones(16, 3), torch.ones(16), keep, algorithm=algorithm, output=output, init=init)
+def test_equal_tokens_are_distributed_over_all_clusters(params: dict[str, str], init: str, keep: int):
+    after = pool(torch.ones(16, 3), torch.ones(16), keep, init=init, **params)
     assert after.size.min() >= 1
     assert after.size.sum() == 16
     assert torch.equal(after.patches, torch.ones(1, keep, 3))
@@ -95,14 +94,15 @@ LINE = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [50.0]])
 LOOKED_AT = torch.tensor([3.0, 2.0, 1.0, 1.0, 1.0, 0.0])
 
 
-def test_a_token_without_attention_does_not_affect_the_others():
-    after = pool(LINE, LOOKED_AT, 3, algorithm="kmeans", init="farthest")
+@pytest.mark.parametrize("algorithm", ["kmeans", "kmedoids"])
+def test_a_token_without_attention_does_not_affect_the_others(algorithm: str):
+    after = pool(LINE, LOOKED_AT, 3, algorithm=algorithm, init="farthest")
     groups = {tuple((after.owner[0] == k).nonzero().flatten().tolist()) for k in range(3)}
     assert groups == {(0, 1, 2), (3, 4), (5,)}  # the formula does not determine the mean of the third group
 
 
-def test_a_token_without_attention_is_not_a_medoid():
-    after = pool(LINE, LOOKED_AT, 3, algorithm="kmedoids", init="farthest")
+def test_swaps_replace_a_medoid_without_attention():
+    after = pool(LINE, LOOKED_AT, 3, algorithm="kmedoids", refine="swap", init="farthest")
     groups = {tuple((after.owner[0] == k).nonzero().flatten().tolist()) for k in range(3)}
     assert groups == {(0,), (1, 2), (3, 4, 5)}
     assert after.patches[0, after.owner[0, 5]].item() == pytest.approx(5.05)

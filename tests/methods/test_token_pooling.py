@@ -9,7 +9,7 @@ from pooled_points import cloud, objective, pool
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from tokbench import create
+from tokbench import create, kmedoids_with_swaps
 from tokbench.errors import UserError
 
 
@@ -51,54 +51,21 @@ def lloyd(points, weight, start, iterations) -> tuple[list[int], list[list[float
 
 
 def medoids_of(points, weight, start, iterations) -> tuple[list[int], list[int]]:
-    """Clusters and the indices of their medoids, of which there are at least two."""
+    """Clusters and the indices of their medoids, by the published alternation."""
     every = range(len(points))
     distance = [[gap(a, b) for b in points] for a in points]
 
-    def assigned(medoids):
-        order = [sorted(medoids, key=lambda j, i=i: (i != j, distance[i][j], medoids.index(j))) for i in every]
-        return [medoids.index(row[0]) for row in order], [medoids.index(row[1]) for row in order]
+    def assigned(medoids: list[int]) -> list[int]:
+        """A medoid is in its own cluster, every other token in the first of the nearest ones."""
+        return [medoids.index(min(medoids, key=lambda j, i=i: (i != j, distance[i][j]))) for i in every]
 
-    def objective_of(medoids):
-        return math.fsum(weight[i] * min(distance[i][j] for j in medoids) for i in every)
-
-    def swapped(medoids, most, turn):
-        first, second = assigned(medoids)
-        before = objective_of(medoids)
-        loss = [0.0] * len(medoids)
-        for i in every:
-            loss[first[i]] += weight[i] * (distance[i][medoids[second[i]]] - distance[i][medoids[first[i]]])
-        linked = [{k} for k in range(len(medoids))]
-        for i in every:
-            linked[first[i]].add(second[i])
-            linked[second[i]].add(first[i])
-        leaving = sorted(
-            (loss[k], k) for k, near in enumerate(linked) if all((loss[k], k) <= (loss[j], j) for j in near)
-        )
-        coming = []
-        for k in range(len(medoids)):
-            gains = [(objective_of([*medoids, i]) - before, i) for i in every if first[i] == k and i not in medoids]
-            coming += [(change, k, i) for change, i in sorted(gains)[:1]]
-        coming.sort()
-        clear = [
-            (change, i)
-            for better, (change, k, i) in enumerate(coming)
-            if not turn or all(distance[i][j] >= distance[i][medoids[k]] for _, _, j in coming[:better])
-        ]
-        pairs = [(k, i) for (lost, k), (change, i) in zip(leaving, clear, strict=False) if lost + change < 0]
-        others = list(medoids)
-        for k, i in pairs[:most]:
-            others[k] = i
-        return (others, most) if objective_of(others) < before else (medoids, len(pairs[:most]) // 2)
-
-    medoids, most = list(start), len(start)
-    for turn in range(iterations):
-        medoids, most = swapped(medoids, most, turn)
-        owner, _ = assigned(medoids)
+    medoids = list(start)
+    for _ in range(iterations):
+        owner = assigned(medoids)
         for k in range(len(medoids)):
             group = [i for i in every if owner[i] == k]
             medoids[k] = min(group, key=lambda j, group=group: math.fsum(weight[i] * distance[i][j] for i in group))
-    return assigned(medoids)[0], medoids
+    return assigned(medoids), medoids
 
 
 @pytest.mark.parametrize("output", ["mean", "medoid"])
@@ -172,14 +139,21 @@ def test_kmeans_equals_scikit_learn(weighted: bool):
 # K-Medoids
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
-def test_simultaneous_swaps_equal_the_loops(seed: int):
-    f, received = cloud(60, 16, 300 + seed)
-    for iterations in (1, 2):
-        after = pool(f, received, 15, output="medoid", weighted=False, iterations=iterations)
-        owner, medoids = medoids_of(f.tolist(), [1.0] * 60, received.topk(15).indices.tolist(), iterations)
-        assert after.owner[0].tolist() == owner
-        assert torch.equal(after.patches[0], f[medoids])
+@pytest.mark.parametrize("seed", range(4))
+def test_swaps_are_for_k_medoids_and_lower_the_objective(seed: int):
+    f, received = cloud(60, 8, 300 + seed)
+    start = received.topk(30).indices
+    published = pool(f, received, 30, output="medoid")
+    swapped = pool(f, received, 30, output="medoid", refine="swap")
+    owner, medoids = kmedoids_with_swaps(f[None], received[None], start[None], 5)
+    assert torch.equal(swapped.patches, medoids)
+    assert torch.equal(swapped.owner, owner)
+    assert objective(f, received, swapped.patches[0]) < objective(f, received, published.patches[0])
+
+
+def test_swaps_with_k_means_are_rejected():
+    with pytest.raises(UserError, match="refine=swap: K-Means has no medoids to swap; use algorithm=kmedoids"):
+        create("token_pooling", algorithm="kmeans", refine="swap")
 
 
 @pytest.mark.parametrize("seed", range(8))

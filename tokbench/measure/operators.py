@@ -165,8 +165,8 @@ ELEMENTWISE = frozenset(
 COMPARISON = frozenset(
     """
     all amax amin any argmax argmin argsort bincount bucketize count_nonzero cummax cummin eq fmax fmin ge gt isfinite
-    isinf isnan kthvalue le lt masked_fill max maximum median min minimum msort ne nonzero searchsorted sort topk
-    unique_consecutive where _unique2
+    isinf isnan kthvalue le lt masked_fill max max_pool2d_with_indices maximum median min minimum msort ne nonzero
+    searchsorted sort topk unique_consecutive where _unique2
     """.split()
 )
 

@@ -40,6 +40,7 @@ COMMON = (
     "tokbench.run.bench",
     "tokbench.ops.clustering",
     "tokbench.ops.matching",
+    "tokbench.ops.swaps",
 )
 
 # What a kind measures with. The rest of its class turns records into numbers for a reader.
