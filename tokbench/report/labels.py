@@ -12,6 +12,9 @@ from tokbench.errors import printable
 # Values may contain commas, so a parameter list is split only before `name=`.
 PARAMETER = re.compile(r"[(,](?=\w+=)")
 
+FEWER_PIXELS = "fewer pixels"
+"""The plain model with fewer pixels at several image sizes, as one curve."""
+
 METHOD_SETTINGS = ("schedule", "site", "regime")
 """The settings of a method that the plain model does not have."""
 
