@@ -22,6 +22,7 @@ def conclude(results: Results, as_json: bool) -> None:
         typer.Exit: With status 1, if a row failed.
     """
     from tokbench.published.claims import beside
+    from tokbench.report.envelope import print_envelopes
     from tokbench.report.terminal.published import render_claims
     from tokbench.report.terminal.table import open_console, render
     from tokbench.results.table import any_failed
@@ -31,6 +32,7 @@ def conclude(results: Results, as_json: bool) -> None:
     else:
         console = open_console()
         render(results.table, console)
+        print_envelopes(results, console)
         render_claims(beside(results.table, results.plan), console)
         typer.echo(f"table.parquet, table.csv and the raw records: {_short(results.directory)}")
     if any_failed(results.table):
