@@ -32,8 +32,8 @@ docs: setup ## write the pages that are made from the code
 	@$(BIN)/python docs/methods_page.py
 	@$(BIN)/python docs/python_page.py
 
-embedded: setup ## train the embedded model again; says how long it takes
-	@$(BIN)/python -m tokbench.embedded.train
+embedded: setup ## train the embedded models again; says how long each takes
+	@for model in digits_deit digits_deit_32 digits_deit_16; do $(BIN)/python -m tokbench.embedded.train --model $$model || exit; done
 
 setup: $(VENV)/installed ## install everything into .venv
 

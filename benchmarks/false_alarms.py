@@ -33,7 +33,7 @@ from tokbench import create
 from tokbench.check.against import compare_versions
 from tokbench.measure.latency import measure_floor, measure_latency, noise_floor
 from tokbench.measure.sample_images import sample_images
-from tokbench.names import EMBEDDED_MODEL
+from tokbench.names import EMBEDDED_MODELS
 from tokbench.registry import method_class
 from tokbench.stats.times import Verdict, compare_times
 from tokbench.vit.models import load_model
@@ -54,7 +54,7 @@ ALARMS = (Verdict.FASTER, Verdict.SLOWER)
 
 def rows() -> Counter[str]:
     """Verdicts of the plain model against itself."""
-    pretrained = load_model(EMBEDDED_MODEL)
+    pretrained = load_model(EMBEDDED_MODELS[0])
     batch = [sample_images(pretrained.vit, None, BATCH)]
     verdicts: Counter[str] = Counter()
     for _ in track(range(ROWS // SESSION), "rows", transient=True):

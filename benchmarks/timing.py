@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokbench.downsampler import Downsampler
 from tokbench.measure.sample_images import sample_images
-from tokbench.names import EMBEDDED_MODEL
+from tokbench.names import EMBEDDED_MODELS
 from tokbench.schedule import Stages
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import load_model
@@ -22,7 +22,7 @@ KEEP = 0.7
 
 def digits_with(method: Downsampler) -> tuple[DownsampledViT, Tensor]:
     """The embedded model with a method, and a batch (B, C, H, W) of noise."""
-    vit = load_model(EMBEDDED_MODEL).vit
+    vit = load_model(EMBEDDED_MODELS[0]).vit
     return DownsampledViT(vit, method, Stages(KEEP)).eval(), sample_images(vit, None, BATCH)
 
 

@@ -11,7 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.names import EMBEDDED, PLAIN, PUBLISHED, Dtype, Mode, Site
+from tokbench.names import EMBEDDED, EMBEDDED_MODELS, PLAIN, PUBLISHED, Dtype, Mode, Site
 from tokbench.notation import parse_call, shortened, split_list
 from tokbench.schedule import Schedule, split_schedules, takes_keep
 from tokbench.user_files import about, exists, expanded, merged, parse_toml, read_toml, with_whole_paths
@@ -39,7 +39,7 @@ class Suite(BaseModel):
 
     description: str = Field("", description="One sentence about the suite.")
     models: tuple[str, ...] = Field(
-        min_length=1, description="timm ViT models, or digits_deit, which comes with tokbench."
+        min_length=1, description=f"timm ViT models, or those of tokbench: {', '.join(EMBEDDED_MODELS)}."
     )
     methods: tuple[str, ...] = Field(
         min_length=1,

@@ -117,6 +117,18 @@ def test_an_ascii_pipe_gets_the_table(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_models_of_one_family_are_compared_together(run: Run, tmp_path: Path) -> None:
+    models = ("digits_deit", "digits_deit_32", "digits_deit_16")
+    options = ("--only", "macs,accuracy", "--limit", "100", "--methods", "grid_pooling", "--keep", "0.7", "--out", "x")
+    code, out, err = run("compare", "--models", ",".join(models), *options)
+    assert (code, err) == (0, "")
+    table = pd.read_parquet(tmp_path / "x/table.parquet")
+    plain = table[table["method"] == "none"]
+    assert tuple(plain["model"]) == models
+    assert plain["gmacs"].is_monotonic_decreasing
+    assert "fewer MACs at the top-1 of digits_deit" in " ".join(out.split())
+
+
 def test_the_users_config_is_merged_over_the_packaged_one(run: Run, tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods/first_tokens.py").write_text(

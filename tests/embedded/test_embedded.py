@@ -1,4 +1,4 @@
-"""The embedded suite's canvases, model and recipe."""
+"""The embedded suite's canvases, models and recipe."""
 
 import hashlib
 from pathlib import Path
@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from tokbench.embedded import canvases, train
 from tokbench.embedded.canvases import DIGITS, SIDE, compose, digits, held_out, to_input
-from tokbench.embedded.model import WEIGHTS, build, load
+from tokbench.embedded.model import build, load, weights_file
+from tokbench.names import EMBEDDED_MODELS
 
 CHECKSUM = "50e7846064960901bb674dc8becc646d6e9be9d10c8d06bb547c99000afb6166"
+WEIGHTS_CHECKSUM = "bb0c64167697b83cd4c511423981bfb1a3c0ca2ca58de45c85c085100ad0cf55"
 
 
 def pixels(images: np.ndarray) -> set[bytes]:
@@ -103,8 +106,9 @@ def test_augmented_digits_resemble_the_originals():
     assert (varied != real).any(axis=(1, 2)).all()
 
 
-def test_the_model_is_a_small_deit():
-    vit = load()
+@pytest.mark.parametrize("model", EMBEDDED_MODELS)
+def test_the_models_are_small_deits(model):
+    vit = load(model)
     assert len(vit.blocks) == 12
     assert vit.patch_embed.num_patches <= 64
     assert vit.num_prefix_tokens == 1
@@ -114,14 +118,28 @@ def test_the_model_is_a_small_deit():
     assert {weight.dtype for weight in vit.state_dict().values()} == {torch.float32}
 
 
-def test_the_shipped_file_is_small():
-    assert WEIGHTS.stat().st_size <= 4 * 1024**2
+def test_the_models_differ_in_width_only():
+    models = [load(model) for model in EMBEDDED_MODELS]
+    assert [vit.embed_dim for vit in models] == [48, 32, 16]
+    assert {vit.embed_dim // vit.blocks[0].attn.num_heads for vit in models} == {16}
+    assert {(len(vit.blocks), vit.patch_embed.num_patches) for vit in models} == {(12, 64)}
 
 
-def test_the_shipped_model_classifies_the_held_out_canvases():
-    correct, images = train.evaluate(load())
+def test_the_shipped_files_are_small_together():
+    assert sum(weights_file(model).stat().st_size for model in EMBEDDED_MODELS) <= 4 * 1024**2
+
+
+@pytest.mark.parametrize(("model", "least"), list(zip(EMBEDDED_MODELS, (950, 950, 850), strict=True)))
+def test_the_shipped_models_classify_the_held_out_canvases(model, least):
+    correct, images = train.evaluate(load(model))
     assert images == 1000
-    assert correct >= 950
+    assert correct >= least
+
+
+def test_the_default_model_is_the_published_one():
+    """All results so far were measured with these weights."""
+    assert hashlib.sha256(weights_file("digits_deit").read_bytes()).hexdigest() == WEIGHTS_CHECKSUM
+    assert load().embed_dim == load("digits_deit").embed_dim
 
 
 def test_a_full_window_equals_the_plain_model():
@@ -136,11 +154,12 @@ def test_a_window_uses_its_own_positions():
         assert not torch.allclose(train.window_logits(vit, x, (0, 0)), train.window_logits(vit, x, (4, 4)))
 
 
-def test_training_changes_the_weights_reproducibly():
-    state = train.train(steps=6, seed=1).state_dict()
-    again = train.train(steps=6, seed=1).state_dict()
+@pytest.mark.parametrize("model", EMBEDDED_MODELS)
+def test_training_changes_the_weights_reproducibly(model):
+    state = train.train(model, steps=6, seed=1).state_dict()
+    again = train.train(model, steps=6, seed=1).state_dict()
     assert all(torch.equal(state[name], again[name]) for name in state)
-    assert any(not torch.equal(state[name], other) for name, other in build().state_dict().items())
+    assert any(not torch.equal(state[name], other) for name, other in build(model).state_dict().items())
 
 
 def test_training_goes_through_every_stage():
@@ -152,11 +171,23 @@ def test_training_goes_through_every_stage():
 
 def test_the_command_writes_the_weights_and_prints_their_accuracy(tmp_path):
     out = tmp_path / "weights.safetensors"
-    result = CliRunner().invoke(train.app, ["--out", str(out), "--steps", "2"])
+    result = CliRunner().invoke(train.app, ["--model", "digits_deit_16", "--out", str(out), "--steps", "2"])
     assert result.exit_code == 0, result.output
     assert "minute" in result.output.splitlines()[0]
     assert "Held-out top-1" in result.output
     assert list(tmp_path.iterdir()) == [out]
+    assert load_file(out).keys() == load_file(weights_file("digits_deit_16")).keys()
+
+
+def test_the_command_names_the_file_after_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(train.app, ["--model", "digits_deit_32", "--steps", "1"]).exit_code == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["digits_deit_32.safetensors"]
+
+
+def test_an_unknown_model_is_an_error():
+    result = CliRunner().invoke(train.app, ["--model", "digits_deit_64", "--steps", "1"])
+    assert result.exit_code == 2
 
 
 def test_a_missing_folder_is_an_error_before_training(tmp_path):

@@ -1,4 +1,4 @@
-"""What is built is what runs: the wheel brings methods, suites and the embedded model along."""
+"""What is built is what runs: the wheel brings methods, suites and the embedded models along."""
 
 import json
 import os
@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tokbench.names import EMBEDDED_MODELS
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,13 +39,13 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_everything_travels_in_the_wheel(unpacked: Path) -> None:
     inside = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
-    wanted = {"tokbench/py.typed", "tokbench/tokbench.toml", "tokbench/embedded/digits_deit.safetensors"}
+    wanted = {"tokbench/py.typed", "tokbench/tokbench.toml", "tokbench/embedded/digits.npz"}
+    wanted |= {f"tokbench/embedded/{model}.safetensors" for model in EMBEDDED_MODELS}
     wanted |= {f"tokbench/{name}" for name in _tracked("methods")}
     wanted |= {f"tokbench/report/html/page.{ending}" for ending in ("html.jinja", "css", "js")}
     vendored = ("datatables.js", "datatables.css", "LICENSE.txt", "README.md")
     wanted |= {f"tokbench/report/html/vendor/{name}" for name in vendored}
     wanted |= {f"tokbench/published/{name}.csv" for name in ("published", "timm_accuracy")}
-    wanted |= {"tokbench/embedded/digits.npz"}
     assert wanted <= inside
     assert (unpacked / "tokbench/tokbench.toml").read_text() == (ROOT / "tokbench.toml").read_text()
 

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tokbench.errors import UserError
+from tokbench.names import EMBEDDED_MODELS
 from tokbench.vit.models import load_model
 
 NAME = "deit_tiny_patch16_224"
@@ -98,6 +99,13 @@ def test_an_unsupported_model_is_rejected_before_any_download() -> None:
 def test_a_misspelt_model_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match="deit_tiny_patch16_224"):
         load_model("deit_tiny_patch16_244")
+
+
+@pytest.mark.parametrize("name", EMBEDDED_MODELS)
+def test_embedded_models_come_with_their_weights(name: str) -> None:
+    assert load_model(name).vit.pretrained_cfg["input_size"] == (1, 32, 32)
+    with pytest.raises(UserError, match=f"^{name} comes with trained weights"):
+        load_model(name, "random")
 
 
 def test_random_weights_are_reproducible_and_need_no_download() -> None:

@@ -24,6 +24,7 @@ def conclude(results: Results, as_json: bool, versus: Sequence[str] = ()) -> Non
         typer.Exit: With status 1, if a row failed.
     """
     from tokbench.published.claims import beside
+    from tokbench.report.envelope import print_envelopes
     from tokbench.report.terminal.published import render_claims
     from tokbench.report.terminal.table import open_console, render
     from tokbench.report.terminal.versus import render_versus
@@ -37,6 +38,7 @@ def conclude(results: Results, as_json: bool, versus: Sequence[str] = ()) -> Non
     else:
         console = open_console()
         render(results.table, console)
+        print_envelopes(results, console)
         render_claims(beside(results.table, results.plan), console)
         if compared is not None:
             console.print("")

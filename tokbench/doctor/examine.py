@@ -22,7 +22,7 @@ from tokbench.doctor.machine import GIB, Finding
 from tokbench.errors import UserError
 from tokbench.measure.environment import resolve_device
 from tokbench.measure.latency import measure_floor, noise_floor
-from tokbench.names import EMBEDDED_MODEL
+from tokbench.names import EMBEDDED_MODELS
 from tokbench.registry import discover
 from tokbench.stats.times import MIN_MARGIN
 from tokbench.vit.models import load_model
@@ -119,7 +119,7 @@ def timing(device: torch.device) -> Iterator[Finding]:
     0.5 % if that is larger, plus the precision reached (half the width of the interval). More time improves only the
     precision.
     """
-    vit = load_model(EMBEDDED_MODEL).vit.to(device)
+    vit = load_model(EMBEDDED_MODELS[0]).vit.to(device)
     weight = vit.patch_embed.proj.weight
     batch = torch.zeros(BATCH, weight.shape[1], *vit.patch_embed.img_size, device=device)
     blocks = measure_floor(vit, [batch], BLOCK_SECONDS, MIN_MARGIN)

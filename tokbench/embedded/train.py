@@ -1,4 +1,4 @@
-"""Train the embedded suite's model: `python -m tokbench.embedded.train`.
+"""Train a model of the embedded suite: `python -m tokbench.embedded.train --model digits_deit`.
 
 The command trains the model from random weights on canvases that it generates, writes the weights, and prints their
 accuracy on the held-out canvases. Canvases grow during training: a small canvas is a window of a full one, is cheaper,
@@ -25,13 +25,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.embedded.canvases import SIDE, augment, compose, digits, held_out, to_input
-from tokbench.embedded.model import GRID, PATCH, WEIGHTS, build
+from tokbench.embedded.model import GRID, PATCH, build, weights_file
 from tokbench.files import write_atomically
+from tokbench.names import EMBEDDED_MODELS, EmbeddedModel
 from tokbench.stats.proportions import wilson
 
 STEPS = 4500
 MINUTES = 8
-"""The duration of `STEPS` steps on two free cores of a 2023 server."""
+"""The duration of `STEPS` steps of the widest model on two free cores of a 2023 server."""
 
 STAGES = ((16, 0.4), (24, 0.2), (SIDE, 0.4))
 """Per stage: the side of the canvases in pixels, and the share of the steps."""
@@ -50,22 +51,26 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(epilog="Example: python -m tokbench.embedded.train --out /tmp/weights.safetensors --seed 1")
 def main(
-    out: Annotated[Path, typer.Option(help="Where to write the weights.")] = Path(WEIGHTS.name),
+    model: Annotated[EmbeddedModel, typer.Option(help="Which model to train.")] = EMBEDDED_MODELS[0],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the weights; MODEL.safetensors if left out.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights, the order and the clutter.")] = 0,
     steps: Annotated[
         int, typer.Option(min=1, help="Optimiser steps; fewer steps are faster and less accurate.")
     ] = STEPS,
 ) -> None:
-    """Train the embedded suite's model and report its accuracy on the held-out canvases."""
+    """Train a model of the embedded suite and report its accuracy on the held-out canvases."""
+    out = out or Path(weights_file(model).name)
     if not out.parent.is_dir():
         typer.echo(f"error: {out.parent} is not a folder; create it, or give another --out", err=True)
         raise typer.Exit(2)
     console = Console()
-    console.print(f"{steps} steps: about {math.ceil(MINUTES * steps / STEPS)} minutes on two free cores.")
+    console.print(f"{model}, {steps} steps: about {math.ceil(MINUTES * steps / STEPS)} minutes on two free cores.")
     began = time.perf_counter()
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=steps)
-        vit = train(steps, seed, on_step=lambda: progress.advance(task))
+        vit = train(model, steps, seed, on_step=lambda: progress.advance(task))
     write_weights(vit, out)
     top1 = wilson(*evaluate(vit))
     console.print(
@@ -75,12 +80,18 @@ def main(
     )
 
 
-def train(steps: int = STEPS, seed: int = 0, on_step: Callable[[], object] = lambda: None) -> VisionTransformer:
-    """Train the model from random weights.
+def train(
+    model: str = EMBEDDED_MODELS[0],
+    steps: int = STEPS,
+    seed: int = 0,
+    on_step: Callable[[], object] = lambda: None,
+) -> VisionTransformer:
+    """Train a model from random weights.
 
     The same seed, machine, library versions and thread count give the same weights.
 
     Args:
+        model: Its name.
         steps: Optimiser steps, one batch each.
         seed: Seed of the weights, the digits' variation and the clutter.
         on_step: Called after each step.
@@ -89,7 +100,7 @@ def train(steps: int = STEPS, seed: int = 0, on_step: Callable[[], object] = lam
         The trained model, in evaluation mode.
     """
     torch.manual_seed(seed)
-    vit = build(drop_path=DROP_PATH).train()
+    vit = build(model, drop_path=DROP_PATH).train()
     optimizer = _optimizer(vit)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, steps))
     for images, labels, corner in itertools.islice(_stages(steps, seed), steps):

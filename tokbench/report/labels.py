@@ -14,6 +14,9 @@ PARAMETER = re.compile(r"[(,](?=\w+=)")
 
 _FRACTION = re.compile(r"(?<=^budget)\([\d.e-]+\)|(?<=^budget\()[\d.e-]+,")
 
+FEWER_PIXELS = "fewer pixels"
+"""The plain model with fewer pixels at several image sizes, as one curve."""
+
 METHOD_SETTINGS = ("schedule", "site", "regime")
 """The settings of a method that the plain model does not have."""
 

@@ -14,7 +14,7 @@ from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.measure.environment import resolve_device
 from tokbench.measure.modes import check_mode
-from tokbench.names import EMBEDDED, EMBEDDED_MODEL, RANDOM
+from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
 from tokbench.vit.models import Pretrained, check_name, load_model
 
 IMAGENET_CLASSES = 1000
@@ -78,11 +78,11 @@ def _check_fit(names: Sequence[str], suite: Suite) -> None:
         raise UserError(
             f"trained weights are needed to {purpose.removesuffix(' on')}: name them with --weights FILE, or {way_out}"
         )
-    unfit = [name for name in names if (name == EMBEDDED_MODEL) != (suite.data == EMBEDDED)]
+    unfit = [name for name in names if (name in EMBEDDED_MODELS) != (suite.data == EMBEDDED)]
     if unfit:
         raise UserError(
-            f"model '{unfit[0]}' cannot read these data: {EMBEDDED_MODEL} goes with --data {EMBEDDED}, "
-            "timm's models with ImageNet's"
+            f"model '{unfit[0]}' cannot read these data: {', '.join(EMBEDDED_MODELS)} go with "
+            f"--data {EMBEDDED}, timm's models with ImageNet's"
         )
 
 

@@ -1,4 +1,4 @@
-"""Pretrained models by name: timm models, with weights from the hub or from a file, and the embedded model."""
+"""Pretrained models by name: timm models, with weights from the hub or from a file, and the embedded models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from tokbench.embedded import model as digits
 from tokbench.embedded.images import DATA_CONFIG
 from tokbench.errors import UserError, did_you_mean
-from tokbench.names import EMBEDDED_MODEL, RANDOM
+from tokbench.names import EMBEDDED_MODELS, RANDOM
 from tokbench.vit.backbone import DownsampledViT, check_supported
 from tokbench.vit.weights import METHOD, few, misfits, one_line, read_weights, split_method
 
@@ -48,25 +48,25 @@ def load_model(name: str, weights: str | Path | None = None) -> Pretrained:
     """Load a model with pretrained weights.
 
     Args:
-        name: `digits_deit`, or a name that timm knows.
+        name: One of `EMBEDDED_MODELS`, or a name that timm knows.
         weights: A `.safetensors` or `.pth` file in the key names of timm or of `DownsampledViT`; "random" draws them
-            from a fixed seed; None takes timm's hub, or for `digits_deit` the weights that come with tokbench.
+            from a fixed seed; None takes timm's hub, or for an embedded model the weights that come with tokbench.
 
     Raises:
         UserError: The model is unknown or unsupported, or its weights cannot be loaded or do not fit.
     """
     check_name(name)
-    if name == EMBEDDED_MODEL and weights == RANDOM:
-        raise UserError(f"{EMBEDDED_MODEL} comes with trained weights: leave --weights random out")
+    if name in EMBEDDED_MODELS and weights == RANDOM:
+        raise UserError(f"{name} comes with trained weights: leave --weights random out")
     vit = _build(name)
     check_supported(vit)
     method: dict[str, Tensor] = {}
     if weights is None:
-        vit = digits.load() if name == EMBEDDED_MODEL else _from_hub(name)
+        vit = digits.load(name) if name in EMBEDDED_MODELS else _from_hub(name)
     elif weights != RANDOM:
         state, method = split_method(read_weights(Path(weights)))
         _fill(vit, state, Path(weights))
-    if name == EMBEDDED_MODEL:
+    if name in EMBEDDED_MODELS:
         vit.pretrained_cfg = DATA_CONFIG
     vit = vit.float().eval()
     return Pretrained(vit, _digest({**vit.state_dict(), **_prefixed(method)}), method)
@@ -102,14 +102,14 @@ def check_name(name: str) -> None:
     Raises:
         UserError: Neither does; the message suggests the nearest name.
     """
-    if name != EMBEDDED_MODEL and not timm.is_model(name):
+    if name not in EMBEDDED_MODELS and not timm.is_model(name):
         raise UserError(f"unknown model '{name}': {did_you_mean(name, list(model_names()))}")
 
 
 def model_names() -> tuple[str, ...]:
-    """The embedded model and timm's ViTs; `load_model` refuses those that `DownsampledViT` does not support."""
+    """The embedded models and timm's ViTs; `load_model` refuses those that `DownsampledViT` does not support."""
     return (
-        EMBEDDED_MODEL,
+        *EMBEDDED_MODELS,
         *timm.list_models(module="deit"),
         *timm.list_models("vit_*", module="vision_transformer"),
     )
@@ -125,7 +125,7 @@ def _build(name: str) -> VisionTransformer:
     """The model with random weights, the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return digits.build() if name == EMBEDDED_MODEL else timm.create_model(name, pretrained=False)
+        return digits.build(name) if name in EMBEDDED_MODELS else timm.create_model(name, pretrained=False)
 
 
 def _from_hub(name: str) -> VisionTransformer:

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tokbench.embedded import model as digits
 from tokbench.errors import UserError
-from tokbench.names import EMBEDDED_MODEL
+from tokbench.names import EMBEDDED_MODELS
 from tokbench.vit.models import check_name
 
 SHARES = (13 / 14, 12 / 14, 11 / 14, 10 / 14, 9 / 14)
@@ -59,7 +59,7 @@ def smaller_sizes(model: str) -> list[int]:
     """
     check_name(model)
     with torch.device("meta"):
-        vit = digits.build() if model == EMBEDDED_MODEL else timm.create_model(model)
+        vit = digits.build(model) if model in EMBEDDED_MODELS else timm.create_model(model)
     if not isinstance(vit, VisionTransformer):
         return []
     grid, patch = min(vit.patch_embed.grid_size), max(vit.patch_embed.patch_size)

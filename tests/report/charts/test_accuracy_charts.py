@@ -1,7 +1,8 @@
 """Top-1 against compute and time, compared with the rows that the charts are made from."""
 
+import pandas as pd
 import pytest
-from chart_rows import comparison, drawn, entries, row, table, trace
+from chart_rows import SMALL, comparison, drawn, entries, row, table, trace
 
 from tokbench.report.charts.accuracy import accuracy_by_compute, accuracy_by_latency
 
@@ -95,3 +96,74 @@ def test_each_batch_size_and_mode_has_a_view_against_time():
         assert "visible" not in data
     assert found["batch 1"][0]["x"][order.index("tome")] == trace(figure, "tome").x
     assert not accuracy_by_latency(rows[rows["batch_size"] == 1]).layout.updatemenus
+
+
+TINY = "deit_tiny_patch16_224"
+CHARTS = {accuracy_by_compute: "gmacs", accuracy_by_latency: "latency_ms"}
+
+
+def family():
+    """Two models with baselines; only the larger one has a second method."""
+    rows = []
+    for model, scale in ((SMALL, 1.0), (TINY, 0.25)):
+
+        def one(method="none", keep=1.0, model=model, scale=scale, **given):
+            made = row(method, keep, model=model, **given)
+            return made | {name: scale * made[name] for name in ("gmacs", "latency_ms")}
+
+        rows += [one(), *(one("tome", keep) for keep in (0.9, 0.5))]
+        rows += [one(params=f"img_size={side}", gmacs=side / 50, latency_ms=side / 5) for side in (192, 160)]
+    return table(*rows, row("evit", 0.7))
+
+
+@pytest.mark.parametrize(("draw", "x"), CHARTS.items())
+def test_models_of_one_family_share_the_axes(draw, x):
+    rows = family()
+    lines = [one for one in draw(rows).data if one.name == "tome"]
+    for model, one in zip((TINY, SMALL), lines, strict=True):
+        own = rows[(rows["model"] == model) & (rows["method"] == "tome")]
+        assert drawn(one) == set(zip(own[x].round(6), own["top1"].round(6), strict=True))
+        assert all(text.startswith(model) for text in one.hovertext)
+    smaller, larger = lines
+    assert smaller.marker.size < larger.marker.size
+    assert smaller.line == larger.line
+    assert smaller.legendgroup == larger.legendgroup
+    assert [one.showlegend for one in lines] == [True, False]  # one entry in the legend
+
+
+@pytest.mark.parametrize(("draw", "x"), CHARTS.items())
+def test_the_plain_models_of_a_family_are_one_line_with_names(draw, x):
+    rows = family()
+    plain = rows[rows["method"].eq("none") & rows["params"].eq("")].sort_values(x)
+    one = trace(draw(rows), "plain models")
+    assert list(one.x) == pytest.approx(list(plain[x]))
+    assert list(one.text) == list(plain["model"]) == [TINY, SMALL]
+
+
+@pytest.mark.parametrize(("draw", "x"), CHARTS.items())
+def test_fewer_pixels_are_one_line_for_each_model_that_ends_at_the_plain_model(draw, x):
+    rows = family()
+    lines = [one for one in draw(rows).data if one.name == "fewer pixels"]
+    for model, one in zip((TINY, SMALL), lines, strict=True):
+        own = rows[(rows["model"] == model) & (rows["method"] == "none")].sort_values(x)
+        assert list(one.x) == pytest.approx(list(own[x]))
+        assert "img_size=160" in one.hovertext[0]
+    alone = draw(rows[rows["model"] == SMALL])
+    assert drawn(trace(alone, "fewer pixels")) == drawn(lines[1])
+
+
+def test_baselines_do_not_change_the_colours_of_methods():
+    rows = family()
+    without = rows[~rows["params"].str.contains("img_size")]
+    for draw in CHARTS:
+        for name in ("tome", "evit"):
+            assert trace(draw(rows), name).line == trace(draw(without), name).line
+
+
+def test_a_view_has_the_traces_of_all_models_and_series():
+    """The larger model was timed at one batch size only."""
+    rows = family()
+    more = rows[rows["model"] == TINY].assign(batch_size=1)
+    figure = accuracy_by_latency(pd.concat([rows, more]))
+    for data, _ in entries(figure).values():
+        assert all(len(values) == len(figure.data) for values in data.values())

@@ -1,8 +1,12 @@
-"""Charts of accuracy against compute and against time."""
+"""Charts of accuracy against compute and against time, for all models of one family.
+
+A series looks the same in all models; the larger a model, the larger its symbols.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ import plotly.graph_objects as go
 from tokbench.report.charts.points import (
     BATCH_AND_MODE,
     SERIES_AND_KEEP,
+    WIDTH,
     chart_points,
     hover_text,
     prepare_rows,
@@ -20,6 +25,7 @@ from tokbench.report.charts.points import (
     with_hover_text,
 )
 from tokbench.report.charts.style import (
+    FEWER_PIXELS_STYLE,
     GREY,
     HEIGHT,
     PLAIN_LABEL,
@@ -33,41 +39,88 @@ from tokbench.report.charts.style import (
     reference_line,
     series_styles,
 )
+from tokbench.report.labels import FEWER_PIXELS
 from tokbench.report.marks import FRONT
+from tokbench.rows import with_fewer_pixels
+
+SIZES = (5, 11)  # pixels: the symbols of the smallest and of the largest of several models
 
 
 def accuracy_by_compute(rows: pd.DataFrame) -> go.Figure | None:
     """Top-1 against GMACs with intervals; a line connects the keeps of a series.
 
-    Rings mark the rows on the Pareto front; the step line is the best top-1 of those at up to that cost.
+    Rings mark the rows on their models' Pareto fronts; the step line is the best top-1 of those at up to that cost.
+
+    Args:
+        rows: A table's rows of the models of one family.
     """
-    rows = prepare_rows(rows)
-    points = with_hover_text(chart_points(rows, SERIES_AND_KEEP), chart_points(rows)).dropna(subset=["gmacs", "top1"])
+    models = _prepare_models(rows)
+    points = _join(models, lambda own: with_hover_text(chart_points(own, SERIES_AND_KEEP), chart_points(own)))
+    points = points.dropna(subset=["gmacs", "top1"])
     if points.empty:
         return None
-    front = _front(points, "gmacs")
-    traces = [*front, *_series_traces(points, "gmacs", series_styles(series_names(rows)))]
+    traces = [*_front(points, "gmacs"), *_series_traces(points, "gmacs", _looks(models), _sizes(points))]
     return _figure([View("", traces, {"xaxis.title.text": "compute (GMACs per image)"})], points)
 
 
 def accuracy_by_latency(rows: pd.DataFrame) -> go.Figure | None:
     """Top-1 against the latency of a batch with both intervals, a view for each batch size and mode.
 
-    Rings mark the rows on the view's Pareto front against time.
+    Rings mark the rows on their models' Pareto fronts against time, in the view's batch size and mode.
+
+    Args:
+        rows: A table's rows of the models of one family.
     """
-    rows = prepare_rows(rows)
-    timed = chart_points(rows).dropna(subset=["latency_ms", "top1"])
+    models = _prepare_models(rows)
+    timed = _join(models, _timed_points).dropna(subset=["latency_ms", "top1"])
     if timed.empty:
         return None
-    timed = timed.assign(hover=[hover_text(point, [point]) for point in timed.to_dict("records")])
-    looks = series_styles(series_names(rows))
+    looks, sizes = _looks(models), _sizes(timed)
     views = []
     for _, part in timed.groupby(BATCH_AND_MODE, sort=False):
         name = timing_label(part.iloc[0].to_dict())
         layout = {"xaxis.title.text": f"latency (ms), {name}", "xaxis.autorange": True, "yaxis.autorange": True}
-        traces = [*_front(part, "latency_ms"), *_series_traces(part, "latency_ms", looks)]
+        traces = [*_front(part, "latency_ms"), *_series_traces(part, "latency_ms", looks, sizes)]
         views.append(View(name, traces, layout))
     return _figure(views, timed)
+
+
+def _prepare_models(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each model, its baselines as one series with a point for each image size."""
+    models = []
+    for _, own in rows.groupby("model", sort=False):
+        own = prepare_rows(own)
+        fewer = with_fewer_pixels(own)
+        names, points = own["series"].mask(fewer, FEWER_PIXELS), own["keep_label"].mask(fewer, own["params"])
+        models.append(own.assign(series=names, keep_label=points))
+    return models
+
+
+def _join(models: Sequence[pd.DataFrame], points_of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """The points of all models; of several, the hover texts begin with the model."""
+    parts = [points_of(own).assign(model=label(str(own["model"].iloc[0]), WIDTH)) for own in models]
+    if len(parts) < 2:
+        return parts[0] if parts else pd.DataFrame(columns=["gmacs", "latency_ms", "top1"])
+    return pd.concat([part.assign(hover=part["model"] + "<br>" + part["hover"]) for part in parts], ignore_index=True)
+
+
+def _timed_points(rows: pd.DataFrame) -> pd.DataFrame:
+    points = chart_points(rows)
+    return points.assign(hover=[hover_text(point, [point]) for point in points.to_dict("records")])
+
+
+def _looks(models: Sequence[pd.DataFrame]) -> dict[str, Style]:
+    """The style of each series in all models."""
+    looks = series_styles(dict.fromkeys(name for own in models for name in series_names(own)))
+    return looks | {FEWER_PIXELS: FEWER_PIXELS_STYLE} if FEWER_PIXELS in looks else looks
+
+
+def _sizes(points: pd.DataFrame) -> dict[str, int]:
+    """The size of each model's symbols, the models in the order of their compute."""
+    models = list(points.groupby("model")["gmacs"].max().sort_values().index)
+    if len(models) == 1:
+        return {models[0]: Style.size}
+    return {model: round(size) for model, size in zip(models, np.linspace(*SIZES, len(models)), strict=True)}
 
 
 def _figure(views: Sequence[View], points: pd.DataFrame) -> go.Figure:
@@ -89,12 +142,25 @@ def _front(points: pd.DataFrame, x: str) -> list[Any]:
     ]
 
 
-def _series_traces(points: pd.DataFrame, x: str, looks: Mapping[str, Style]) -> Iterator[Any]:
-    """A line for each series in the order of its keeps, and a star for the plain model."""
+def _series_traces(points: pd.DataFrame, x: str, looks: Mapping[str, Style], sizes: Mapping[str, int]) -> Iterator[Any]:
+    """A line for each series and model in the order of the keeps, and a star for each plain model."""
     ordered = points.sort_values(["keep", "gmacs"])
-    for name, look in looks.items():
-        yield _series_trace(ordered[(ordered["series"] == name) & ~ordered["plain"]], x, label(name), look)
-    yield _series_trace(ordered[ordered["plain"]], x, PLAIN_LABEL, PLAIN_STYLE)
+    for number, (name, look) in enumerate(looks.items()):
+        for place, (model, size) in enumerate(sizes.items()):
+            of_model = ordered[ordered["model"] == model]
+            own = of_model[(of_model["series"] == name) & ~of_model["plain"]]
+            if name == FEWER_PIXELS and len(own):  # its line begins at the plain model
+                own = pd.concat([own, of_model[of_model["plain"]]])
+            trace = _series_trace(own, x, label(name), replace(look, size=size))
+            yield trace.update(legendgroup=f"series {number}", showlegend=place == 0)
+    plain = ordered[ordered["plain"]].sort_values(x)
+    if len(sizes) == 1:
+        yield _series_trace(plain, x, PLAIN_LABEL, PLAIN_STYLE)
+    else:
+        # Below the line there is room; the last name would not fit to the right of its star.
+        places = ["bottom right"] * (len(sizes) - 1) + ["top left"]
+        names = {"mode": "lines+markers+text", "text": list(plain["model"]), "textposition": places}
+        yield _series_trace(plain, x, f"{PLAIN_LABEL}s", PLAIN_STYLE).update(names)
 
 
 def _series_trace(points: pd.DataFrame, x: str, name: str, look: Style) -> Any:

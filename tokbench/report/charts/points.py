@@ -13,6 +13,7 @@ from tokbench.report.charts.style import PLAIN_LABEL, label
 from tokbench.report.digits import RowValues, decimals, number, with_half_widths
 from tokbench.report.labels import cell_text, series
 from tokbench.report.marks import MARKS
+from tokbench.rows import with_fewer_pixels
 from tokbench.schedule import takes_keep
 
 SERIES_AND_KEEP = ["series", "keep_label"]
@@ -83,8 +84,12 @@ def chart_points(rows: pd.DataFrame, by: Sequence[str] = (*SERIES_AND_KEEP, *BAT
 
 
 def series_names(rows: pd.DataFrame) -> list[str]:
-    """All series but the plain model in the table's order, also those not measured; of the rows of `prepare_rows`."""
-    return list(dict.fromkeys(rows.loc[~rows["plain"], "series"]))
+    """All series but the plain model, also those not measured, of the rows of `prepare_rows`.
+
+    They are in the table's order, but baselines come last: the colours of methods do not depend on them.
+    """
+    fewer = with_fewer_pixels(rows)
+    return list(dict.fromkeys([*rows.loc[~rows["plain"] & ~fewer, "series"], *rows.loc[fewer, "series"]]))
 
 
 def hover_text(point: RowValues, timings: Iterable[RowValues]) -> str:
@@ -99,7 +104,7 @@ def hover_text(point: RowValues, timings: Iterable[RowValues]) -> str:
     """
     plain = point["plain"]
     seeds = f"{point['seeds']} seeds" if point["seeds"] > 1 else ""
-    keep = "" if plain or not cell_text(point["keep"]) else f"keep {cell_text(point['keep'])}"
+    keep = "" if point["method"] == PLAIN or not cell_text(point["keep"]) else f"keep {cell_text(point['keep'])}"
     settings = [keep, *(cell_text(point[name]) for name in ("schedule", "site", "regime")), seeds]
     saved = "" if plain else _number(point, "gmacs_saved", " % saved")
     delta = "" if plain else _number(point, "delta", " points")

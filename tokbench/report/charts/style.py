@@ -95,6 +95,7 @@ class Style:
 
 
 PLAIN_STYLE = Style("128, 128, 128", "star", "solid", size=14)
+FEWER_PIXELS_STYLE = Style("128, 128, 128", "star", "dash")
 
 
 @dataclass(frozen=True)

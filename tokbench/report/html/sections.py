@@ -14,12 +14,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from tokbench.families import family_of
 from tokbench.names import PLAIN
 from tokbench.published.claims import beside
 from tokbench.report.charts.accuracy import accuracy_by_compute, accuracy_by_latency
 from tokbench.report.charts.cost import crossover_map, macs_split, tokens_per_block
 from tokbench.report.charts.published import published_and_measured
 from tokbench.report.charts.redundancy import reconstruction_chart, spectrum_chart
+from tokbench.report.envelope import EXPLANATION, envelope_headlines
 from tokbench.report.html.grid import Grid, at_equal_grid, comparison_grid, constant_columns, simple_grid
 from tokbench.report.html.headlines import (
     EQUAL_ACCURACY_LOSS,
@@ -116,7 +118,7 @@ def sections(results: Results, rerun: RerunCommands, versus: Sequence[str] = ())
     measured = table.assign(status=table["status"].mask(waiting, "ok"))
     with_states = table.assign(status=table["status"].mask(waiting, NOT_MEASURED))
     parts = [
-        *_accuracy_sections(measured),
+        *_accuracy_sections(measured, results),
         *_versus_sections(results, versus),
         *_cost_sections(measured, results),
         *_row_sections(with_states, results.directory),
@@ -130,7 +132,7 @@ def for_script(text: str) -> Markup:
     return Markup(text.replace("<", "\\u003c"))
 
 
-def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
+def _accuracy_sections(table: pd.DataFrame, results: Results) -> Iterator[Section]:
     """The accuracy of each method against compute and time."""
     one_model = table["model"].nunique() == 1
     sentences = (
@@ -150,18 +152,25 @@ def _accuracy_sections(table: pd.DataFrame) -> Iterator[Section]:
         items=tuple(sentences),
     )
     yield Section(
+        "envelope",
+        "Compute saved across models",
+        EXPLANATION,
+        items=tuple(LabelledText(cell_text(line.method), line.text) for line in envelope_headlines(results)),
+    )
+    yield Section(
         "compute",
         "Accuracy against compute",
-        "Each point is a keep or a budget, each line a method. Bars are 95 % intervals of top-1. Rings mark the Pareto "
-        f"front: {ON_FRONT['gmacs']}. The dotted line is the plain model.",
-        charts=_charts(table, accuracy_by_compute),
+        "Each point is a keep or a budget, each line a method. Bars are 95 % intervals of top-1. Rings mark each "
+        f"model's Pareto front: {ON_FRONT['gmacs']}. The dotted line is the plain model. Models of one family share a "
+        "chart: the larger the model, the larger its symbols.",
+        charts=_family_charts(table, accuracy_by_compute),
     )
     yield Section(
         "latency",
         "Accuracy against measured time",
         "Latency of a batch; bars are 95 % intervals in both directions. Choose another batch size or mode above the "
-        f"chart. Rings mark the Pareto front: {ON_FRONT['latency_ms']}.",
-        charts=_charts(table, accuracy_by_latency),
+        f"chart. Rings mark each model's Pareto front: {ON_FRONT['latency_ms']}.",
+        charts=_family_charts(table, accuracy_by_latency),
     )
     yield Section(
         "equal",
@@ -292,6 +301,14 @@ def _charts(table: pd.DataFrame, draw: Callable[[pd.DataFrame], go.Figure | None
     """One figure for each model, with the model's name if there are several."""
     models = table.groupby("model", sort=False)
     figures = ((cell_text(model) if len(models) > 1 else "", draw(rows)) for model, rows in models)
+    return tuple(_chart(name, figure) for name, figure in figures if figure is not None)
+
+
+def _family_charts(table: pd.DataFrame, draw: Callable[[pd.DataFrame], go.Figure | None]) -> tuple[Chart, ...]:
+    """One figure for each family of models, with the models' names if there are several families."""
+    families = [rows for _, rows in table.groupby(table["model"].map(family_of), sort=False)]
+    names = (", ".join(map(cell_text, rows["model"].unique())) if len(families) > 1 else "" for rows in families)
+    figures = zip(names, map(draw, families), strict=True)
     return tuple(_chart(name, figure) for name, figure in figures if figure is not None)
 
 
