@@ -98,9 +98,9 @@ class Suite(BaseModel):
     )
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="Seeds for stochastic methods.")
     only: tuple[str, ...] = Field(
-        ("macs", "latency", "accuracy", "agreement"),
+        ("macs", "latency", "memory", "accuracy", "agreement"),
         min_length=1,
-        description="Measure only these: macs, latency, accuracy, agreement.",
+        description="Measure only these: macs, latency, memory, accuracy, agreement.",
     )
     mode: tuple[Mode, ...] = Field(
         ("eager",), min_length=1, description="How timed models run: eager, compile, cudagraph."

@@ -33,17 +33,16 @@ class MemoryRecord:
 
 
 class Memory(Kind[MemoryRecord]):
-    """Peak memory of one batch, measured along with latency."""
+    """Peak memory of one batch."""
 
     name = "memory"
     record = MemoryRecord
-    on_request = False
     exclusive = True
     columns = (Column("peak_mib", heading="peak", unit="MiB", step=1.0, dropped=8),)
 
     def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
-        """With latency; on a CPU not where compiling takes more memory than what it compiles."""
-        return "latency" in suite.only and (row.cell.mode == EAGER or device.type == "cuda")
+        """On a CPU not where compiling takes more memory than what it compiles."""
+        return self.name in suite.only and (row.cell.mode == EAGER or device.type == "cuda")
 
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:
         """What runs, where, and with how many images and threads."""
