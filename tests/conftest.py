@@ -84,14 +84,19 @@ def run(
 ) -> Callable[..., tuple[int, str, str]]:
     """Run a command in an empty folder; returns its exit code and its output.
 
-    `compare` measures no baselines unless a test asks for them.
+    `compare` measures no baselines, and on the digits one model, unless a test asks for more.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)  # the terminal width must not matter
 
     def ran(*arguments: str) -> tuple[int, str, str]:
-        few = arguments[:1] == ("compare",) and not any(one.startswith("--baselines") for one in arguments)
-        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments, *(["--baselines=none"] if few else [])])
+        added = []
+        if arguments[:1] == ("compare",):
+            own_suite = len(arguments) > 1 and not arguments[1].startswith("--")
+            given = {one.partition("=")[0] for one in arguments}
+            added += [] if "--baselines" in given else ["--baselines=none"]
+            added += [] if own_suite or "--models" in given else ["--models=digits_deit"]
+        monkeypatch.setattr(sys, "argv", ["tokbench", *arguments, *added])
         with pytest.raises(SystemExit) as exit_:
             main()
         printed = capfd.readouterr()

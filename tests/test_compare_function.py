@@ -11,7 +11,7 @@ from tokbench.errors import UserError
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = {"methods": "grid_pooling", "keep": 0.5, "only": ["macs", "accuracy"], "limit": 40}
-QUICK |= {"baselines": "none", "progress": False}
+QUICK |= {"models": "digits_deit", "baselines": "none", "progress": False}
 
 
 def test_it_returns_the_table_that_it_writes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

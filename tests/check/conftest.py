@@ -29,6 +29,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("measured") / "results"
     settings = load_config()
     chosen = {"methods": ["grid_pooling", "random_selection"], "keep": [0.5], "seeds": [0, 1]}
+    chosen |= {"models": ["digits_deit"], "baselines": ["none"]}
     suite = settings.suite("embedded", {**chosen, "limit": IMAGES, "only": ["macs", "accuracy"], "device": "cpu"})
     prepared = prepare(cells_of(suite, settings, list(discover()[0])), suite)
     store = Store(directory)

@@ -191,7 +191,7 @@ def test_nothing_a_method_does_reaches_the_other_rows(run: Run, tmp_path: Path) 
 def test_a_method_that_ends_the_process_is_named_and_not_tried_again_until_asked(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HOSTILE_METHODS + 'method("gone", lambda: os._exit(0))\n')
     command = [sys.executable, "-m", "tokbench", "compare", "--methods", "gone,grid_pooling", *COMMAND]
-    command += ["--plugins", "mine.py", "--baselines", "none", "--out", "x"]
+    command += ["--plugins", "mine.py", "--models", "digits_deit", "--baselines", "none", "--out", "x"]
 
     def started(*more: str) -> tuple[dict[str, Any], str]:
         done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -38,11 +38,13 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "keep": ("0.9,0.25", (0.9, 0.25)),
     "schedule": ("every_block,budget(0.7,0.5,at=2-5)", ("every_block", "budget(0.7,at=2-5)", "budget(0.5,at=2-5)")),
     "site": ("after_block", "after_block"),
+    "baselines": ("208,192", (208, 192)),
     "only": ("latency,macs", ("latency", "macs")),
     "limit": ("17", 17),
     "seeds": ("3,4", (3, 4)),
     "analyse": (None, True),
     "data": ("my images/val", "my images/val"),
+    "train": ("my images/train", "my images/train"),
     "weights": ("model.pth", Path("model.pth")),
     "accuracy_batch": ("7", 7),
     "workers": ("5", 5),
@@ -113,6 +115,7 @@ def test_the_help_of_an_option_is_the_description_of_its_field(command: str) -> 
 def test_an_option_reaches_the_suite(run: Run, built: list[Suite], name: str) -> None:
     text, expected = VALUES[name]
     given = [f"--{name.replace('_', '-')}", *([] if text is None else [text])]
+    given += [] if name == "baselines" else ["--baselines=auto"]  # the suite's
     code, _, err = run("compare", "imagenet", *given)
     assert (code, err) == (2, "tokbench: stop here\n")
     config = load_config()

@@ -190,6 +190,7 @@ def prepared() -> Prepared:
     """Three rows, two of them timed at two batch sizes, and ten shards of images."""
     config = load_config()
     chosen = {"methods": ["grid_pooling"], "keep": [0.5], "batch_size": [1, 2], "accuracy_batch": 10, "limit": 795}
+    chosen |= {"models": ["digits_deit"], "baselines": ["none"]}
     suite = config.suite("embedded", {**chosen, "analyse": True, "device": "cpu"})
     return plan_comparison(suite, config).prepared
 

@@ -17,7 +17,7 @@ from warm_process import TABLE, Ended, Warm
 
 COMPARE = (
     "compare", "--only", "macs,accuracy", "--limit", "50", "--accuracy-batch", "25", "--keep", "0.5",
-    "--baselines", "none", "--methods",
+    "--models", "digits_deit", "--baselines", "none", "--methods",
 )  # fmt: skip
 METHODS = "grid_pooling,random_selection"
 TINY = (*COMPARE, METHODS)

@@ -38,6 +38,7 @@ METHODS = "token_pooling(algorithm=kmeans),random_selection,ats,shouter,shouter(
 COMPARE = [
     *("compare", "--analyse", "--limit", "4", "--keep", "0.5,0.25", "--seeds", "0,1", "--batch-size", "1,2"),
     *("--at", "3,6", "--only", "macs", "--methods", METHODS, "--plugins", "shouter.py"),
+    *("--models", "digits_deit", "--baselines", "none"),
 ]
 
 

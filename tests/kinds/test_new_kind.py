@@ -69,6 +69,7 @@ def energy(monkeypatch: pytest.MonkeyPatch) -> Energy:
 def planned(**changes: Any) -> Comparison:
     config = load_config()
     quick = {"methods": ["grid_pooling", "random_selection"], "keep": [0.5], "seeds": [0], "only": ["macs"]}
+    quick |= {"models": ["digits_deit"], "baselines": ["none"]}
     return plan_comparison(config.suite("embedded", {**quick, "batch_size": [2], **changes}), config)
 
 

@@ -113,7 +113,8 @@ def test_parameters_and_compute_match_the_paper():
 @pytest.mark.parametrize("name", TRAINED)
 def test_it_is_skipped_without_fine_tuning(name: str):
     config = load_config()
-    cells = cells_of(config.suite("embedded", {"methods": [name], "keep": [0.5]}), config, [])
+    chosen = {"models": ["digits_deit"], "baselines": ["none"], "methods": [name], "keep": [0.5]}
+    cells = cells_of(config.suite("embedded", chosen), config, [])
     assert [cell.variant.method for cell in cells] == ["none", name]
     assert not cells[0].variant.skipped
     assert "fine-tuned" in cells[1].variant.skipped

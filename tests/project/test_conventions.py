@@ -105,7 +105,7 @@ def test_the_kind_of_measurement_in_contributing_runs(tmp_path: Path) -> None:
 
     ran(str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache")
     options = ["--only", "entropy", "--methods", "grid_pooling", "--keep", "0.5", "--batch-size", "8", "--json"]
-    options += ["--baselines", "none"]
+    options += ["--models", "digits_deit", "--baselines", "none"]
     plain, pooled = json.loads(ran(sys.executable, "-m", "tokbench", "compare", *options))
     assert 0 < plain["entropy_nats"] < math.log(10)
     assert 0 < pooled["entropy_nats"] < math.log(10)

@@ -60,7 +60,7 @@ def test_it_runs_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
         return done.stdout
 
     options = ["--methods", "token_pooling,grid_pooling", "--limit", "20", "--keep", "0.5", "--only", "macs,accuracy"]
-    options += ["--baselines", "none"]
+    options += ["--models", "digits_deit", "--baselines", "none"]
     rows = json.loads(ran("-m", "tokbench", "compare", *options, "--json"))
     assert [row["method"] for row in rows] == ["none", "token_pooling", "grid_pooling"]
     found = ran("-c", "from importlib.util import find_spec; print(find_spec('tokbench.methods.token_pooling').origin)")

@@ -15,6 +15,8 @@ from tokbench.run.observer import Silent
 from tokbench.run.plan import write_plan
 
 CHOSEN = {
+    "models": ["digits_deit"],
+    "baselines": ["none"],
     "methods": ["grid_pooling", "random_selection"],
     "keep": [0.7, 0.5],
     "seeds": [0, 1],

@@ -33,7 +33,7 @@ def copy(tmp_path: Path) -> Path:
 def with_statement(text: str, module: str) -> str:
     """The file with one statement more; of a kind's file, in what it measures with."""
     if module.startswith("tokbench.kinds."):
-        return re.sub(r"(def depends_on\(.*\n)", r"\1        added = 1\n", text)
+        return re.sub(r"(def (?:depends_on|record_of)\(.*\n)", r"\1        added = 1\n", text)
     return text + "\n\nADDED = 1\n"
 
 
@@ -100,6 +100,8 @@ def test_every_file_that_runs_while_something_is_measured_is_part_of_its_key(tmp
         "seeds": [0],
         "limit": 4,
         "analyse": True,
+        "models": ["digits_deit"],
+        "baselines": [20],
     }
     suite = config.suite("embedded", {**changes, "seconds": 0.001, "batch_size": [1]})
     comparison = plan_comparison(suite, config)

@@ -98,8 +98,11 @@ def test_turning_fusion_off_is_a_row_of_its_own(run: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "none(attention=flash)"], "the plain model is 'none' or 'none(attention=eager)'"),
-        (["--methods", "none(keep=1)"], "the plain model is 'none' or 'none(attention=eager)'"),
+        (
+            ["--methods", "none(attention=flash)"],
+            "the plain model is 'none', 'none(img_size=192)' or 'none(attention=eager)'",
+        ),
+        (["--methods", "none(keep=1)"], "the plain model is 'none', 'none(img_size=192)' or 'none(attention=eager)'"),
         (["--mode", "cudagraph", "--device", "cpu"], "needs a CUDA device"),
         (["--mode", "fast"], "mode"),
         (["--seconds", "0"], "seconds"),

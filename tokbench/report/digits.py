@@ -10,8 +10,9 @@ import pandas as pd
 from tokbench.kinds.base import Column
 from tokbench.results.columns import BY_INTERVAL
 
-# Upper bound for all columns: no measurement here is good to more decimals, however narrow its interval.
+# Upper bounds: no measurement here is good to more decimals, however narrow its interval; a count is.
 MAX_DECIMALS = 3
+MAX_EXACT_DECIMALS = 5
 
 RowValues = dict[Hashable, Any]
 """The values of one row of output by name; `NAME_half` is half the width of the interval of NAME.
@@ -37,7 +38,10 @@ def decimals(row: RowValues, name: str) -> int:
     half = row.get(f"{name}_half", math.nan) if column.step is None else column.step
     uncertainty = half if half > 0 else abs(row[name]) / 100
     needed = math.ceil(-math.log10(uncertainty)) if uncertainty > 0 else 0
-    return min(MAX_DECIMALS, needed if column.decimals is None else max(needed, column.decimals))
+    return min(
+        MAX_EXACT_DECIMALS if column.exact else MAX_DECIMALS,
+        needed if column.decimals is None else max(needed, column.decimals),
+    )
 
 
 def number(value: float, digits: int) -> str:

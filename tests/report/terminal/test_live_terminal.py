@@ -95,6 +95,7 @@ def test_nothing_is_drawn_and_no_thread_runs_during_timing(tmp_path: Path, termi
     known, _ = discover([plugin])
     # With this precision the time limit is used up: several times the interval of 0.1 s at which rich draws by itself.
     chosen: Json = {"methods": ["noting", "raising"], "keep": [0.5], "limit": 50, "device": "cpu", "batch_size": [2]}
+    chosen |= {"models": ["digits_deit"], "baselines": ["none"]}
     suite = settings.suite("embedded", {**chosen, "seconds": 0.3, "precision": 1e-9})
     prepared = prepare(cells_of(suite, settings, list(known)), suite)
     # Memory is measured in other processes, which take long to start.
