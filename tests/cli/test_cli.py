@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "embedded"
+REFERENCE = Path(__file__).parents[1] / "stored/digits"
 TOKBENCH = [sys.executable, "-m", "tokbench"]
 QUICK = ["compare", "--limit", "80", "--keep", "0.5", "--seeds", "0,1", "--methods", "grid_pooling,random_selection"]
 

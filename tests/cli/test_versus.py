@@ -9,7 +9,7 @@ import pytest
 
 import tokbench
 
-REFERENCE = Path(__file__).parents[2] / "results/reference/embedded"
+REFERENCE = Path(__file__).parents[1] / "stored/digits"
 QUICK = ["compare", "--limit", "80", "--keep", "0.5", "--only", "macs,accuracy", "--out", "x"]
 
 Run = Callable[..., tuple[int, str, str]]

@@ -1,4 +1,4 @@
-"""The committed reference: real results that tests of reading share."""
+"""Real results that tests of reading share."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tokbench.results.columns import TYPES
 
 @pytest.fixture(scope="session")
 def reference() -> Results:
-    """The results of the embedded suite in this repository; not to be changed."""
+    """One model on the digits; not to be changed."""
     return load(REFERENCE)
 
 

@@ -12,7 +12,7 @@ from tokbench.results import ImagesInfo, MethodInfo, Plan, PlannedRow
 from tokbench.results.plan import PLAN, SCHEMA, PublishedNumber, plan_json, read_plan, refuse_newer
 from tokbench.rows import RowId
 
-REFERENCE = Path(__file__).parents[2] / "results/reference/embedded"
+REFERENCE = Path(__file__).parents[1] / "stored/digits"
 
 
 def row_id(**changes: object) -> RowId:

@@ -15,7 +15,7 @@ from tokbench.results import MethodInfo, Results, load
 from tokbench.results.versus import COLUMNS
 
 Z = 1.959963984540054
-REFERENCE = Path(__file__).parents[2] / "results/reference/embedded"
+REFERENCE = Path(__file__).parents[1] / "stored/digits"
 RNG = np.random.default_rng(0)
 EASY = RNG.random(500)
 
