@@ -98,7 +98,7 @@ class Suite(BaseModel):
     )
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="Seeds for stochastic methods.")
     only: tuple[str, ...] = Field(
-        ("macs", "latency", "memory", "accuracy", "agreement"),
+        ("macs", "latency", "accuracy", "agreement"),
         min_length=1,
         description="Measure only these: macs, latency, memory, accuracy, agreement.",
     )

@@ -47,7 +47,7 @@ class Kept(Downsampler):
         return tokens.select(norm.topk(keep).indices.sort().values)
 '''
 FORWARD = "        norm = tokens"
-QUICK = ("--keep", "0.5", "--limit", "40", "--device", "cpu", "--seconds", "0.1")
+QUICK = ("--models", "digits_deit", "--keep", "0.5", "--limit", "40", "--device", "cpu", "--seconds", "0.1")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-REFERENCE = Path(__file__).parents[2] / "results/reference/embedded"
+REFERENCE = Path(__file__).parents[1] / "stored/digits"
 COMMANDS = {
     "import": [],
     "report": ["report", "one", "--versus", "token_pooling"],

@@ -34,6 +34,7 @@ DEFAULTS = {
 # One image at a time on the CPU, nothing timed; these replace the default suite's own settings.
 MEASURE_NOTHING = {
     "data": None,
+    "baselines": ["none"],
     "device": "cpu",
     "batch_size": [1],
     "mode": ["eager"],

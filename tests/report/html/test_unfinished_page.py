@@ -12,6 +12,7 @@ from stored_results import keep_records, read_records, write_plan, write_records
 
 from tokbench.outcomes import shard_key
 from tokbench.report.html.page import render_page
+from tokbench.report.html.rerun import rerun_commands
 from tokbench.results import load
 from tokbench.results.plan import read_plan
 
@@ -32,7 +33,7 @@ def test_an_unfinished_page_says_what_is_missing_and_how_to_resume(results: Path
     assert "Not measured yet" in titles
     assert "Failed" not in titles
     commands = [element.text for element in read.of("code")]
-    assert commands[0] == f"tokbench compare embedded --device cpu --out {results}"
+    assert commands[0] == rerun_commands(plan, results).compare
     assert commands[0] in commands[1:]
     # The numbers measured so far are shown.
     assert "MACs by component" in titles
