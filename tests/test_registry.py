@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from plugin_files import Write, error_message, writer
 
-from tokbench import Context, Downsampler, Tokens, create, register, registry
+from tokbench import Context, Downsampler, Tokens, create, kmeans, register, registry
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_all_built_in_methods_are_found():
 
 def test_create_sets_the_parameters():
     method = create("token_pooling", algorithm="kmeans", weighted="false", iterations="3")
-    assert (method.name, method.algorithm, method.weighted, method.iterations) == ("token_pooling", "kmeans", False, 3)
+    assert (method.name, method.cluster, method.weighted, method.iterations) == ("token_pooling", kmeans, False, 3)
     assert create("token_pooling").iterations == 5
 
 

@@ -185,8 +185,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "too long a path": (lambda root: root / ("x" * 300), "File name too long"),
     "a device": (lambda _: Path("/dev/null"), "neither a folder nor a file"),
     "home of nobody": (lambda _: Path("~nobody-has-this-name/set"), "cannot be opened"),
-    "folder with a newline": (lambda root: write_folder(root, ["a\nb/a.jpg"]), r"from 'a\\nb': name"),
-    "folder that is no UTF-8": (lambda root: write_folder(root, ["\udcff/a.jpg"]), r"from '\\udcff': name"),
+    "folder with a newline": (lambda root: write_folder(root, ["a\nb/a.jpg", f"{TENCH}/b.jpg"]), r"from 'a\\nb': name"),
+    "folder that is no UTF-8": (
+        lambda root: write_folder(root, ["\udcff/a.jpg", f"{TENCH}/b.jpg"]),
+        r"from '\\udcff': name",
+    ),
 }
 
 

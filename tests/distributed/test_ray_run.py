@@ -217,7 +217,8 @@ def test_parts_hold_everything_missing_exactly_once(
         # Images that no row needs any more are not decoded for a part.
         for shard in part.shards:
             assert set(replace(part, shards=(shard,)).places()) - done
-    sharded = [part for part in parts if part.kinds == ("accuracy",)]
+    sharded = [part for part in parts if part.shards]
+    assert all(set(part.kinds) <= {"accuracy", "agreement"} for part in sharded)
     assert sum(len(part.shards) for part in sharded) <= 10
     if not done:
         assert len(sharded) == -(-10 // -(-10 // pieces))
@@ -242,7 +243,7 @@ def test_shares_hold_everything_exactly_once(prepared: Prepared, count: int) -> 
     assert len(held) == len(set(held))
     assert set(held) == set(share(prepared, "1/1").places())
     assert max(len(one.shards) for one in shares) - min(len(one.shards) for one in shares) <= 1
-    assert {kind for one in shares[1:] for kind in one.kinds} <= {"accuracy"}
+    assert {kind for one in shares[1:] for kind in one.kinds} <= {"accuracy", "agreement"}
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "/2", "a/b", "-1/2", "1/2/3", ""])

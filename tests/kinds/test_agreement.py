@@ -13,8 +13,17 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
 import tokbench
+from tokbench.data.loading import batches
+from tokbench.data.preprocessing import preprocessing_of
+from tokbench.downsampler import DownsamplerError
+from tokbench.embedded.images import image_set
 from tokbench.measure.agreement import Prediction, compare, difference
+from tokbench.measure.answers import classify, evaluate, predict
+from tokbench.measure.image_streams import Loading, image_ids
+from tokbench.measure.shared_blocks import SharedBlocks
 from tokbench.stats.proportions import wilson
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.models import load_model
 from tokbench.vit.variants import with_fewer_pixels
 
 SMALL = "test_vit"
@@ -126,3 +135,36 @@ def test_models_without_a_head_are_compared_by_their_features():
     cosine = sum(float(f @ g / (f.norm() * g.norm())) for f, g in zip(plain, other, strict=True))
     assert (found.outcomes, found.kl) == ("-?-", None)
     assert found.cosine == pytest.approx(cosine, rel=1e-6)
+
+
+def test_a_size_that_is_one_models_own_may_be_anothers_baseline():
+    own = load_model("digits_deit_32").vit
+    small, large = with_fewer_pixels(own, 24).eval(), load_model("digits_deit").vit
+    plain = {"reduced": DownsampledViT(small).eval(), "baseline": DownsampledViT(large).eval()}
+    reduced = tokbench.reduce(small, "tome", keep=0.5)
+    models = {"reduced": reduced, "baseline": DownsampledViT(with_fewer_pixels(large, 24)).eval()}
+    found = {}
+
+    def attempt(key, shard, evaluate):
+        found[key] = evaluate()
+        return True
+
+    loading = Loading(batch_size=10, workers=0, memory=64, cache=None, cuda=False)
+    list(classify(models, image_set().head(20), {range(20): list(models)}, loading, attempt, plain))
+    assert {key: len(answers.comparison.outcomes) for key, answers in found.items()} == {"baseline": 20, "reduced": 20}
+
+
+def test_a_plain_model_that_fails_costs_the_rows_that_are_compared_with_it():
+    vit, broken = load_model("digits_deit_16").vit, load_model("digits_deit_16").vit
+    with torch.no_grad():
+        broken.head.bias.fill_(torch.nan)
+    model = tokbench.reduce(vit, "tome", keep=0.5)
+    shared = SharedBlocks(DownsampledViT(vit).eval(), image_ids(image_set().names), preprocessing_of(vit), 0)
+    images = image_set().head(4)
+    for batch, _ in batches(images, preprocessing_of(vit).pixels, batch_size=4, workers=0):
+        shared.add(batch)
+    predictions = predict(DownsampledViT(broken).eval(), shared, 0)
+    with pytest.raises(DownsamplerError, match="the plain model's logits or features are not finite"):
+        evaluate(model, shared, range(4), None, None, predictions)
+    with pytest.raises(ValueError, match="it broke"):
+        evaluate(model, shared, range(4), None, None, ValueError("it broke"))

@@ -102,6 +102,7 @@ def test_every_file_that_runs_while_something_is_measured_is_part_of_its_key(tmp
         "analyse": True,
         "models": ["digits_deit"],
         "baselines": [20],
+        "only": ["macs", "latency", "memory", "accuracy", "agreement"],
     }
     suite = config.suite("embedded", {**changes, "seconds": 0.001, "batch_size": [1]})
     comparison = plan_comparison(suite, config)
@@ -129,10 +130,11 @@ def test_every_file_that_runs_while_something_is_measured_is_part_of_its_key(tmp
         sys.setprofile(None)
         for kind in KINDS.values():
             del kind.measure
-    assert set(ran) == set(KINDS)
+    assert set(ran) == set(KINDS) - {"knn"}  # which needs photographs
     for name, files in ran.items():
         code = code_of(type(KINDS[name]).__module__)
         writes = {file for file in files if file.startswith("tokbench.results.")}
+        writes |= {"tokbench.kinds.agreement"}  # from the pass of accuracy, under a key of its own
         assert files - code - writes - set(NOT_MEASURING) == set(), name
 
 

@@ -89,6 +89,8 @@ def compare(
 
     if ray is not None:
         check_address(ray)
+    if versus is not None and part is not None:
+        raise UserError("--versus needs all images: give it without --part, or to tokbench versus after merging")
     if ray is not None and part is not None:
         raise UserError("--part is for independent machines: give --part or --ray, not both")
 

@@ -30,8 +30,8 @@ def conclude(results: Results, as_json: bool, versus: Sequence[str] = ()) -> Non
     from tokbench.report.terminal.versus import render_versus
     from tokbench.results.table import any_failed
 
-    compared = results.versus(*versus) if versus else None
     if as_json:
+        compared = results.versus(*versus) if versus else None
         table = results.table.to_json(orient="records", indent=2)
         others = None if compared is None else compared.to_json(orient="records", indent=2)
         typer.echo(table if others is None else f'{{"table": {table}, "versus": {others}}}')
@@ -40,9 +40,9 @@ def conclude(results: Results, as_json: bool, versus: Sequence[str] = ()) -> Non
         render(results.table, console)
         print_envelopes(results, console)
         render_claims(beside(results.table, results.plan), console)
-        if compared is not None:
+        if versus:
             console.print("")
-            render_versus(compared, console)
+            render_versus(results.versus(*versus), console)
             console.print("")
         typer.echo(f"table.parquet, table.csv and the raw records: {_short(results.directory)}")
     if any_failed(results.table):

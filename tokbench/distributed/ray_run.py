@@ -146,7 +146,8 @@ def _facts(prepared: Prepared) -> dict[str, str]:
     versions = {name: version(name) for name in ("tokbench", "torch", "timm", "fvcore")}
     weights = {f"weights of {name}": model.identity for name, model in prepared.models.items()}
     data = {"data (names, labels, content)": prepared.images.identity} if prepared.images is not None else {}
-    return {**versions, "device": device_name(prepared.device), **weights, **data}
+    train = {"training images (names, labels, content)": prepared.train.identity} if prepared.train is not None else {}
+    return {**versions, "device": device_name(prepared.device), **weights, **data, **train}
 
 
 def _check_alike(part: Part, prepared: Prepared, facts: dict[str, str]) -> None:
@@ -170,8 +171,10 @@ def _for_workers(prepared: Prepared) -> Suite:
         for name in ("weights", "cache")
         if isinstance(path := getattr(suite, name), Path)
     }
-    if suite.data is not None and suite.data != EMBEDDED and (data := Path(suite.data).expanduser()).exists():
-        paths["data"] = str(data.resolve())
+    for name in ("data", "train"):
+        given = getattr(suite, name)
+        if given is not None and given != EMBEDDED and (images := Path(given).expanduser()).exists():
+            paths[name] = str(images.resolve())
     # A task on a CPU has its cores for everything it does, decoding included.
     decoding = {"workers": 0} if prepared.device.type == "cpu" else {}
     return suite.model_copy(update={**paths, **decoding, "device": prepared.device.type})

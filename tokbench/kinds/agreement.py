@@ -44,7 +44,7 @@ class Agreement(AnswerKind[AgreementRecord]):
     record = AgreementRecord
     compares_answers = True
     columns = (
-        Column("agreement", heading="agree", unit="%", interval="agreement", decimals=1, only_methods=True, dropped=5),
+        Column("agreement", heading="agree", unit="%", interval="agreement", decimals=1, only_methods=True, dropped=4),
         Column("agreement_lo"),
         Column("agreement_hi"),
         Column("kl", heading="KL", unit="nats", step=0.001, only_methods=True, dropped=9),
@@ -85,7 +85,8 @@ class Agreement(AnswerKind[AgreementRecord]):
         images = len(outcomes) - outcomes.count(UNREADABLE)
         if not images:
             return {}
-        filled: dict[str, Any] = {"cosine": sum(record.cosine for record in records) / images}
+        counted = {} if "accuracy" in row.keys else {"images": images}
+        filled: dict[str, Any] = {**counted, "cosine": sum(record.cosine for record in records) / images}
         same, another = outcomes.count(SAME), outcomes.count(ANOTHER)
         if same + another:
             share = wilson(same, same + another)

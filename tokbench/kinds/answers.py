@@ -41,9 +41,10 @@ class AnswerKind(Kind[R]):
         }
 
     def seconds(self, rows: Sequence[Row], pace: Pace) -> float:
-        """Each image is decoded once and classified by every row."""
+        """Each image is decoded once for each size and classified by every row."""
         own = [row for row in rows if _answer_kinds(row)[0] is self]
-        return pace.images * (pace.decode_s + len(own) * pace.image_s) if own else 0.0
+        sizes = {row.cell.variant.img_size for row in own}
+        return pace.images * (len(sizes) * pace.decode_s + len(own) * pace.image_s)
 
     def measure(self, rows: Mapping[str, Row], bench: Bench) -> None:
         """Classify all images with all rows, shard by shard."""

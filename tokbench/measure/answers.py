@@ -6,6 +6,7 @@ Each image is decoded once for all models with the same preprocessing, and the b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ from tokbench.measure.image_streams import Loading, image_ids, open_streams
 from tokbench.measure.shared_blocks import SharedBlocks
 from tokbench.outcomes import TOP, UNREADABLE, WRONG
 from tokbench.vit.backbone import DownsampledViT
+
+IMAGENET_CLASSES = 1000  # `ImageSet.classes` are some of these
 
 # How an image comes out on the device: how many classes ranked before the right one, or one of these.
 _NOT_AMONG_TOP, _NOT_FINITE = TOP, TOP + 1
@@ -90,13 +93,13 @@ def classify(
     plain = plain or {}
     able, ids = dict(models), image_ids(images.names)
     positions = range(every[first].start, every[-1].stop)
-    streams = open_streams([*plain.values(), *models.values()], images, positions, loading)
+    streams = open_streams(list(plain.values()), list(models.values()), images, positions, loading)
     with keep_freed_memory():
         for shard in every[first:]:
             keys = [key for key in todo[shard] if key in able]
             compared = {plain[key].vit: plain[key] for key in keys if key in plain}
             yield Progress(count=len(todo[shard]) - len(keys))  # of models that failed before
-            predictions: dict[VisionTransformer, Predictions] = {}
+            predictions: dict[VisionTransformer, Predictions | Exception] = {}
             for stream in streams:
                 # The plain models come first: what reads other images is compared with them.
                 own = {key: able[key] for key in keys if stream.reads(able[key].vit)}
@@ -107,9 +110,10 @@ def classify(
                     vit = shared.vit
                     if vit in compared:
                         start = min([one.start for one in several.values()], default=0)
-                        predictions[vit] = predict(compared[vit], shared, start)
+                        predictions[vit] = _predict_or_fail(compared[vit], shared, start)
                     for key, model in several.items():
-                        known = predictions.get(vit) if model.downsampler is None else None
+                        found = predictions.get(vit) if model.downsampler is None else None
+                        known = None if isinstance(found, Exception) else found
                         reference = predictions[plain[key].vit] if key in plain else None
                         work = partial(evaluate, model, shared, shard, images.classes, known, reference)
                         if not attempt(key, shard, work):
@@ -123,7 +127,7 @@ def evaluate(
     shard: range,
     classes: Sequence[int] | None,
     known: Predictions | None = None,
-    plain: Predictions | None = None,
+    plain: Predictions | Exception | None = None,
 ) -> Answers:
     """Classify a shard of an image set.
 
@@ -133,16 +137,21 @@ def evaluate(
         shard: The positions of the shard in the set.
         classes: Logits are restricted to these; None for all.
         known: What it predicts, where that is known already.
-        plain: What the plain model predicts for the same images, to compare with; None for no comparison.
+        plain: What the plain model predicts for the same images, to compare with, or why it predicts nothing; None for
+            no comparison.
 
     Returns:
         Its answers.
 
     Raises:
-        DownsamplerError: A logit is not a finite number.
+        DownsamplerError: A logit is not a finite number, or the plain model's are not.
+        Exception: The plain model's.
     """
+    if isinstance(plain, Exception):
+        raise plain
     device = model.vit.patch_embed.proj.weight.device
-    allowed = None if classes is None or not model.vit.num_classes else torch.tensor(classes, device=device)
+    fits = classes is not None and model.vit.num_classes == IMAGENET_CLASSES
+    allowed = torch.tensor(classes, device=device) if fits else None
     ranks, differences = [], []
     for number, batch in _read(shared):
         found = known[number] if known else _predict_batch(model, shared, number, model.start)
@@ -160,6 +169,8 @@ def evaluate(
     comparison = (
         None if plain is None else compare(differences, positions, len(shard), has_classes=bool(model.vit.num_classes))
     )
+    if comparison is not None and not math.isfinite(comparison.cosine + (comparison.kl or 0.0)):
+        raise DownsamplerError("the plain model's logits or features are not finite (NaN or infinity)")
     return Answers("".join(outcomes), comparison)
 
 
@@ -172,6 +183,14 @@ def predict(plain: DownsampledViT, shared: SharedBlocks, start: int) -> Predicti
         start: The block from which on it runs by itself, so that `shared` can still serve what acts there.
     """
     return {number: _predict_batch(plain, shared, number, start) for number, _ in _read(shared)}
+
+
+def _predict_or_fail(plain: DownsampledViT, shared: SharedBlocks, start: int) -> Predictions | Exception:
+    """What a plain model predicts, or the error, which then is that of each row that is compared with it."""
+    try:
+        return predict(plain, shared, start)
+    except Exception as error:
+        return error
 
 
 def _read(shared: SharedBlocks) -> list[tuple[int, Batch]]:

@@ -125,21 +125,30 @@ class Stream:
                 yield lost
 
 
-def open_streams(models: Sequence[DownsampledViT], images: ImageSet, wanted: range, loading: Loading) -> list[Stream]:
-    """The images of a set, for each preprocessing that some of the models have, in the models' order.
+def open_streams(
+    plain: Sequence[DownsampledViT],
+    models: Sequence[DownsampledViT],
+    images: ImageSet,
+    wanted: range,
+    loading: Loading,
+) -> list[Stream]:
+    """The images of a set, for each preprocessing that some of the models have.
 
     Args:
+        plain: The models that others are compared with: their streams, which others may share, come first.
         models: All that read the images.
         images: The set.
         wanted: Positions, from the beginning of a batch.
         loading: How images are decoded.
     """
-    groups: dict[str, dict[VisionTransformer, None]] = {}
-    for model in models:
-        groups.setdefault(str(resolve_data_config({}, model=model.vit)), {})[model.vit] = None
+    groups: dict[tuple[bool, str], dict[VisionTransformer, None]] = {}
+    first = {model.vit for model in plain}
+    for model in (*plain, *models):
+        place = (model.vit not in first, str(resolve_data_config({}, model=model.vit)))
+        groups.setdefault(place, {})[model.vit] = None
     share = loading.divided(len(groups))
     streams = []
-    for vits in groups.values():
+    for _, vits in sorted(groups.items(), key=lambda group: group[0][0]):
         preprocessing = preprocessing_of(next(iter(vits)))
         loaded = share.batches(images, preprocessing, wanted)
         streams.append(Stream(preprocessing, vits.keys(), loaded, loading.memory * MIB))

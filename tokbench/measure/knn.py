@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokbench.data.loading import Unreadable, check_unreadable
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.data.sets import ImageSet
-from tokbench.errors import UserError
 from tokbench.isolation import alive
 from tokbench.measure.image_streams import Loading, image_ids
 from tokbench.outcomes import RIGHT, UNREADABLE, WRONG
@@ -33,16 +33,11 @@ def classify_by_neighbours(model: DownsampledViT, images: ImageSet, train: Image
     Returns:
         One character per image of `images`: right, wrong or unreadable; see `tokbench.outcomes`.
 
-    Raises:
-        UserError: scikit-learn is not installed.
-
     Source: Wu et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4;
     the numbers of Caron et al. 2021, "Emerging properties in self-supervised vision transformers", appendix E.
     """
-    try:
-        from sklearn.neighbors import KNeighborsClassifier
-    except ImportError:
-        raise UserError("--train needs scikit-learn: pip install 'tokbench[knn]'") from None
+    from sklearn.neighbors import KNeighborsClassifier
+
     known, places = features(model, train, loading)
     found, positions = features(model, images, loading)
     search = KNeighborsClassifier(
@@ -58,17 +53,24 @@ def classify_by_neighbours(model: DownsampledViT, images: ImageSet, train: Image
 
 @torch.inference_mode()
 def features(model: DownsampledViT, images: ImageSet, loading: Loading) -> tuple[Tensor, list[int]]:
-    """The pooled features (n, D) in float32 of the images that can be read, on the CPU, and their positions."""
+    """The pooled features (n, D) in float32 of the images that can be read, on the CPU, and their positions.
+
+    Raises:
+        DataError: More than 1 % of the images cannot be read.
+    """
     preprocessing, weight = preprocessing_of(model.vit), model.vit.patch_embed.proj.weight
     ids = image_ids(images.names)
     parts, positions = [], []
-    for batch, _ in loading.batches(images, preprocessing, range(len(images))):
+    unreadable: list[Unreadable] = []
+    for batch, lost in loading.batches(images, preprocessing, range(len(images))):
         alive()
+        unreadable += lost
         if len(batch.index):
             tokens = model.embed(preprocessing.normalise(batch.images, weight))
             left = model.through(tokens, range(len(model.vit.blocks)), ids[batch.index].to(weight.device))
             parts.append(model.pool(left).float().cpu())
             positions += batch.index.tolist()
+    check_unreadable(unreadable, len(images))
     return torch.cat(parts), positions
 
 

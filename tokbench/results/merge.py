@@ -27,7 +27,7 @@ from tokbench.rows import RowId
 SHARED = ("site", "dtype", "accuracy_batch", "seconds", "precision", "threads")
 """Settings of a suite that the directories must share."""
 
-JOINED = ("models", "methods", "schedule", "keep", "batch_size", "seeds", "mode")
+JOINED = ("models", "methods", "baselines", "schedule", "keep", "batch_size", "seeds", "mode")
 """Settings that are lists, of which the joined suite has everything."""
 
 MACHINES = "machines"  # in a joined environment: the environments of the directories
@@ -131,8 +131,17 @@ def _join_suites(suites: Sequence[Suite]) -> Suite:
     only = tuple(kind for kind in KINDS if any(kind in suite.only for suite in suites))
     # The weights of one model would be wrong for another, and each machine has the data somewhere else.
     weights = suites[0].weights if all(suite.weights == suites[0].weights for suite in suites) else None
-    data = next((suite.data for suite in suites if suite.data is not None), None)
-    others = {"only": only, "weights": weights, "data": data, "analyse": any(suite.analyse for suite in suites)}
+    data, train = (
+        next((path for suite in suites if (path := getattr(suite, name)) is not None), None)
+        for name in ("data", "train")
+    )
+    others = {
+        "only": only,
+        "weights": weights,
+        "data": data,
+        "train": train,
+        "analyse": any(suite.analyse for suite in suites),
+    }
     return suites[0].model_copy(update={**joined, **others})
 
 

@@ -197,6 +197,7 @@ def _unknown_format(directory: Path, schema: object) -> UserError:
 def _parse(content: dict[str, Any]) -> Plan:
     suite = content["suite"]
     known = {name: value for name, value in suite.items() if name in Suite.model_fields}
+    known.setdefault("baselines", ["none"])  # before format 4 there were none
     rows = [_row(row, suite["dtype"]) for row in content["rows"]]
     others = {name: content[name] for name in ("methods", "models") if name in content}
     if content["images"] is not None and not 0 <= content["images"]["count"] <= MOST_IMAGES:

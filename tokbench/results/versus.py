@@ -142,10 +142,12 @@ def check_versus(plan: Plan, methods: Sequence[str]) -> None:
     """Check, before anything is measured, that all methods can be compared with these.
 
     Raises:
-        UserError: A method is not in the plan, or accuracy is not.
+        UserError: A method is not in the plan or will not be measured, or accuracy is not in it.
     """
     for method in methods:
-        rows_of(plan, method, THIS)
+        reason = next((row.skipped or row.failed for row in rows_of(plan, method, THIS)), "")
+        if reason:
+            raise UserError(f"nothing can be compared with {method}: {reason}")
     _check_accuracy(plan, THIS)
 
 

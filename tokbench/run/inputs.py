@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,6 +104,8 @@ def _open_images(suite: Suite) -> ImageSet | None:
 def _open_train(suite: Suite) -> ImageSet | None:
     if suite.train is None:
         return None
+    if importlib.util.find_spec("sklearn") is None:
+        raise UserError("--train needs scikit-learn: pip install 'tokbench[knn]'")
     train = open_images(suite.train)
     if train.unlabelled:
         raise UserError(f"--train: {train.unlabelled}")
