@@ -79,6 +79,11 @@ def with_fewer_pixels(table: pd.DataFrame) -> pd.Series:
     return table["method"].eq(PLAIN) & table["params"].fillna("").str.contains(f"{IMG_SIZE}=")
 
 
+def plain_models(table: pd.DataFrame) -> pd.Series:
+    """Which rows of a table are the plain model itself: with all of its pixels and its own attention."""
+    return table["method"].eq(PLAIN) & table["params"].fillna("").eq("")
+
+
 FIELDS = tuple(field.name for field in fields(RowId))
 """The columns of the table that identify a row."""
 

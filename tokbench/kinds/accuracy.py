@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AccuracyRecord:
-    """One character for each image of a shard; see `tokbench.outcomes`."""
+    """One character for each image, of a shard or of the set; see `tokbench.outcomes`."""
 
     outcomes: str
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokbench.kinds.accuracy import accuracy_columns
+from tokbench.kinds.accuracy import AccuracyRecord, accuracy_columns
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
 
 if TYPE_CHECKING:
@@ -28,18 +27,11 @@ COLUMNS = {
 """The columns of accuracy that this kind has too, and what they are called here."""
 
 
-@dataclass(frozen=True)
-class KnnRecord:
-    """One character for each image; see `tokbench.outcomes`."""
-
-    outcomes: str
-
-
-class Knn(Kind[KnnRecord]):
+class Knn(Kind[AccuracyRecord]):
     """The share of images that their nearest neighbours among the images of `--train` classify correctly."""
 
     name = "knn"
-    record = KnnRecord
+    record = AccuracyRecord
     on_request = False
     exact = True
     columns = (
@@ -83,12 +75,12 @@ class Knn(Kind[KnnRecord]):
         """Every row decodes and runs both sets."""
         return len(rows) * (pace.images + pace.train_images) * (pace.decode_s + pace.image_s)
 
-    def measure_row(self, row: Row, bench: Bench) -> KnnRecord:
+    def measure_row(self, row: Row, bench: Bench) -> AccuracyRecord:
         """The method reduces the images of both sets."""
         from tokbench.measure.knn import classify_by_neighbours
 
         data, train = bench.labelled_sets()
-        return KnnRecord(classify_by_neighbours(bench.build(row), data, train, bench.loading()))
+        return AccuracyRecord(classify_by_neighbours(bench.build(row), data, train, bench.loading()))
 
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
         """Percent and points, as for accuracy."""

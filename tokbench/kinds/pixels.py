@@ -10,7 +10,7 @@ import pandas as pd
 from tokbench.kinds.base import Column
 from tokbench.names import PLAIN
 from tokbench.outcomes import RIGHT, UNREADABLE, marks_of
-from tokbench.rows import with_fewer_pixels
+from tokbench.rows import plain_models, with_fewer_pixels
 from tokbench.stats.equal_cost import over_mixture
 from tokbench.stats.proportions import Interval
 
@@ -53,7 +53,7 @@ def over_pixels(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str
     found: dict[Hashable, dict[str, float]] = {}
     marks = pd.Series([None if text is None else marks_of(text) for text in outcomes], index=table.index, dtype=object)
     costs = {COMPUTE: _compute(table), TIME: _time(table)}
-    answered = table.assign(marks=marks, smaller=with_fewer_pixels(table), full=_is_full(table), **costs)
+    answered = table.assign(marks=marks, smaller=with_fewer_pixels(table), full=plain_models(table), **costs)
     for _, block in answered[marks.notna()].groupby(["model", "dtype", "batch_size", "mode"], sort=False, dropna=False):
         if not block["full"].any() or not block["smaller"].any():
             continue
@@ -69,11 +69,6 @@ def over_pixels(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str
     return {name: filled[name] for name in names}
 
 
-def _is_full(table: pd.DataFrame) -> pd.Series:
-    """Which rows are the plain model itself."""
-    return table["method"].eq(PLAIN) & table["params"].fillna("").eq("")
-
-
 def _compute(table: pd.DataFrame) -> pd.Series:
     """Each row's MACs, which are counted exactly; None where they were not."""
     counts = [None if pd.isna(gmacs) else Interval(*3 * [float(gmacs)]) for gmacs in table["gmacs"]]
@@ -86,7 +81,8 @@ def _time(table: pd.DataFrame) -> pd.Series:
     times = [None if np.isnan(row).any() else Interval(*(1 / end for end in row.tolist())) for row in speedups]
     # The plain model's time is that of the plain model; what was measured of the two is noise.
     exact = [
-        Interval(1.0, 1.0, 1.0) if full and time else time for full, time in zip(_is_full(table), times, strict=True)
+        Interval(1.0, 1.0, 1.0) if full and time else time
+        for full, time in zip(plain_models(table), times, strict=True)
     ]
     return pd.Series(exact, index=table.index, dtype=object)
 

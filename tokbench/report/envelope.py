@@ -14,11 +14,11 @@ from rich.text import Text
 
 from tokbench.families import family_of
 from tokbench.names import PLAIN
-from tokbench.outcomes import RIGHT, UNREADABLE
+from tokbench.outcomes import RIGHT, UNREADABLE, marks_of
 from tokbench.report.digits import number
 from tokbench.report.labels import FEWER_PIXELS, cell_text, series
 from tokbench.results import Results
-from tokbench.rows import ANSWER, with_fewer_pixels
+from tokbench.rows import ANSWER, plain_models, with_fewer_pixels
 from tokbench.stats.envelope import saved_compute
 from tokbench.stats.proportions import Interval
 
@@ -96,15 +96,15 @@ def _by_family(headlines: list[EnvelopeHeadline]) -> dict[tuple[str, ...], list[
 
 def _of_family(rows: pd.DataFrame) -> Iterator[EnvelopeHeadline]:
     """The headlines of the answered rows of one family."""
-    rows = rows.assign(plain=rows["method"].eq(PLAIN) & rows["params"].fillna("").eq(""))
+    rows = rows.assign(plain=plain_models(rows))
     plain = rows[rows["plain"]].sort_values("gmacs")
     if len(plain) < 2:
         return
-    marks = np.stack([np.frombuffer(text.encode(), "S1") for text in rows["outcomes"]])
-    read = (marks != UNREADABLE.encode()).all(axis=0)
+    marks = np.stack([marks_of(text) for text in rows["outcomes"]])
+    read = (marks != UNREADABLE).all(axis=0)
     if not read.any():
         return
-    right = pd.DataFrame((marks == RIGHT.encode())[:, read].astype(float), rows.index)
+    right = pd.DataFrame((marks == RIGHT)[:, read].astype(float), rows.index)
     models = tuple(plain["model"])
     top1 = dict(zip(models, 100 * right.loc[plain.index].mean(axis=1), strict=True))
     named = rows.assign(curve=_curves(rows))

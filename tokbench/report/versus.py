@@ -13,7 +13,7 @@ from tokbench.names import PLAIN
 from tokbench.report.digits import decimals, number
 from tokbench.report.labels import cell_text, series
 from tokbench.results.versus import NOT_COMPARABLE, UNDECIDED
-from tokbench.stats.pareto import EQUAL_COST
+from tokbench.stats.pareto import EQUAL_COST, equal_cost
 
 LEAST_P = 0.001
 NEVER = "never"
@@ -117,7 +117,7 @@ def _needed(row: Mapping[Hashable, Any]) -> str:
 
 def _is_unequal(row: Mapping[Hashable, Any]) -> bool:
     own, other = row["gmacs"], row["versus_gmacs"]
-    return not (pd.isna(own) or pd.isna(other)) and abs(own / other - 1) > EQUAL_COST
+    return not (pd.isna(own) or pd.isna(other) or equal_cost(own, other))
 
 
 def _shared(rows: Sequence[Mapping[Hashable, Any]]) -> str:

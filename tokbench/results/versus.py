@@ -18,7 +18,7 @@ from tokbench.outcomes import RIGHT, UNREADABLE, marks_of
 from tokbench.results.plan import Plan, PlannedRow
 from tokbench.rows import RowId
 from tokbench.stats.differences import images_to_settle, mean_interval, score_p
-from tokbench.stats.pareto import EQUAL_COST
+from tokbench.stats.pareto import equal_cost
 from tokbench.stats.proportions import mcnemar, tango
 from tokbench.values import unquoted, value_text
 
@@ -270,7 +270,7 @@ def _gmacs(setting: Setting, results: Results) -> float | None:
 def _unequal_compute(own: float | None, other: float | None, name: str) -> str:
     if own is None or other is None:
         return "MACs were not counted: may not be at equal compute"
-    if abs(own / other - 1) <= EQUAL_COST:
+    if equal_cost(own, other):
         return ""
     amount = f"{100 * abs(own / other - 1):.0f} % {'more' if own > other else 'fewer'} MACs than {name}"
     return f"{amount}: not at equal compute"

@@ -11,6 +11,11 @@ this close, and the marks of a table treat such rows as equal.
 """
 
 
+def equal_cost(one: float, other: float) -> bool:
+    """Whether two costs count as equal: the larger is at most 1 + `EQUAL_COST` times the smaller."""
+    return max(one, other) <= (1 + EQUAL_COST) * min(one, other)
+
+
 def pareto_front(cost: ArrayLike, better: ArrayLike, tolerance: float = EQUAL_COST) -> NDArray[np.bool_]:
     """Which points are on the Pareto front: no other point costs no more and is significantly better.
 

@@ -18,7 +18,8 @@ from plotly.offline import get_plotlyjs
 
 from tokbench.report.charts.style import CONFIG
 from tokbench.report.html.rerun import rerun_commands
-from tokbench.report.html.sections import LabelledText, for_script, sections
+from tokbench.report.html.section import LabelledText
+from tokbench.report.html.sections import for_script, sections
 from tokbench.report.labels import cell_text
 from tokbench.results import Results
 from tokbench.results.table import NOT_MEASURED

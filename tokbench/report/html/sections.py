@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,14 +14,13 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from tokbench.families import family_of
-from tokbench.names import PLAIN
 from tokbench.published.claims import beside
 from tokbench.report.charts.accuracy import accuracy_by_compute, accuracy_by_latency
 from tokbench.report.charts.cost import crossover_map, macs_split, tokens_per_block
 from tokbench.report.charts.published import published_and_measured
 from tokbench.report.charts.redundancy import reconstruction_chart, spectrum_chart
 from tokbench.report.envelope import EXPLANATION, envelope_headlines
-from tokbench.report.html.grid import Grid, at_equal_grid, comparison_grid, constant_columns, simple_grid
+from tokbench.report.html.grid import at_equal_grid, comparison_grid, constant_columns, simple_grid
 from tokbench.report.html.headlines import (
     EQUAL_ACCURACY_LOSS,
     EQUAL_COMPUTE_SAVING,
@@ -32,76 +30,20 @@ from tokbench.report.html.headlines import (
 )
 from tokbench.report.html.pixels import pixel_sentence
 from tokbench.report.html.rerun import SUITE_FILE, RerunCommands
+from tokbench.report.html.row_names import group_by_text, method_names, row_names
+from tokbench.report.html.section import Chart, LabelledText, Picture, Section
 from tokbench.report.html.versus import VERSUS_LEAD, versus_grids
-from tokbench.report.labels import cell_text, labels, series
+from tokbench.report.labels import cell_text
 from tokbench.report.marks import ON_FRONT
 from tokbench.results import Results
 from tokbench.results.table import NOT_MEASURED
 
-SETTING_PREFIXES = {"batch_size": "batch ", "mode": ""}
 CLAIM_HEADINGS = {
     **{"model": "model", "method": "method", "regime": "regime", "schedule": "schedule", "keep": "keep"},
     **{"gmacs": "GMACs", "claimed_gmacs": "published GMACs", "top1": "top-1 %", "claimed_top1": "published top-1 %"},
     **{"difference": "difference", "paper": "published in", "read_from": "read from"},
 }
 DEFAULT_HEIGHT = 450  # plotly's
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure as JSON that is safe inside a script element, with its height in pixels."""
-
-    name: str
-    figure: Markup
-    height: int
-
-
-@dataclass(frozen=True)
-class LabelledText:
-    """A text with a label."""
-
-    label: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as a data URI."""
-
-    name: str
-    data: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page, with any of these parts, shown in this order.
-
-    Attributes:
-        name: The anchor of links to it.
-        title: Its heading.
-        lead: What it shows and how to read it.
-        charts: Figures.
-        grid: A table.
-        items: Labelled lines of text.
-        summary: If not empty, the items are folded, and this text opens them.
-        pictures: Pictures.
-        commands: Shell commands, or the content of a file.
-    """
-
-    name: str
-    title: str
-    lead: str = ""
-    charts: tuple[Chart, ...] = ()
-    grid: Grid | None = None
-    items: tuple[LabelledText, ...] = ()
-    summary: str = ""
-    pictures: tuple[Picture, ...] = ()
-    commands: tuple[LabelledText, ...] = ()
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to show."""
-        return not (self.items or self.charts or (self.grid and self.grid.rows) or self.pictures or self.commands)
 
 
 def sections(results: Results, rerun: RerunCommands, versus: Sequence[str] = ()) -> list[Section]:
@@ -261,16 +203,16 @@ def _row_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
         grid=comparison_grid(table),
         items=(LabelledText("the same in all rows", constant),),
     )
-    names = _row_names(table)
+    names = row_names(table)
     failed = table[table["status"].eq("failed")]
-    yield Section("failed", "Failed", items=_group_by_text(failed, "reason", names))
+    yield Section("failed", "Failed", items=group_by_text(failed, "reason", names))
     # A skipped method is skipped at every keep and seed.
     skipped = table[table["status"].eq("skipped")].assign(seed=None)
-    yield Section("skipped", "Skipped", items=_group_by_text(skipped, "reason", _method_names(table)))
+    yield Section("skipped", "Skipped", items=group_by_text(skipped, "reason", method_names(table)))
     waiting = table[table["status"].eq(NOT_MEASURED)]
-    yield Section("waiting", "Not measured yet", items=_group_by_text(waiting, "reason", names))
+    yield Section("waiting", "Not measured yet", items=group_by_text(waiting, "reason", names))
     remarks = table[table["remarks"].ne("")]
-    items = _group_by_text(remarks, "remarks", names)
+    items = group_by_text(remarks, "remarks", names)
     yield Section("remarks", "Remarks on the measurements", items=items, summary=f"{len(remarks)} rows have remarks")
 
 
@@ -322,42 +264,6 @@ def _pictures(directory: Path) -> Iterator[Picture]:
         if path.is_file() and not path.name.startswith("."):
             data = base64.b64encode(path.read_bytes()).decode()
             yield Picture(cell_text(path.name), f"data:image/png;base64,{data}")
-
-
-def _group_by_text(rows: pd.DataFrame, column: str, names: Mapping[Hashable, str]) -> tuple[LabelledText, ...]:
-    """The texts of a column, each once, labelled with the rows that have it; seeds of a row are listed together."""
-    seeds_by_text: dict[str, dict[str, list[str]]] = {}
-    for index, row in rows.iterrows():
-        seeds = seeds_by_text.setdefault(cell_text(row[column]), {}).setdefault(names[index], [])
-        seeds += filter(None, [cell_text(row["seed"])])
-    return tuple(
-        LabelledText(
-            ", ".join(f"{name} (seed {', '.join(seeds)})" if seeds else name for name, seeds in same.items()), text
-        )
-        for text, same in seeds_by_text.items()
-    )
-
-
-def _row_names(table: pd.DataFrame) -> dict[Hashable, str]:
-    """The rows' names without their seeds, by the table's index."""
-    varying = [name for name in SETTING_PREFIXES if table[name].nunique() > 1]
-    several = table["model"].nunique() > 1
-    names = {}
-    for model, rows in table.groupby("model", sort=False):
-        for (index, row), curve in zip(rows.iterrows(), series(rows), strict=True):
-            keep = "" if row["method"] == PLAIN else cell_text(row["keep"])
-            settings = [
-                f"keep {keep}" if keep else "",
-                *(f"{SETTING_PREFIXES[name]}{cell_text(row[name])}" for name in varying),
-            ]
-            names[index] = " ".join(filter(None, (curve, *settings, f"in {cell_text(model)}" if several else "")))
-    return names
-
-
-def _method_names(table: pd.DataFrame) -> dict[Hashable, str]:
-    """The names of the rows' methods, by the table's index."""
-    models = [rows for _, rows in table.groupby("model", sort=False)]
-    return {index: name for rows in models for index, name in zip(rows.index, labels(rows), strict=True)}
 
 
 def _value_text(value: Any) -> str:
