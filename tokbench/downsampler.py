@@ -9,15 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
 from tokbench.names import SITES, Site
 from tokbench.tokens import Tokens
-
-Reduction = Callable[[Tokens, int, "Context"], Tokens]
-"""What a method does to the tokens, with `Downsampler.forward`'s arguments."""
 
 Field = Literal["keys", "values", "attention", "cls_attention", "received"]
 FIELDS: tuple[Field, ...] = get_args(Field)
@@ -126,6 +123,14 @@ class Context:
                 f"or, if you create the Context yourself, pass {name}=..."
             )
         return value
+
+
+class Reduction(Protocol):
+    """What a method does to the tokens: `Downsampler.forward`, or what stands in for it during calibration."""
+
+    def __call__(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        """See `Downsampler.forward`."""
+        ...
 
 
 @dataclass(frozen=True)
