@@ -270,8 +270,8 @@ class Downsampler(nn.Module, ABC):
     def calibrate(self, run: Callable[[Reduction], None]) -> None:
         """Set constants from unlabelled images; only for methods that declare `calibrated`.
 
-        The constants belong into the method's state dict, as buffers or as PyTorch's extra state, so that they are saved
-        with it.
+        The constants belong into the method's state dict, as buffers or as PyTorch's extra state, so that they are
+        saved with it.
 
         Args:
             run: Sends all images through the model, batch by batch, with the given function in place of `forward`. It
