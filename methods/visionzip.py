@@ -8,10 +8,10 @@ With a_i = Σ_h A[h, class, i] (the mean over heads gives the same order), K tok
 
                 x_t + (mean of x_i over the i assigned to t)
 
-The contextual token is a sum of two vectors, with up to twice the length of one. All of this was confirmed in
-LightCompress (ModelTC/llmc llmc/compression/token_reduction/visionzip.py), and the dominant tokens in the authors' demo
-(dvlab-research/VisionZip llava/model/multimodal_encoder/clip_encoder.py). A fork (Fanziyang-v/VisionZip) takes the plain
-mean of the target and its tokens: `merged=mean`. Used are 54 + 10, 108 + 20 and 162 + 30 tokens, so C = 10/64 K.
+The contextual token is a sum of two vectors, with up to twice the length of one. Confirmed in LightCompress
+(ModelTC/llmc llmc/compression/token_reduction/visionzip.py), and the dominant tokens in the authors' demo as well
+(dvlab-research/VisionZip llava/model/multimodal_encoder/clip_encoder.py). A fork (Fanziyang-v/VisionZip) takes the
+plain mean of the target and its tokens: `merged=mean`. Used are 54 + 10, 108 + 20 and 162 + 30 tokens, so C = 10/64 K.
 
 Decided here: the original acts once, on the output of the vision tower's last block but one, which is what LLaVA uses,
 with that block's attention and keys. So at each reduction x is the output of the block, and attention and keys are this

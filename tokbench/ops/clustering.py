@@ -107,8 +107,8 @@ def farthest_first(f: Tensor, count: int, first: Literal["central", "isolated"] 
     if first == "central":
         start = (f - f.mean(dim=1, keepdim=True)).square().sum(dim=2).argmin(dim=1, keepdim=True)
     else:
-        itself = torch.full_like(between[:, 0], torch.inf)
-        start = between.diagonal_scatter(itself, dim1=1, dim2=2).amin(dim=2).argmax(dim=1, keepdim=True)
+        between.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # of a chosen point, which is not chosen again
+        start = between.amin(dim=2).argmax(dim=1, keepdim=True)
     chosen = [start]
     gap = torch.full_like(between[:, 0], torch.inf)
     for _ in range(count - 1):
