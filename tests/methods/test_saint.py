@@ -9,6 +9,7 @@ from plain_math import context_of, cosine, drawn, merged, noisy
 
 from tokbench import DownsampledViT, Schedule, Tokens, create
 from tokbench.errors import UserError
+from tokbench.measure.macs import count_macs
 from tokbench.schedule import planned_counts
 
 
@@ -150,3 +151,11 @@ def test_the_published_schedule_is_the_first_half_of_the_blocks():
 def test_invalid_parameters_are_rejected(params: dict[str, Any]):
     with pytest.raises(UserError):
         create("saint", **params)
+
+
+def test_its_macs_are_counted(tiny_vit: Any):
+    model = DownsampledViT(tiny_vit(), create("saint"), Schedule.stages(0.5, (1, 2))).eval()
+    macs = count_macs(model, torch.zeros(1, 3, 32, 32))
+    assert macs.ledger.leaving == (16, 8, 4, 4)
+    width = 32 // model.vit.blocks[0].attn.num_heads  # of the keys, the mean over heads
+    assert macs.method > (8 * 8 + 4 * 4) * width
