@@ -191,8 +191,8 @@ class Downsampler(nn.Module, ABC):
     """A method that turns N patch tokens into fewer.
 
     Constructor arguments are the method's parameters. Each has a type, a default and a description; a ValueError raised
-    in the constructor is shown to the user as an input error. An instance may set `needs`, `proportional`,
-    `stochastic`, `trained` and `calibrated` from its parameters.
+    in the constructor is shown to the user as an input error. An instance may set `site`, `needs`, `proportional`,
+    `stochastic`, `trained`, `calibrated` and `adaptive` from its parameters.
 
     Attributes:
         name: The method's name, set by `register`.
