@@ -43,8 +43,9 @@ class CubistMerge(Downsampler):
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         h, w = shortened(tokens.layout, keep)
-        x = tokens.patches.unflatten(1, tokens.layout or (0, 0))
-        x, column = shorten(x, w)
+        rows, columns = tokens.layout or (0, 0)
+        batch, _, dim = tokens.x.shape
+        x, column = shorten(tokens.patches.reshape(batch, rows, columns, dim), w)
         x, row = shorten(x.transpose(1, 2), h)
         row = row.transpose(1, 2).gather(2, column)  # of each token, after its row was shortened
         owner = (row * w + column).flatten(1)
