@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokbench.names import SITES, Site
 from tokbench.tokens import Tokens
 
-Field = Literal["keys", "values", "attention", "cls_attention", "received"]
+Field = Literal["keys", "values", "attention", "cls_attention", "received", "update"]
 FIELDS: tuple[Field, ...] = get_args(Field)
 
 
@@ -31,10 +31,10 @@ class DownsamplerError(RuntimeError):
 class Context:
     """What a method can read about the block in which it acts.
 
-    B images, H heads, P prefix tokens (the class token is the first), N patch tokens, Dh channels per head. At the
-    sites `after_attention` and `after_block` the fields come from this block's attention, at `before_block` from the
-    previous block's. It is the attention that really ran: padding is masked, and the logits include log(size) if the
-    method is proportional.
+    B images, H heads, P prefix tokens (the class token is the first), N patch tokens, D channels, Dh of them per head.
+    At the sites `after_attention` and `after_block` the fields come from this block, at `before_block` from the
+    previous block. The attention is the one that really ran: padding is masked, and the logits include log(size) if
+    the method is proportional.
 
     The model fills in only the fields that the method declares in `needs`. To call a method without a model, as in a
     test, create a Context yourself and pass the fields that the method reads.
@@ -52,6 +52,7 @@ class Context:
         attention: Tensor | None = None,
         cls_attention: Tensor | None = None,
         received: Tensor | None = None,
+        update: Tensor | None = None,
     ) -> None:
         """Create the context of one reduction.
 
@@ -72,6 +73,9 @@ class Context:
             received: (B, N), the attention that each patch token receives: the column sum of the attention matrix
                 over all P+N queries (prefix tokens and the token itself included, padding excluded), summed over
                 heads, not averaged.
+            update: (B, N, D), what the last layer before the method added to the patch tokens, after LayerScale: the
+                attention at `after_attention`, the MLP at the other two sites. The tokens before that layer are the
+                patch tokens minus the update.
         """
         self.depth = depth
         self.depths = tuple(depths)
@@ -83,6 +87,7 @@ class Context:
             "attention": attention,
             "cls_attention": cls_attention,
             "received": received,
+            "update": update,
         }
 
     @property
@@ -114,6 +119,11 @@ class Context:
     def received(self) -> Tensor:
         """(B, N), the attention that each patch token receives, summed over heads and over all P+N queries."""
         return self._field("received")
+
+    @property
+    def update(self) -> Tensor:
+        """(B, N, D), what the last layer before the method, attention or MLP, added to the patch tokens."""
+        return self._field("update")
 
     def _field(self, name: Field) -> Tensor:
         value = self._fields[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
@@ -21,6 +22,19 @@ from tokbench.vit.noise import uniform
 from tokbench.vit.reduction import check_result, reduced, trim
 
 Observer = Callable[[int, Tokens], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What a block computed on the way to a reduction, as far as the method reads it.
+
+    Attributes:
+        heads: The intermediate tensors of its attention, or None.
+        update: (B, P+N, D), what its last layer so far added to the tokens, or None.
+    """
+
+    heads: Heads | None = None
+    update: Tensor | None = None
 
 
 class UnsupportedModelError(UserError):
@@ -133,7 +147,7 @@ class DownsampledViT(nn.Module):
     def start(self) -> int:
         """The first block that may differ from the plain model's; the number of blocks if there is no reduction.
 
-        A method that acts before a block reads the attention of the previous block.
+        A method that acts before a block reads what the previous block computed.
         """
         if self.downsampler is None or not self.depths:
             return len(self.vit.blocks)
@@ -161,13 +175,13 @@ class DownsampledViT(nn.Module):
         Raises:
             DownsamplerError: The method violates the contract.
         """
-        heads: Heads | None = None
+        passed = Passed()
         recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()  # vit.set_grad_checkpointing()
         for depth in blocks:
             if recompute:
-                tokens, heads = checkpoint(self._block, depth, tokens, heads, image_ids, use_reentrant=False)
+                tokens, passed = checkpoint(self._block, depth, tokens, passed, image_ids, use_reentrant=False)
             else:
-                tokens, heads = self._block(depth, tokens, heads, image_ids)
+                tokens, passed = self._block(depth, tokens, passed, image_ids)
             if observe is not None:
                 observe(depth, tokens)
         return tokens
@@ -196,30 +210,37 @@ class DownsampledViT(nn.Module):
             return vit.head_drop(vit.fc_norm(_average(tokens, x, include_prefix)))  # type: ignore[no-any-return]
         return vit.forward_head(x, pre_logits=True)  # type: ignore[no-any-return]
 
-    def _block(self, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> tuple[Tokens, Heads | None]:
-        """Run one block: tokens and attention of the block before in, this block's out."""
+    def _block(self, depth: int, tokens: Tokens, passed: Passed, image_ids: Tensor) -> tuple[Tokens, Passed]:
+        """Run one block: tokens, and what the block before computed for a reduction, in; the same of this block out."""
         block = self.vit.blocks[depth]
-        tokens = self._reduce("before_block", depth, tokens, heads, image_ids)
-        update, heads = self._attend(depth, block, tokens)
-        tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path1(block.ls1(update)))
-        tokens = self._reduce("after_attention", depth, tokens, heads, image_ids)
-        update = block.mlp(block.norm2(tokens.x))
-        tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path2(block.ls2(update)))
-        return self._reduce("after_block", depth, tokens, heads, image_ids), heads
+        tokens = self._reduce("before_block", depth, tokens, passed, image_ids)
+        needs = self._read_from(depth, tokens.n_patches)
+        update, heads = self._attend(block, tokens, needs - {"update"})
+        update = block.drop_path1(block.ls1(update))
+        tokens = dataclasses.replace(tokens, x=tokens.x + update)
+        passed = Passed(heads, update if "update" in needs else None)
+        tokens = self._reduce("after_attention", depth, tokens, passed, image_ids)
+        update = block.drop_path2(block.ls2(block.mlp(block.norm2(tokens.x))))
+        tokens = dataclasses.replace(tokens, x=tokens.x + update)
+        passed = Passed(heads, update if "update" in needs else None)
+        return self._reduce("after_block", depth, tokens, passed, image_ids), passed
 
-    def _attend(self, depth: int, block: Block, tokens: Tokens) -> tuple[Tensor, Heads | None]:
-        """The attention's update (B, P+N, D), and its intermediate tensors if a reduction needs them."""
-        x = block.norm1(tokens.x)
-        method = self.downsampler
-        if method is None:
-            return block.attn(x), None
+    def _read_from(self, depth: int, n_patches: int) -> frozenset[str]:
+        """The fields of a context that a reduction reads from this block, which receives N patch tokens."""
         reader = depth + 1 if self.site == "before_block" else depth
-        needs = method.needs if self._target(reader, tokens.n_patches) is not None else frozenset()
-        bias = log_size_bias(tokens, proportional=method.proportional and reduced(tokens))
+        if self.downsampler is None or self._target(reader, n_patches) is None:
+            return frozenset()
+        return self.downsampler.needs
+
+    def _attend(self, block: Block, tokens: Tokens, needs: frozenset[str]) -> tuple[Tensor, Heads | None]:
+        """The attention's output (B, P+N, D), and its intermediate tensors if a reduction needs them."""
+        x = block.norm1(tokens.x)
+        proportional = self.downsampler is not None and self.downsampler.proportional
+        bias = log_size_bias(tokens, proportional=proportional and reduced(tokens))
         if bias is None and not needs:
             return block.attn(x), None
-        update, heads = attend(block.attn, x, bias, matrix="attention" in needs)
-        return update, heads if needs else None
+        output, heads = attend(block.attn, x, bias, matrix="attention" in needs)
+        return output, heads if needs else None
 
     def _target(self, depth: int, n_patches: int) -> int | None:
         """K at this depth, or None if there is no reduction here, or nothing to reduce."""
@@ -234,18 +255,20 @@ class DownsampledViT(nn.Module):
         keep = self.schedule.target(stage, n_patches)
         return keep if keep < n_patches else None
 
-    def _reduce(self, site: str, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> Tokens:
+    def _reduce(self, site: str, depth: int, tokens: Tokens, passed: Passed, image_ids: Tensor) -> Tokens:
         keep = self._target(depth, tokens.n_patches) if site == self.site else None
         method = self.downsampler
         if keep is None or method is None:
             return tokens
         n = tokens.n_patches
+        attention = self.probe(passed.heads, tokens.n_prefix, tokens.valid) if passed.heads is not None else {}
         context = Context(
             depth=depth,
             depths=self.depths,
             stage=self.depths.index(depth),
             noise=lambda: uniform(self.seed, image_ids, depth, n),
-            **(self.probe(heads, tokens.n_prefix, tokens.valid) if heads is not None else {}),
+            update=passed.update[:, tokens.n_prefix :] if passed.update is not None else None,
+            **attention,
         )
         if self.needs_calibration and self.reduction is None:
             raise UserError(f"method '{method.name}' has no constants yet: tokbench.calibrate(model, images) sets them")
@@ -262,7 +285,7 @@ class DownsampledViT(nn.Module):
             raise UserError(f"method '{name}' cannot act {self.site}; its sites are {', '.join(method.sites)}")
         if self.site == "before_block" and method.needs and 0 in self.depths:
             raise UserError(
-                f"method '{name}' reads the attention of the previous block, and depth 0 has none: "
+                f"method '{name}' reads what the previous block computed, and depth 0 has none: "
                 "use --site after_attention, or a schedule that starts later"
             )
         if "cls_attention" in method.needs and self.vit.cls_token is None:
