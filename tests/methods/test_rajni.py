@@ -51,7 +51,7 @@ def check(tokens: Tokens, attention: Tensor, values: Tensor, **params: float) ->
     for b in range(attention.shape[0]):
         present = list(range(tokens.n_patches)) if tokens.valid is None else tokens.valid[b].nonzero()[:, 0].tolist()
         score = scores(attention[b, present].tolist(), values[b][:, present].tolist())
-        kept = [present[i] for i in expected(score, **{"tau": 0.1, "gamma": 2.5, "least": 0.6, **params})]
+        kept = [present[i] for i in expected(score, **{"tau": 0.07, "gamma": 0.993, "least": 0.6, **params})]
         assert after.valid[b].tolist() == [True] * len(kept) + [False] * (tokens.n_patches - len(kept))
         assert torch.equal(after.patches[b, : len(kept)], tokens.patches[b, kept])
         assert torch.equal(after.size[b, : len(kept)], tokens.size[b, kept])
@@ -62,7 +62,7 @@ def check(tokens: Tokens, attention: Tensor, values: Tensor, **params: float) ->
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"tau": 0.0}, {"tau": 0.3}, {"gamma": 0.8}, {"tau": 0.0, "gamma": 0.0}, {"gamma": 9.0, "least": 0.2}],
+    [{}, {"tau": 0.0}, {"tau": 0.3}, {"gamma": 2.5}, {"tau": 0.0, "gamma": 0.0}, {"gamma": 9.0, "least": 0.2}],
     ids=str,
 )
 @pytest.mark.parametrize("prefix", [1, 2])

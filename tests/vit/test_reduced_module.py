@@ -185,7 +185,13 @@ def saved_elements(model: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("name", "site"),
-    [("tome", None), ("dynamic_vit", None), ("score_pruning(score=received)", "before_block"), ("ats", None)],
+    [
+        ("tome", None),
+        ("dynamic_vit", None),
+        ("score_pruning(score=received)", "before_block"),
+        ("representation_shift", "before_block"),
+        ("ats", None),
+    ],
 )
 def test_gradient_checkpointing_saves_memory_and_changes_nothing(name: str, site: Any, tiny_vit: MakeViT) -> None:
     torch.manual_seed(0)
