@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 # The public names by module. They are imported when first used, so that `tokbench --help` does not wait for torch.
 _PUBLIC = {
     "api": ("compare", "reduce"),
-    "downsampler": ("Claim", "Context", "Downsampler", "Geometry", "Paper"),
+    "downsampler": ("Claim", "Context", "Downsampler", "Geometry", "Paper", "Reduction"),
     "measure.budget": ("solve_budget",),
     "measure.macs": ("count_macs",),
     "ops.clustering": ("farthest_first", "kmeans", "kmedoids", "nearest_members"),
@@ -24,6 +24,7 @@ _PUBLIC = {
     "schedule": ("Schedule",),
     "tokens": ("Tokens", "gather_rows", "group_sum"),
     "vit.backbone": ("DownsampledViT",),
+    "vit.calibration": ("calibrate",),
     "vit.models": ("load_model",),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.downsampler import Downsampler as Downsampler
     from tokbench.downsampler import Geometry as Geometry
     from tokbench.downsampler import Paper as Paper
+    from tokbench.downsampler import Reduction as Reduction
     from tokbench.measure.budget import solve_budget as solve_budget
     from tokbench.measure.macs import count_macs as count_macs
     from tokbench.ops.clustering import farthest_first as farthest_first
@@ -55,6 +57,7 @@ if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.tokens import gather_rows as gather_rows
     from tokbench.tokens import group_sum as group_sum
     from tokbench.vit.backbone import DownsampledViT as DownsampledViT
+    from tokbench.vit.calibration import calibrate as calibrate
     from tokbench.vit.models import load_model as load_model
 else:  # hidden from type checkers, to which it would say that any name exists
 

@@ -135,10 +135,11 @@ def compare(
     name = suite or settings_file.default_suite
     chosen = settings_file.suite(name, as_lists(settings))
     own = [*settings_file.plugin_paths, *map(Path, plugins)]
-    comparison = plan_comparison(chosen, settings_file, own)
+    directory = Path("results") / name if out is None else Path(out)
+    comparison = plan_comparison(chosen, settings_file, own, directory)
     finished = carry_out(
         comparison,
-        Path("results") / name if out is None else Path(out),
+        directory,
         fresh=fresh,
         retry=retry,
         watch=watch_in_place() if progress else unwatched,

@@ -48,13 +48,14 @@ class Comparison:
     broken: tuple[Broken, ...]
 
 
-def plan_comparison(suite: Suite, config: Config, plugins: Sequence[Path] = ()) -> Comparison:
+def plan_comparison(suite: Suite, config: Config, plugins: Sequence[Path] = (), out: Path | None = None) -> Comparison:
     """Find the methods, plan the cells, and load and check everything they need.
 
     Args:
         suite: What to compare.
         config: Holds the methods' default parameters.
         plugins: The user's files and folders of methods.
+        out: The results directory, which keeps what is found out while planning; None keeps nothing.
 
     Raises:
         UserError: A setting is wrong, or a model, its weights, the device or the data cannot be opened.
@@ -65,7 +66,7 @@ def plan_comparison(suite: Suite, config: Config, plugins: Sequence[Path] = ()) 
     except UserError as error:  # the method that is missing may be one of theirs
         reasons = "".join(f"; {one.source} could not be imported: {one.reason}" for one in broken)
         raise UserError(f"{error}{reasons}") from None
-    return Comparison(prepare(cells, suite), tuple(plugins), broken)
+    return Comparison(prepare(cells, suite, out), tuple(plugins), broken)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tokbench.schedule import Schedule, split_schedules, takes_keep
 from tokbench.user_files import about, exists, expanded, merged, parse_toml, read_toml, with_whole_paths
 
 FILE_NAME = "tokbench.toml"
-PATHS = ("data", "train", "weights", "cache")
+PATHS = ("data", "calibration", "train", "weights", "cache")
 """The settings that name a file or a folder."""
 
 MAX_THREADS = 1024  # more than any machine has cores; the operating system may not give so many
@@ -71,6 +71,19 @@ class Suite(BaseModel):
         description="Images: embedded, a folder with one subfolder per synset id, a .tar, a .parquet or hfds/NAME. "
         "Agreement needs no labels.",
     )
+    calibration: str | None = Field(
+        None,
+        description="Images for methods that set constants from them and for searched schedules, as for --data; "
+        "they need no labels. Default: none, but with embedded data the digits that the models were trained on.",
+    )
+    set_apart: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Set this fraction of --data apart to calibrate on, chosen by a hash of each image; the others "
+        "are measured.",
+    )
+    calibration_limit: Images = Field(512, description="Calibrate on at most this many images, evenly spaced.")
     train: str | None = Field(
         None,
         description="Labelled images, as for --data, to classify the images by their 20 nearest neighbours among them.",

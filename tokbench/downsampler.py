@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from tokbench.names import SITES, Site
 from tokbench.tokens import Tokens
 
+Reduction = Callable[[Tokens, int, "Context"], Tokens]
+"""What a method does to the tokens, with `Downsampler.forward`'s arguments."""
+
 Field = Literal["keys", "values", "attention", "cls_attention", "received"]
 FIELDS: tuple[Field, ...] = get_args(Field)
 
@@ -183,8 +186,8 @@ class Downsampler(nn.Module, ABC):
     """A method that turns N patch tokens into fewer.
 
     Constructor arguments are the method's parameters. Each has a type, a default and a description; a ValueError raised
-    in the constructor is shown to the user as an input error. An instance may set `needs`, `proportional`, `stochastic`
-    and `trained` from its parameters.
+    in the constructor is shown to the user as an input error. An instance may set `needs`, `proportional`,
+    `stochastic`, `trained` and `calibrated` from its parameters.
 
     Attributes:
         name: The method's name, set by `register`.
@@ -194,6 +197,7 @@ class Downsampler(nn.Module, ABC):
         proportional: Whether later attention adds log(size) to its logits (ToMe's proportional attention).
         stochastic: Whether it reads `context.noise`, and is therefore measured with several seeds.
         trained: Whether it needs fine-tuned weights.
+        calibrated: Whether its constants are set from unlabelled images by `calibrate` before it is used.
         adaptive: Whether the number of tokens left differs between images.
         schedule: The published schedule, in the notation of `--schedule`; None means `stages(at=3-6-9)`.
         paper: Where it was published.
@@ -207,6 +211,7 @@ class Downsampler(nn.Module, ABC):
     proportional: bool = False
     stochastic: bool = False
     trained: bool = False
+    calibrated: bool = False
     adaptive: bool = False
     schedule: str | None = None
     paper: Paper | None = None
@@ -256,6 +261,18 @@ class Downsampler(nn.Module, ABC):
 
     def setup(self, geometry: Geometry) -> None:
         """Create weights and anything else that depends on the model; called once, before the first image."""
+
+    def calibrate(self, run: Callable[[Reduction], None]) -> None:
+        """Set constants from unlabelled images; only for methods that declare `calibrated`.
+
+        The constants belong into the method's state dict, as buffers or as PyTorch's extra state, so that they are saved
+        with it.
+
+        Args:
+            run: Sends all images through the model, batch by batch, with the given function in place of `forward`. It
+                may be called several times.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares calibrated = True, but has no calibrate")
 
     def __call__(self, tokens: Tokens, keep: int, context: Context) -> Tokens:  # narrows nn.Module's
         """Run `forward` with the module's hooks."""

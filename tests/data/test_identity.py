@@ -9,6 +9,7 @@ import pytest
 from made_images import TABBY, TENCH, TISSUE, png, write_folder, write_parquet, write_tar
 from PIL import Image
 
+from tokbench.data.errors import DataError
 from tokbench.data.identity import content_digests
 from tokbench.data.sets import ImageSet, open_images
 
@@ -109,3 +110,41 @@ def test_decoded_images_may_be_the_same_and_their_files_not(tmp_path: Path) -> N
     assert (root / TENCH / "a.png").read_bytes() == png((0, 255, 7))
     Image.new("RGB", (4, 4), (0, 255, 7)).save(root / TENCH / "a.png", "BMP")
     assert open_images(root).identity != identity
+
+
+def coloured(root: Path, colours: dict[str, int]) -> ImageSet:
+    for name, red in colours.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png((red, 10, 20)))
+    return open_images(root)
+
+
+def test_a_part_is_set_apart_by_what_is_in_the_images(tmp_path: Path) -> None:
+    colours = {f"{synset}/{red:03d}.png": red for red in range(200) for synset in (TENCH, TABBY)}
+    images = coloured(tmp_path / "all", colours)
+    apart, rest = images.set_apart(0.3)
+    assert sorted(apart.names + rest.names) == sorted(images.names)
+    assert {name[-7:] for name in apart.names}.isdisjoint(name[-7:] for name in rest.names)  # copies stay together
+    assert apart.labels == tuple(images.labels[images.names.index(name)] for name in apart.names)
+    assert read_all(apart) == [hashlib.sha256(png((int(name[-7:-4]), 10, 20))).hexdigest() for name in apart.names]
+    assert 0.2 < len(apart) / len(images) < 0.4
+    # The threshold is on the hash alone, so a larger fraction contains a smaller one, and a subset is divided alike.
+    assert set(apart.names) < set(images.set_apart(0.5)[0].names)
+    few = coloured(tmp_path / "few", dict(list(colours.items())[100:160]))
+    assert set(few.set_apart(0.3)[0].names) == set(apart.names) & set(few.names)
+
+
+def test_an_unreadable_image_is_not_set_apart(tmp_path: Path) -> None:
+    images = coloured(tmp_path, {f"{TENCH}/{red}.png": red for red in range(40)})
+    (tmp_path / TENCH / "7.png").unlink()
+    apart, rest = images.set_apart(0.9)
+    assert f"{TENCH}/7.png" in rest.names
+    assert len(apart) > 20
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-12])
+def test_neither_side_may_be_empty(fraction: float, tmp_path: Path) -> None:
+    images = coloured(tmp_path, {f"{TENCH}/{red}.png": red for red in range(5)})
+    with pytest.raises(DataError, match="choose another fraction"):
+        images.set_apart(fraction)

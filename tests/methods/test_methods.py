@@ -25,6 +25,9 @@ def made(variant: Variant, grid: tuple[int, int], keep: int) -> Downsampler:
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    if method.calibrated:
+        tokens = Tokens.from_sequence(noisy(2, 1 + n, DIM, seed=3), grid)
+        method.calibrate(lambda reduction: reduction(tokens, keep, context_of(tokens.x, n, method.needs)))
     return method.eval()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from method_calls import EACH, Variant, noisy
 
-from tokbench import DownsampledViT, Schedule, create
+from tokbench import DownsampledViT, Schedule, calibrate, create
 from tokbench.errors import UserError
 from tokbench.registry import discover
 
@@ -22,6 +22,7 @@ def test_every_method_runs_in_a_model_at_each_of_its_sites(variant: Variant, tin
         method = create(name, **params)
         schedule = Schedule.stages(0.5, (1, 2))
         model = DownsampledViT(vit, method, schedule, site=site).eval()
+        calibrate(model, noisy(4, 3, 32, 32, seed=5))
         counts: list[int] = []
         pixels = x.clone().requires_grad_()
         logits = model(pixels, observe=lambda _, tokens, into=counts: into.append(tokens.n_patches))
@@ -52,6 +53,7 @@ def test_every_method_runs_in_a_half_precision_model(
     name, params = variant
     torch.manual_seed(0)
     model = DownsampledViT(tiny_vit(std=0.05).to(dtype), create(name, **params), Schedule.stages(0.5, (1, 2)))
+    calibrate(model, noisy(4, 3, 32, 32, seed=5).to(dtype))
     with torch.no_grad():
         logits = model(noisy(2, 3, 32, 32).to(dtype))
     assert logits.dtype == dtype

@@ -157,6 +157,7 @@ def test_a_state_dict_makes_another_the_same(name: str, tiny_vit: MakeViT, tmp_p
 @pytest.mark.parametrize("name", METHODS)
 def test_autocast_trains(name: str, tiny_vit: MakeViT) -> None:
     model = tokbench.reduce(tiny_vit(depth=2).train(), name, 0.5, schedule="stages(at=1)")
+    tokbench.calibrate(model, images(seed=1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = model(images())
         loss = out.float().square().sum()

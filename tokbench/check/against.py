@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from tokbench.check.finding import Finding, Outcome
@@ -41,6 +42,7 @@ from tokbench.schedule import Schedule, takes_keep
 from tokbench.stats.times import Comparison, compare_times
 from tokbench.values import freeze
 from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.calibration import set_constants
 from tokbench.vit.models import load_method_weights
 
 T = TypeVar("T")
@@ -183,6 +185,8 @@ def _build_older(row: Row, older: type[Downsampler], bench: Bench) -> Downsample
     site = suite.site or method.site
     built = DownsampledViT(bench.plain(row), method, parsed, site=site, seed=row.cell.seed or 0)
     load_method_weights(built, bench.prepared.models[row.cell.model].downsampler)
+    if variant.constants and method.calibrated:
+        set_constants(built, load(variant.constants))
     return built.eval()
 
 

@@ -104,11 +104,12 @@ def compare(
 
     loaded = load_config(config)
     chosen = resolve_suite(loaded, suite, settings)
+    directory = out or Path("results") / (suite or loaded.default_suite)
     limit_steps(chosen.timeout)
     with stdout_to_stderr(), nullcontext() if ray is None or plan else connected(ray):
         with _progress(as_json) as progress:
             progress.add_task("loading models and data", total=None)
-            comparison = plan_comparison(chosen, loaded, plugin_paths(loaded, plugins))
+            comparison = plan_comparison(chosen, loaded, plugin_paths(loaded, plugins), None if plan else directory)
         others = parse_list("versus", versus or "")
         if others:
             check_versus(plan_of(comparison.prepared), others)
@@ -123,7 +124,7 @@ def compare(
             terminal = Console(stderr=True)
             finished = carry_out(
                 comparison,
-                out or Path("results") / (suite or loaded.default_suite),
+                directory,
                 fresh=fresh,
                 retry=retry,
                 part=part,

@@ -14,9 +14,12 @@ from rich.table import Table
 from tokbench.cli.options import AsJson, ConfigFile, PluginList, parse_list, plugin_paths
 from tokbench.cli.output import print_json
 from tokbench.errors import UserError, did_you_mean
+from tokbench.names import CALIBRATED, OFF_THE_SHELF
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tokbench.downsampler import Downsampler
 
 
 class What(StrEnum):
@@ -92,7 +95,7 @@ def _methods(paths: list[Path]) -> list[dict[str, Any]]:
             "about": _first_line(cls.__doc__),
             "paper": f"{cls.paper.venue} {cls.paper.year}" if cls.paper else "",
             "arxiv": cls.paper.arxiv if cls.paper else None,
-            "regime": "fine-tuned" if cls.trained else "off-the-shelf",
+            "regime": _regime(cls),
             "site": cls.site,
             "parameters": {
                 parameter: None if declared.required else json_value(declared.default)
@@ -104,6 +107,13 @@ def _methods(paths: list[Path]) -> list[dict[str, Any]]:
     empty: dict[str, Any] = {"paper": "", "arxiv": None, "regime": "", "site": "", "parameters": {}}
     not_imported = [{"name": one.source, "about": f"broken: {one.reason}", **empty} for one in broken]
     return [*found, *not_imported]
+
+
+def _regime(method: type[Downsampler]) -> str:
+    """What a method needs before it can be measured."""
+    if method.trained:
+        return "fine-tuned"
+    return CALIBRATED if method.calibrated else OFF_THE_SHELF
 
 
 def _suites(suites: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -15,10 +16,12 @@ from torch.nn import functional as F
 from tokbench.conformance.result import SkipError
 from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Context, Downsampler, Geometry
+from tokbench.downsampler import Reduction as Act
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
 from tokbench.vit.attention import AttentionProbe, Heads, log_size_bias
 from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.calibration import calibrate
 from tokbench.vit.noise import uniform
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -28,6 +31,7 @@ DIM = HEADS * WIDTH
 DEPTHS = (1, 2)  # not 0: methods that act before a block need a previous block
 BLOCKS = 4  # includes one block after the last reduction
 SPREAD = 0.4  # standard deviation of tokens around their cluster centre; centres have 1
+CALIBRATION = 9  # seed of the tokens and images that methods are calibrated on, unlike those of the checks
 SHARPNESS = 2.0  # a factor of the logits of the attention
 
 
@@ -83,7 +87,15 @@ class Case:
             schedule = Schedule.explicit((self.keep, max(1, self.keep // 2)), DEPTHS)
             counts = planned_counts(schedule, method, BLOCKS, self.grid)
             method.setup(Geometry(DIM, HEADS, DEPTHS, self.grid, counts))
-        return perturbed(method, seed).to(self.device, self.dtype).eval()
+        method = perturbed(method, seed).to(self.device, self.dtype).eval()
+        if method.calibrated:
+            method.calibrate(partial(self._run, method))
+        return method
+
+    def _run(self, method: Downsampler, act: Act) -> None:
+        """Reduce the tokens that a method is calibrated on."""
+        tokens = self.tokens(CALIBRATION)
+        act(tokens, self.keep, context_of(method, tokens))
 
 
 def context_of(
@@ -149,7 +161,8 @@ def model_of(subject: Subject, *, site: str | None = None, seed: int = 0, keep: 
         model = DownsampledViT(vit, subject.create(), Schedule.stages(keep, DEPTHS), site=site)
     assert model.downsampler is not None
     perturbed(model.downsampler, seed)
-    return model.eval()
+    calibrate(model.eval(), images(CALIBRATION))
+    return model
 
 
 def images(seed: int = 0, batch: int = 3) -> Tensor:

@@ -73,7 +73,12 @@ class ImageSet:
 
         It reads all images once.
         """
-        return digest(self.names, self.labels, self.classes, content_digests(self.reader, len(self)))
+        return digest(self.names, self.labels, self.classes, self.digests)
+
+    @cached_property
+    def digests(self) -> list[str | None]:
+        """The sha256 (hexadecimal) of each encoded image; None for one that cannot be read. It reads all images."""
+        return content_digests(self.reader, len(self))
 
     def head(self, limit: int) -> "ImageSet":
         """A subset of `limit` images, evenly spaced over the list so that all classes stay in proportion.
@@ -87,12 +92,39 @@ class ImageSet:
             raise DataError(f"invalid limit {limit}: expected 1 or more images")
         if limit >= len(self):
             return self
-        chosen = tuple(i * len(self) // limit for i in range(limit))
+        return self._subset([i * len(self) // limit for i in range(limit)])
+
+    def set_apart(self, fraction: float) -> tuple["ImageSet", "ImageSet"]:
+        """Divide the set in two by a hash of each image, so that copies of an image are on the same side.
+
+        An image is on the same side in every set and on every machine. One that cannot be read is among the rest.
+
+        Args:
+            fraction: How much to set apart, between 0 and 1.
+
+        Returns:
+            The images set apart, and the rest.
+
+        Raises:
+            DataError: One of them would be empty.
+        """
+        below = int(fraction * 2**32)
+        apart = [found is not None and int(found[:8], 16) < below for found in self.digests]
+        if all(apart) or not any(apart):
+            raise DataError(
+                f"a fraction of {fraction:g} sets {sum(apart)} of {len(self)} images apart: choose another fraction"
+            )
+        sides = ([i for i, chosen in enumerate(apart) if chosen is side] for side in (True, False))
+        first, rest = map(self._subset, sides)
+        return first, rest
+
+    def _subset(self, chosen: Sequence[int]) -> "ImageSet":
+        """The images at these positions."""
         return replace(
             self,
             names=tuple(self.names[i] for i in chosen),
             labels=tuple(self.labels[i] for i in chosen),
-            reader=Subset(self.reader, chosen),
+            reader=Subset(self.reader, tuple(chosen)),
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from tokbench.data.sets import ImageSet
-from tokbench.embedded.canvases import MEAN, SIDE, STD, Canvases, held_out
+from tokbench.embedded.canvases import MEAN, SIDE, STD, Canvases, compose, digits, held_out
 
 DATA_CONFIG: dict[str, Any] = {
     "input_size": (1, SIDE, SIDE),
@@ -19,6 +19,8 @@ DATA_CONFIG: dict[str, Any] = {
     "interpolation": "bicubic",
 }
 """Arguments of timm's `create_transform`. Canvases are resized for baselines with fewer pixels only."""
+
+_CALIBRATION = 2  # the seed of the positions, the clutter and the noise of the canvases to calibrate on
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +40,18 @@ class CanvasReader:
 
 def image_set() -> ImageSet:
     """The 1,000 held-out canvases."""
-    canvases = held_out()
+    return _of(held_out(), "digits")
+
+
+def calibration_set() -> ImageSet:
+    """A canvas of each of the 797 digits that the models were trained on, which are never measured."""
+    train = digits("train")
+    return _of(Canvases(compose(train.images, train.images, seed=_CALIBRATION), train.labels), "training digits")
+
+
+def _of(canvases: Canvases, name: str) -> ImageSet:
     return ImageSet(
-        name="digits",
+        name=name,
         names=tuple(f"{number:04d}" for number in range(len(canvases.labels))),
         labels=tuple(canvases.labels.tolist()),
         classes=None,

@@ -147,6 +147,7 @@ class Reconstruction(_AnalysisKind[ReconstructionRecord]):
             bench.ids(IMAGES),
             site=row.cell.variant.site,
             seed=row.cell.seed or 0,
+            constants=bench.constants(row),
         )
         images = sum(len(batch.index) for batch in batches)
         return ReconstructionRecord(tuple(Stage(**asdict(stage)) for stage in stages), images)

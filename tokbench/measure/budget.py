@@ -18,6 +18,7 @@ from tokbench.registry import make
 from tokbench.schedule import DEFAULT_DEPTHS, Budget
 from tokbench.stats.pareto import EQUAL_COST
 from tokbench.vit.backbone import DownsampledViT, check_supported
+from tokbench.vit.calibration import calibrate
 
 STEPS = 10_000  # a keep has four decimals
 CLOSE_ENOUGH = 0.0025  # of the target: coming closer is not worth another trace
@@ -47,8 +48,8 @@ def solve_budget(
         fraction: Of the plain model's MACs, above 0 and below 1.
         at: The depths that the method acts at.
         site: Where in a block it acts; None takes the method's own site.
-        images: (B, C, H, W), what to count on. Needed for an adaptive method, whose MACs depend on the images and on
-            B; for others one image of noise will do.
+        images: (B, C, H, W), what to count on, and to calibrate on. Needed for an adaptive method, whose MACs depend
+            on the images and on B; for others one image of noise will do.
         **params: The method's parameters, where `method` is a name.
 
     Returns:
@@ -84,6 +85,7 @@ def solve_budget(
     def cost(keep: float) -> float:
         # The model sets the method up, which would replace weights that it already has.
         model = DownsampledViT(vit, copy.deepcopy(downsampler), Budget(keep, fraction, depths), site=site)
+        calibrate(model, batch)
         if downsampler.adaptive:
             return macs(model) / plain
         # Several keeps leave the same tokens, and then cost the same.

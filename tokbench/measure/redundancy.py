@@ -25,7 +25,7 @@ a block are compared on the same input.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -174,6 +174,7 @@ def measure_reconstruction(
     *,
     site: str | None = None,
     seed: int = 0,
+    constants: Mapping[str, Tensor] | None = None,
 ) -> tuple[Reconstruction, ...]:
     """How well a method's tokens represent the plain model's, at each depth where its schedule reduces.
 
@@ -187,6 +188,7 @@ def measure_reconstruction(
         ids: (images of the whole set,) int64, the image ids that the method's noise depends on.
         site: Overrides the method's own site.
         seed: Seed of the method's noise.
+        constants: The state of a calibrated method.
 
     Returns:
         One result per depth.
@@ -205,6 +207,8 @@ def measure_reconstruction(
 
     weight = vit.patch_embed.proj.weight
     model = DownsampledViT(vit, _Observed(method, schedule, observe), schedule, site=site, seed=seed).eval()
+    if constants is not None:
+        method.load_state_dict(constants)
     with torch.inference_mode():
         for batch in batches:
             model(batch.images.to(weight), ids[batch.index].to(weight.device))

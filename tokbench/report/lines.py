@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tokbench.kinds import KINDS
 from tokbench.kinds.latency import MUCH_LOAD
-from tokbench.names import PLAIN
+from tokbench.names import CALIBRATED, PLAIN
 from tokbench.report.digits import RowValues, aligned, decimals, number, with_half_widths
 from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels, without_fraction
 from tokbench.report.marks import MARKS, ON_FRONT
@@ -128,8 +128,15 @@ def legend(rows: Sequence[RowValues], shown: Collection[str] = ("latency_ms",)) 
         "[ ] 95 % interval" if any(row["speedup_half"] > 0 or row["delta_half"] > 0 for row in rows) else "",
         *_timing_notes(rows, shown),
         f"± standard deviation over {seeds} seeds" if seeds else "",
+        _calibrated_note(rows),
     ]
     return Text("\n".join(filter(None, notes)), "dim")
+
+
+def _calibrated_note(rows: Sequence[RowValues]) -> str:
+    """Which methods are calibrated, since the column of regimes is left out where there is little room."""
+    methods = dict.fromkeys(str(row["method"]) for row in rows if row["regime"] == CALIBRATED)
+    return f"calibrated, with constants set from unlabelled images: {', '.join(methods)}" if methods else ""
 
 
 def _timing_notes(rows: Sequence[RowValues], shown: Collection[str]) -> list[str]:

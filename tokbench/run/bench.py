@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -114,6 +115,11 @@ class Bench:
     def method(self, row: Row) -> tuple[Downsampler, Schedule]:
         """A new instance of the row's method, and its schedule."""
         return build.build_method(row.cell.variant)
+
+    def constants(self, row: Row) -> dict[str, Tensor] | None:
+        """The state of the row's method by name, where it is calibrated; else None."""
+        constants = row.cell.variant.constants
+        return load(constants) if constants else None
 
     def save_plain(self, row: Row, images: Tensor, file: Path) -> None:
         """Write the row's plain model and images for `recipe`."""

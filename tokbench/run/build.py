@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from tokbench.plugins import Origin, import_again, origin_of
 from tokbench.registry import create, method_class
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.calibration import set_constants
 from tokbench.vit.models import Pretrained, load_method_weights
 from tokbench.vit.variants import with_fewer_pixels, without_fusion
 
@@ -39,6 +41,8 @@ def build_model(cell: Cell, model: Pretrained) -> DownsampledViT:
     method, schedule = build_method(variant)
     built = DownsampledViT(model.vit, method, schedule, site=variant.site, seed=cell.seed or 0)
     load_method_weights(built, model.downsampler)
+    if variant.constants:
+        set_constants(built, load(variant.constants))
     return built.eval()
 
 

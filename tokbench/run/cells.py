@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,8 @@ from tokbench.errors import UserError, did_you_mean
 from tokbench.guard import Surroundings, check_unchanged
 from tokbench.names import (
     ALL,
+    CALIBRATED,
+    EMBEDDED,
     FUSED,
     IMG_SIZE,
     OFF_THE_SHELF,
@@ -33,6 +35,7 @@ from tokbench.values import freeze
 from tokbench.vit.variants import smaller_sizes
 
 UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
+UNCALIBRATED = "needs images to calibrate on: name them with --calibration, or set a part apart as in --set-apart 0.2"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Variant:
         stochastic: Whether it is measured over several seeds.
         adaptive: Whether the number of tokens depends on the images.
         regime: `off-the-shelf`, `calibrated` or `fine-tuned`.
+        constants: The state of a calibrated method as the content of a `.safetensors` file; empty before calibration.
         skipped: Why it is not measured; empty where it is.
         failed: Why the method cannot be created; empty where it can.
     """
@@ -60,6 +64,7 @@ class Variant:
     stochastic: bool = False
     adaptive: bool = False
     regime: str = OFF_THE_SHELF
+    constants: bytes = field(default=b"", repr=False)
     skipped: str = ""
     failed: str = ""
 
@@ -223,5 +228,15 @@ def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, written:
         site=site,
         stochastic=method.stochastic,
         adaptive=method.adaptive,
-        skipped=UNTRAINED if method.trained and suite.weights != RANDOM else "",
+        regime=CALIBRATED if method.calibrated else OFF_THE_SHELF,
+        skipped=_unmet(method, suite),
     )
+
+
+def _unmet(method: Downsampler, suite: Suite) -> str:
+    """What a method needs that the suite does not give; empty if that is nothing."""
+    if method.trained and suite.weights != RANDOM:
+        return UNTRAINED
+    if method.calibrated and suite.calibration is None and suite.set_apart is None and suite.data != EMBEDDED:
+        return UNCALIBRATED
+    return ""

@@ -10,12 +10,13 @@ import torch
 
 from tokbench.config import Suite
 from tokbench.data.sets import ImageSet, open_images
-from tokbench.embedded.images import image_set
+from tokbench.embedded.images import calibration_set, image_set
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.measure.environment import resolve_device
 from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
+from tokbench.run.calibration import Calibration
 from tokbench.vit.models import Pretrained, check_name, load_model
 
 IMAGENET_CLASSES = 1000
@@ -31,6 +32,7 @@ class Inputs:
         models: By name, on the CPU.
         images: None without data.
         train: Labelled images to find nearest neighbours among; None without.
+        calibration: Images to calibrate and to search schedules on; None without.
         classes: How many classes an image may belong to.
     """
 
@@ -38,6 +40,7 @@ class Inputs:
     models: dict[str, Pretrained]
     images: ImageSet | None
     train: ImageSet | None
+    calibration: Calibration | None
     classes: int
 
 
@@ -56,10 +59,14 @@ def open_inputs(suite: Suite) -> Inputs:
     for name in names:
         check_name(name)
     _check_fit(names, suite)
-    images = _open_images(suite)
-    classes = DIGITS if suite.data == EMBEDDED else IMAGENET_CLASSES
+    images, calibration = _open_images(suite)
     return Inputs(
-        device, {name: load_model(name, suite.weights) for name in names}, images, _open_train(suite), classes
+        device,
+        {name: load_model(name, suite.weights) for name in names},
+        images,
+        _open_train(suite),
+        calibration,
+        DIGITS if suite.data == EMBEDDED else IMAGENET_CLASSES,
     )
 
 
@@ -87,9 +94,14 @@ def _check_fit(names: Sequence[str], suite: Suite) -> None:
         )
 
 
-def _open_images(suite: Suite) -> ImageSet | None:
+def _open_images(suite: Suite) -> tuple[ImageSet | None, Calibration | None]:
+    """The images to measure, and those to calibrate on."""
+    if suite.set_apart is not None and suite.calibration is not None:
+        raise UserError("--calibration names other images, --set-apart takes a part of --data: give one of the two")
     if suite.data is None:
-        return None
+        if suite.set_apart is not None:
+            raise UserError("--set-apart takes a part of --data, which is missing")
+        return None, _calibration(suite, None, None)
     images = image_set() if suite.data == EMBEDDED else open_images(suite.data)
     if images.unlabelled and suite.train is not None:
         raise UserError(f"{images.unlabelled}; or leave --train out, which needs labels")
@@ -98,7 +110,19 @@ def _open_images(suite: Suite) -> ImageSet | None:
             f"{images.unlabelled}; or measure agreement with the plain model, which needs no labels: "
             "--only macs,latency,agreement"
         )
-    return images.head(suite.limit) if suite.limit else images
+    apart, images = (None, images) if suite.set_apart is None else images.set_apart(suite.set_apart)
+    images = images.head(suite.limit) if suite.limit else images
+    return images, _calibration(suite, images, apart)
+
+
+def _calibration(suite: Suite, images: ImageSet | None, apart: ImageSet | None) -> Calibration | None:
+    """The images to calibrate on: those set apart, those named, or with embedded data the training digits."""
+    if apart is None:
+        if suite.calibration not in (None, EMBEDDED):
+            apart = open_images(str(suite.calibration))
+        elif EMBEDDED in (suite.calibration, suite.data):
+            apart = calibration_set()
+    return None if apart is None else Calibration(apart.head(suite.calibration_limit), images)
 
 
 def _open_train(suite: Suite) -> ImageSet | None:

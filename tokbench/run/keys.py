@@ -27,6 +27,8 @@ from tokbench.registry import method_class, source_digest
 
 if TYPE_CHECKING:
     from tokbench.config import Suite
+    from tokbench.run.calibration import Calibration
+    from tokbench.run.cells import Cell
     from tokbench.run.inputs import Inputs
     from tokbench.run.prepare import Row
 
@@ -78,7 +80,7 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
             "model": row.cell.model,
             "weights": inputs.models[row.cell.model].identity,
-            "variant": asdict(variant),
+            "variant": {**asdict(variant), "constants": hashlib.sha256(variant.constants).hexdigest()},
             "source": None if variant.method == PLAIN else source_digest(method_class(variant.method)),
         },
         device={"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype},
@@ -90,6 +92,24 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
         threads=torch.get_num_threads(),
         seed=row.cell.seed,
         suite=suite,
+    )
+
+
+def calibration_key(cell: Cell, inputs: Inputs, calibration: Calibration) -> str:
+    """A hash of everything that a calibrated method's constants depend on, and a budget's keep with them."""
+    variant = cell.variant
+    budget = {"data": inputs.images.identity if inputs.images else None, "batch_size": cell.batch_size}
+    return identity(
+        {
+            "versions": [version(name) for name in ("torch", "timm", "fvcore")],
+            "weights": inputs.models[cell.model].identity,
+            "variant": [variant.method, variant.params_text, variant.schedule, variant.keep, variant.site],
+            "source": source_digest(method_class(variant.method)),
+            "code": code_digest("tokbench.run.calibration"),
+            "images": calibration.images.identity,
+            "device": device_name(inputs.device),
+            **(budget if variant.keep is None else {}),
+        }
     )
 
 

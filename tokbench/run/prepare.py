@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -16,12 +17,20 @@ from tokbench.kinds import KINDS
 from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.sample_images import batches_for, enough_images, sample_images
-from tokbench.names import PLAIN
+from tokbench.names import CALIBRATED, PLAIN
 from tokbench.run.build import build_model
+from tokbench.run.calibration import (
+    CHECKPOINTS,
+    Calibration,
+    checkpoint_of,
+    constants_from,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tokbench.run.cells import Cell, Variant
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.inputs import Inputs, open_inputs
-from tokbench.run.keys import keys_of
+from tokbench.run.keys import calibration_key, keys_of
 from tokbench.schedule import Budget, Schedule
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import MethodWeightsError, Pretrained
@@ -78,12 +87,13 @@ class Prepared:
         return [row for row in self.rows if row.keys and not row.failed]
 
 
-def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
+def prepare(cells: Sequence[Cell], suite: Suite, out: Path | None = None) -> Prepared:
     """Load and check everything, so that user errors come before the first measurement.
 
     Args:
         cells: The plan.
         suite: Its settings.
+        out: The results directory, which keeps the constants of calibrated methods; None keeps none.
 
     Raises:
         UserError: A model, its weights, the device or the data cannot be opened, or do not fit together.
@@ -103,12 +113,14 @@ def prepare(cells: Sequence[Cell], suite: Suite) -> Prepared:
         for variant, cell in firsts.items():
             needed = None if is_built_in(variant.method) else check
             try:
-                row = contained(f"building {cell}", partial(_try, cell, inputs), needed)
+                row = contained(f"building {cell}", partial(_try, cell, inputs, out), needed)
             except MethodFailedError as failure:
                 row = _without_measurements(cell, failure)
                 if row.cell.variant.skipped and not isinstance(failure.error, OutOfReachError):
                     refused.append(str(failure.error))
             tried[model, variant] = row
+    if inputs.calibration is not None:
+        inputs.calibration.forget_images()
     methods = [row for row in tried.values() if row.cell.variant.method != PLAIN]
     # One method of many may be unable to act in a model. If none is able to, it is the settings' mistake.
     if refused and len(refused) == len(methods):
@@ -136,19 +148,44 @@ def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
     keys = {kind: key for kind, key in keys.items() if not KINDS[kind].compares_classes}
     if not keys:
         row = replace(row, cell=replace(row.cell, variant=replace(row.cell.variant, skipped=remark)))
-    return replace(row, keys=keys, remarks=(remark,))
+    return replace(row, keys=keys, remarks=(*row.remarks, remark))
 
 
-def _try(cell: Cell, inputs: Inputs) -> Row:
-    """The cell with its budget solved and its method put into the model once."""
+def _try(cell: Cell, inputs: Inputs, out: Path | None) -> Row:
+    """The cell with its budget solved, and its method calibrated and put into the model once."""
     if cell.variant.failed:
         return Row(cell, failed=cell.variant.failed)
-    if cell.variant.skipped and _budget(cell.variant):  # solving it would be for nothing
+    calibrated = cell.variant.regime == CALIBRATED
+    if cell.variant.skipped and (calibrated or _budget(cell.variant)):  # this would be for nothing
         return Row(cell)
+    remarks = []
+    if calibrated and inputs.calibration is not None:
+        cell = _calibrated(cell, inputs, inputs.calibration, out)
+        remarks.append(inputs.calibration.described("calibrated"))
     cell = _solved(cell, inputs)
     built = build_model(cell, inputs.models[cell.model])
     params = sum(parameter.numel() for parameter in built.parameters())
-    return Row(cell, {}, built.attention_kernel, params / 1e6)
+    return Row(cell, {}, built.attention_kernel, params / 1e6, remarks=tuple(remarks))
+
+
+def _calibrated(cell: Cell, inputs: Inputs, calibration: Calibration, out: Path | None) -> Cell:
+    """A cell with its method's constants, and its budget solved: those of an earlier run, or new ones."""
+    if cell.variant.constants:
+        return cell
+    key = calibration_key(cell, inputs, calibration)
+    found = None if out is None else read_checkpoint(cell, key, out / CHECKPOINTS)
+    if found is not None:
+        return found
+    cell = _with_constants(_solved(cell, inputs), inputs, calibration)
+    if out is not None:
+        write_checkpoint(checkpoint_of(cell, key, calibration), cell.variant.constants, out / CHECKPOINTS)
+    return cell
+
+
+def _with_constants(cell: Cell, inputs: Inputs, calibration: Calibration) -> Cell:
+    model = inputs.models[cell.model]
+    constants = constants_from(build_model(cell, model), calibration.batches(model.vit), inputs.device)
+    return replace(cell, variant=replace(cell.variant, constants=constants))
 
 
 def _without_measurements(cell: Cell, failure: MethodFailedError) -> Row:
@@ -182,7 +219,10 @@ def _solved(cell: Cell, inputs: Inputs) -> Cell:
     known: dict[tuple[int, ...], float] = {}
 
     def cost(keep: float) -> float:
-        built = build_model(replace(cell, variant=replace(cell.variant, keep=keep)), model)
+        candidate = replace(cell, variant=replace(cell.variant, keep=keep))
+        if cell.variant.regime == CALIBRATED and inputs.calibration is not None:
+            candidate = _with_constants(candidate, inputs, inputs.calibration)
+        built = build_model(candidate, model)
         if adaptive:
             return spread_of_macs(built, batches_for(images, cell.batch_size, adaptive=True)).total / plain
         # Several keeps leave the same tokens, and then cost the same.

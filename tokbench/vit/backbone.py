@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError, Geometry
+from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError, Geometry, Reduction
 from tokbench.errors import UserError
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
@@ -41,6 +41,8 @@ class DownsampledViT(nn.Module):
         depths: The blocks in which the method acts.
         counts: The planned number of patch tokens after each reduction.
         seed: The seed of `context.noise`, which also depends on the image's id and the depth.
+        needs_calibration: Whether the method's constants have yet to be set, by `tokbench.calibrate` or from a file.
+        reduction: What reduces in the method's place while it is calibrated; else None.
     """
 
     def __init__(
@@ -77,6 +79,9 @@ class DownsampledViT(nn.Module):
         self.site = site or (downsampler.site if downsampler else "after_attention")
         self.depths: tuple[int, ...] = ()
         self.counts: tuple[int, ...] = ()
+        self.reduction: Reduction | None = None
+        self.needs_calibration = downsampler is not None and downsampler.calibrated
+        self.register_load_state_dict_post_hook(_constants_loaded)  # type: ignore[no-untyped-call]
         if downsampler is not None and schedule is not None:
             self.depths = schedule.depths(len(vit.blocks))
             self._check_method(downsampler)
@@ -118,6 +123,7 @@ class DownsampledViT(nn.Module):
 
         Raises:
             DownsamplerError: The method violates the contract.
+            UserError: The method's constants have not been set.
         """
         if image_ids is None:
             image_ids = torch.arange(images.shape[0], device=images.device)
@@ -241,7 +247,9 @@ class DownsampledViT(nn.Module):
             noise=lambda: uniform(self.seed, image_ids, depth, n),
             **(self.probe(heads, tokens.n_prefix, tokens.valid) if heads is not None else {}),
         )
-        result = method(tokens, keep, context)
+        if self.needs_calibration and self.reduction is None:
+            raise UserError(f"method '{method.name}' has no constants yet: tokbench.calibrate(model, images) sets them")
+        result = (self.reduction or method)(tokens, keep, context)
         check_result(method, tokens, result, method.count(keep, n, depth, tokens.layout), depth)
         return trim(result)
 
@@ -288,6 +296,12 @@ def check_supported(vit: nn.Module) -> None:
             refuse(f"block {depth} is {type(block).__name__}, not norm1→attention→norm2→MLP")
         if type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None:
             refuse(f"the attention of block {depth} is not timm's plain Attention")
+
+
+def _constants_loaded(model: nn.Module, _: object) -> None:
+    """A state dict has the method's constants in it."""
+    assert isinstance(model, DownsampledViT)
+    model.needs_calibration = False
 
 
 def _average(tokens: Tokens, x: Tensor, include_prefix: bool) -> Tensor:

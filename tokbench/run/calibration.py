@@ -1,0 +1,170 @@
+"""Calibration in a comparison: the images, the constants that methods set from them, and where these are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import save
+from torch import Tensor
+
+from tokbench.data.sets import ImageSet
+from tokbench.files import write_atomically, writing
+from tokbench.measure.sample_images import decoded
+from tokbench.results.lock import OTHER_FOLDER
+from tokbench.results.store import write_json
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.calibration import calibrate, constants_of
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from tokbench.run.cells import Cell
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Unlabelled images that constants are set from, and schedules searched on.
+
+    Attributes:
+        images: The images.
+        measured: Those that methods are measured on; None without data.
+    """
+
+    images: ImageSet
+    measured: ImageSet | None
+    _batches: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    @cached_property
+    def shared(self) -> int:
+        """How many of the images are measured as well, by their content."""
+        if self.measured is None:
+            return 0
+        measured = set(self.measured.digests)
+        return sum(found in measured for found in self.images.digests if found is not None)
+
+    def described(self, done: str) -> str:
+        """`calibrated on 146 images`, and how many of them are measured as well, if any are.
+
+        Args:
+            done: What was done, as in "calibrated".
+        """
+        shared = f", of which {self.shared} are measured as well" if self.shared else ""
+        return f"{done} on {len(self.images)} images{shared}"
+
+    def batches(self, vit: VisionTransformer) -> list[Tensor]:
+        """The images (B, C, H, W) for a model, decoded once as long as no other model asks, on the model's device."""
+        if id(vit) not in self._batches:
+            self._batches.clear()
+            self._batches[id(vit)] = [batch.images for batch in decoded(vit, self.images)]
+        return self._batches[id(vit)]
+
+    def forget_images(self) -> None:
+        """Release the decoded images."""
+        self._batches.clear()
+
+
+def constants_from(model: DownsampledViT, batches: list[Tensor], device: torch.device) -> bytes:
+    """Calibrate a model's method on a device, and give its constants as the content of a `.safetensors` file."""
+    model.to(device)
+    try:
+        calibrate(model, [batch.to(device) for batch in batches])
+    finally:
+        model.to("cpu")
+    return save(constants_of(model))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The constants of one method in one model with one schedule, and where they come from.
+
+    Attributes:
+        key: A hash of everything that they depend on.
+        model: The model's name.
+        method: The method.
+        params: Its parameters, as in the table.
+        regime: `calibrated`.
+        site: Where in a block the method acts.
+        schedule: Without the keep.
+        keep: The fraction that a reduction leaves; a budget's is solved with the constants of each keep.
+        data: The images that the constants were set from: what they are, how many, a hash of their content.
+        images_also_measured: How many of these images were also measured.
+        versions: Of tokbench and torch.
+        date: When, in UTC.
+        sha256: Of the `.safetensors` file.
+    """
+
+    key: str
+    model: str
+    method: str
+    params: str
+    regime: str
+    site: str
+    schedule: str
+    keep: float | None
+    data: dict[str, str | int]
+    images_also_measured: int
+    versions: dict[str, str]
+    date: str
+    sha256: str
+
+
+def checkpoint_of(cell: Cell, key: str, calibration: Calibration) -> Checkpoint:
+    """What is known of a calibrated cell's constants."""
+    variant = cell.variant
+    images = calibration.images
+    return Checkpoint(
+        key=key,
+        model=cell.model,
+        method=variant.method,
+        params=variant.params_text,
+        regime=variant.regime,
+        site=variant.site,
+        schedule=variant.schedule,
+        keep=variant.keep,
+        data={"name": images.name, "images": len(images), "identity": images.identity},
+        images_also_measured=calibration.shared,
+        versions={name: version(name) for name in ("tokbench", "torch")},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        sha256=hashlib.sha256(variant.constants).hexdigest(),
+    )
+
+
+def write_checkpoint(checkpoint: Checkpoint, constants: bytes, folder: Path) -> None:
+    """Write the constants, then what they are: a file without the other is no checkpoint.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    tensors, about = _files(checkpoint.model, checkpoint.method, checkpoint.key, folder)
+    with writing(folder, OTHER_FOLDER):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(tensors, lambda path: path.write_bytes(constants))
+    write_json(about, asdict(checkpoint))
+
+
+def read_checkpoint(cell: Cell, key: str, folder: Path) -> Cell | None:
+    """A cell with the constants and the keep of its checkpoint; None where there is none, or it is damaged."""
+    tensors, about = _files(cell.model, cell.variant.method, key, folder)
+    try:
+        found = TypeAdapter(Checkpoint).validate_json(about.read_bytes())
+        constants = tensors.read_bytes()
+    except (OSError, ValueError):
+        return None
+    if found.key != key or hashlib.sha256(constants).hexdigest() != found.sha256:
+        return None
+    return replace(cell, variant=replace(cell.variant, constants=constants, keep=found.keep))
+
+
+def _files(model: str, method: str, key: str, folder: Path) -> tuple[Path, Path]:
+    stem = f"{model}-{method}-{key[:8]}"
+    return folder / f"{stem}.safetensors", folder / f"{stem}.json"
