@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -289,6 +290,20 @@ def takes_keep(text: str) -> bool:
     """Whether a schedule, given as text, needs a keep."""
     call = parse_call(text)
     return not (call.name in ("explicit", "budget", "searched") or "r" in call.named)
+
+
+def refuse_searches(schedules: Iterable[str]) -> None:
+    """Check that none of these schedules must be searched for first.
+
+    Raises:
+        UserError: One of them must.
+    """
+    for text in schedules:
+        if parse_call(text).name == "searched":
+            raise UserError(
+                f"schedule '{text}': only tokbench compare searches for schedules: give the explicit(counts=...) that "
+                "it has found, which is in its DIR/schedules"
+            )
 
 
 def kept(keep: float | None, n_patches: int) -> int:

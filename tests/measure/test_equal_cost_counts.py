@@ -68,7 +68,7 @@ def test_every_direction_meets_the_budget_or_is_refused(tiny_vit: MakeVit, name:
             assert count_macs(model, image).total / plain == pytest.approx(target, rel=0.01)
             assert all(direction[depth] > 0 for depth in found.schedule.at or ())
             assert all(k > n for k, n in itertools.pairwise(found.schedule.counts))
-        assert len(asked) <= 4
+        assert len(asked) <= 8
     assert met >= 4
 
 

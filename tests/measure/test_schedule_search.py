@@ -8,15 +8,12 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
 
 from tokbench import DownsampledViT, Downsampler, Schedule, create
-from tokbench.data.loading import Batch
-from tokbench.data.preprocessing import preprocessing_of
-from tokbench.measure.plain_answers import PlainAnswers
 from tokbench.measure.equal_cost_counts import Backbone
 from tokbench.measure.known_shapes import known_shapes
 from tokbench.measure.macs import count_macs, spread_of_macs
+from tokbench.measure.plain_answers import PlainAnswers
 from tokbench.measure.schedule_search import WORST, Subject, Trial, carry_out, propose, search
 from tokbench.schedule import Explicit
 
@@ -41,22 +38,12 @@ class Bench:
         self.vit, self.name, self.target = vit, name, target
         size = vit.patch_embed.img_size[0]
         generator = torch.Generator().manual_seed(0)
-        self.pixels = torch.randint(256, (IMAGES, 3, size, size), dtype=torch.uint8, generator=generator)
-        self.preprocessing = preprocessing_of(vit)
-        self.ids = torch.arange(IMAGES)
+        self.images = torch.randn(IMAGES, 3, size, size, generator=generator)
         self.plain = DownsampledViT(vit).eval()
-        batches = [
-            Batch(self.pixels[start : start + 10], self.ids[start : start + 10], self.ids[start : start + 10])
-            for start in range(0, IMAGES, 10)
-        ]
-        self.answers = PlainAnswers(self.plain, batches, self.ids, self.preprocessing, None, room)
+        self.answers = PlainAnswers(self.plain, self.images.split(10), None, room)
         self.backbone = Backbone(self.plain, self.method(), self.method().site)
         self.plain_macs = count_macs(self.plain, self.images[:1]).total
         self.compared = 0
-
-    @property
-    def images(self) -> Tensor:
-        return self.preprocessing.normalise(self.pixels, self.vit.patch_embed.proj.weight)
 
     def method(self) -> Downsampler:
         return create(self.name)
@@ -70,7 +57,7 @@ class Bench:
     def directly(self, schedule: Schedule) -> tuple[int, float]:
         """Agreement and divergence from whole forward passes, by their definitions."""
         with torch.inference_mode():
-            plain, other = (model(self.images, self.ids).double() for model in (self.plain, self.build(schedule)))
+            plain, other = (model(self.images).double() for model in (self.plain, self.build(schedule)))
         p, q = plain.softmax(dim=1), other.softmax(dim=1)
         same = (plain.argmax(dim=1) == other.argmax(dim=1)).sum()
         return int(same), float((p * (p / q).log()).sum(dim=1).mean())

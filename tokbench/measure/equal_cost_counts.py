@@ -25,7 +25,8 @@ Counts = tuple[int, ...]
 
 STEPS = 40  # of a bisection, at most
 LONGEST = 2.0**20  # a direction's largest share is 1, and that block then keeps one token
-COUNTED = 4  # times at most that the MACs are counted for a direction
+COUNTED = 8  # times at most that the MACs are counted for a direction; mostly once or twice
+FLATTEST = 0.1  # cost that is expected to come from planning one more
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,21 +132,35 @@ def solve(
         OutOfReachError: The cost cannot be met within 1 % in this direction.
     """
     seen: list[Solved] = []
+    aim, low, high = target - extra, 0.0, 1.0  # what is planned for the backbone alone
     for _ in range(COUNTED):
-        counts = nearest(direction, target - extra, backbone)
+        counts = nearest(direction, aim, backbone)
         schedule = backbone.schedule(counts)
         if schedule is None or any(schedule == one.schedule for one in seen):
             break
         fraction = counted(schedule)
-        extra = fraction - backbone.fraction(counts)
-        seen.append(Solved(schedule, fraction, extra))
+        seen.append(Solved(schedule, fraction, fraction - backbone.fraction(counts)))
         if abs(fraction - target) <= CLOSE_ENOUGH * target:
             break
+        low, high = (low, aim) if fraction > target else (aim, high)
+        # An adaptive method may remove more than it must, and of a higher aim only a part arrives.
+        aim += (target - fraction) / _slope(seen)
+        if not low < aim < high:
+            aim = (low + high) / 2
     best = min(seen, key=lambda one: abs(one.fraction - target), default=None)
     if best is None or abs(best.fraction - target) > EQUAL_COST * target:
         found = "nothing is removed" if best is None else f"the nearest has {best.fraction:.4g}"
         raise OutOfReachError(f"no schedule of this shape has {target:g} of the MACs: {found}")
     return best
+
+
+def _slope(seen: Sequence[Solved]) -> float:
+    """By how much the cost has changed with the backbone's planned one in the last two."""
+    if len(seen) < 2:
+        return 1.0
+    before, last = seen[-2:]
+    planned = (last.fraction - last.extra) - (before.fraction - before.extra)
+    return min(max((last.fraction - before.fraction) / planned, FLATTEST), 1.0) if planned else 1.0
 
 
 def nearest(direction: Sequence[float], target: float, backbone: Backbone) -> Counts:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokbench.data.loading import Batch
-from tokbench.data.preprocessing import Preprocessing
 from tokbench.downsampler import DownsamplerError
 from tokbench.isolation import alive
 from tokbench.measure.agreement import Prediction, difference
@@ -42,21 +40,13 @@ class PlainAnswers:
 
     @torch.inference_mode()
     def __init__(
-        self,
-        plain: DownsampledViT,
-        batches: Sequence[Batch],
-        ids: Tensor,
-        preprocessing: Preprocessing,
-        classes: Sequence[int] | None,
-        room: int,
+        self, plain: DownsampledViT, batches: Sequence[Tensor], classes: Sequence[int] | None, room: int
     ) -> None:
         """Run the plain model once.
 
         Args:
-            plain: In evaluation mode, on its device.
-            batches: The images' pixels, uint8.
-            ids: (images of the whole set,) int64, each image's identity.
-            preprocessing: The model's.
+            plain: In evaluation mode.
+            batches: Images (B, C, H, W), numbered from 0 for a method's noise, in the model's dtype and on its device.
             classes: Logits are restricted to these; None for all.
             room: Most bytes of tokens to hold.
 
@@ -64,19 +54,17 @@ class PlainAnswers:
             DownsamplerError: The plain model's logits are not finite.
         """
         self._plain = plain
-        self._weight: Tensor = plain.vit.patch_embed.proj.weight
-        self._preprocessing = preprocessing
-        self._batches = [batch for batch in batches if len(batch.index)]
-        self._ids = [ids[batch.index].to(self._weight.device) for batch in self._batches]
-        self._classes = None if classes is None else torch.tensor(classes, device=self._weight.device)
-        self.images = sum(len(batch.index) for batch in self._batches)
-        blocks = len(plain.vit.blocks)
-        # The tokens of all images in one block take as much room as in any other.
-        one = self._preprocessing.normalise(self._batches[0].images[:1], self._weight)
-        fitting = min(blocks, room // (self.images * _bytes(plain.embed(one))))
+        self._batches = batches
+        self.images = sum(map(len, batches))
+        ids = torch.arange(self.images, device=batches[0].device)
+        self._ids = torch.split(ids, [len(batch) for batch in batches])
+        self._classes = None if classes is None else torch.tensor(classes, device=ids.device)
+        # The tokens of all images take as much room in one block as in any other.
+        blocks, size = len(plain.vit.blocks), self.images * _bytes(plain.embed(batches[0][:1]))
+        fitting = min(blocks, room // size)
         self._held_at = sorted({number * blocks // fitting for number in range(fitting)}) if fitting else []
-        self._held: list[dict[int, Tokens]] = [{} for _ in self._batches]
-        self._answers = [self._answer(number) for number in range(len(self._batches))]
+        self._held: list[dict[int, Tokens]] = [{} for _ in batches]
+        self._answers = [self._answer(number) for number in range(len(batches))]
         if not all(torch.isfinite(answer.logits).all() for answer in self._answers):
             raise DownsamplerError("the plain model's logits are not finite (NaN or infinity)")
 
@@ -105,7 +93,7 @@ class PlainAnswers:
     def _answer(self, number: int) -> Prediction:
         """What the plain model predicts for a batch; the tokens of some blocks are held."""
         alive()
-        plain, tokens, start = self._plain, self._embedded(number), 0
+        plain, tokens, start = self._plain, self._plain.embed(self._batches[number]), 0
         for depth in self._held_at:
             tokens = plain.through(tokens, range(start, depth), self._ids[number])
             self._held[number][depth] = tokens
@@ -117,15 +105,11 @@ class PlainAnswers:
         """The last held tokens that enter no block after `start`, and which block they enter."""
         depth = max((held for held in self._held_at if held <= start), default=None)
         if depth is None:
-            return 0, self._embedded(number)
+            return 0, self._plain.embed(self._batches[number])
         tokens = self._held[number][depth]
         # A method that writes into its input must not change the input of the others.
         own = (tokens.x.clone(), tokens.size.clone(), tokens.owner.clone())
         return depth, dataclasses.replace(tokens, x=own[0], size=own[1], owner=own[2])
-
-    def _embedded(self, number: int) -> Tokens:
-        images = self._preprocessing.normalise(self._batches[number].images, self._weight)
-        return self._plain.embed(images)
 
 
 def _bytes(tokens: Tokens) -> int:

@@ -17,9 +17,9 @@ from typing import Protocol
 import numpy as np
 
 from tokbench.measure.budget import OutOfReachError
-from tokbench.measure.plain_answers import Closeness
 from tokbench.measure.equal_cost_counts import Backbone, solve
 from tokbench.measure.known_shapes import NOTHING, Direction
+from tokbench.measure.plain_answers import Closeness
 from tokbench.schedule import Explicit
 
 WORST = -1.0  # of scores
