@@ -28,11 +28,8 @@ def methods_page() -> str:
     """The page: an index of tokbench's own methods, then one section per method."""
     own = {name: cls for name, cls in discover()[0].items() if cls.__module__.startswith(f"{METHODS}.")}
     index = [
-        ["method", "description", "paper", "off-the-shelf"],
-        *(
-            [f"[{name}](#{name})", _first_line(cls), _venue(cls.paper), "no" if cls.trained else "yes"]
-            for name, cls in own.items()
-        ),
+        ["method", "description", "paper", "regime"],
+        *([f"[{name}](#{name})", _first_line(cls), _venue(cls.paper), _regime(cls)] for name, cls in own.items()),
     ]
     sections = [_section(name, cls) for name, cls in own.items()]
     return "\n".join([HEAD, *_rows(index), "", *itertools.chain.from_iterable(sections)])
@@ -59,10 +56,16 @@ def _facts(method: Downsampler) -> list[str]:
         ", ".join(f"`{field}`" for field in sorted(method.needs)) or "only the tokens",
         "yes" if method.proportional else "no",
         f"`{method.schedule}`, published" if method.schedule else f"`{Stages(1)}`, default",
-        "fine-tuned only" if method.trained else "off-the-shelf",
+        _regime(method),
         "yes, by `context.noise`: measured with several seeds" if method.stochastic else "no",
         "differs between images" if method.adaptive else "the same for every image",
     ]
+
+
+def _regime(method: Downsampler | type[Downsampler]) -> str:
+    if method.trained:
+        return "fine-tuned only"
+    return "calibrated" if method.calibrated else "off-the-shelf"
 
 
 def _parameters(name: str, cls: type[Downsampler]) -> Iterator[list[str]]:

@@ -15,7 +15,7 @@ Decided here: r is what the schedule removes, N - K, so that K is the mean numbe
 the tokens, as in ToMe. The mean over batches is weighted by their images. Only τ_l limits what is merged in an image;
 the public code has a limit for a whole batch, which would make an image depend on the others. Its order, the tokens of
 A that are left and then B, is the same as here, but it keeps gaps where tokens were merged. The paper acts in every
-block, but of other models; `every_block(r=13)` is ToMe's.
+block of other models than ours, so there is no published schedule.
 """
 
 import dataclasses
@@ -37,7 +37,6 @@ class DToMe(Downsampler):
     proportional = True
     calibrated = True
     adaptive = True
-    schedule = "every_block(r=13)"
     paper = Paper(
         "DyMU: Dynamic Merging and Virtual Unmerging for Efficient VLMs", "arXiv preprint", 2025, "2504.17040"
     )

@@ -12,10 +12,9 @@ as at inference, and the kept tokens have a factor π_i[0] / π_i[0] = 1 whose g
 (straight-through).
 """
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tokbench import Context, Downsampler, Geometry, Paper, Tokens, register
+from tokbench import Context, Downsampler, Geometry, KeepPredictor, Paper, Tokens, register
 
 
 @register("dynamic_vit")
@@ -34,7 +33,7 @@ class DynamicViT(Downsampler):
         self.predictors = nn.ModuleList()
 
     def setup(self, geometry: Geometry) -> None:
-        self.predictors = nn.ModuleList(Predictor(geometry.dim) for _ in geometry.depths)
+        self.predictors = nn.ModuleList(KeepPredictor(geometry.dim) for _ in geometry.depths)
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         probability = self.predictors[context.stage](tokens.patches)
@@ -45,22 +44,3 @@ class DynamicViT(Downsampler):
             factor = 1 + kept_probability - kept_probability.detach()
             result = result.replace(patches=result.patches * factor[..., None].to(tokens.x.dtype))
         return result
-
-
-class Predictor(nn.Module):
-    """(B, N, C) -> (B, N), the probability that each token is kept."""
-
-    def __init__(self, dim: int) -> None:
-        """Create the layers for tokens with `dim` channels."""
-        super().__init__()
-        self.local = dim // 2
-        self.inner = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
-        self.outer = nn.Sequential(
-            nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU(), nn.Linear(dim // 4, 2)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        z: Tensor = self.inner(x)
-        mean = z[..., self.local :].mean(dim=1, keepdim=True).expand(-1, z.shape[1], -1)
-        policy: Tensor = self.outer(torch.cat([z[..., : self.local], mean], dim=2))
-        return policy.softmax(dim=2, dtype=torch.promote_types(x.dtype, torch.float32))[..., 0]

@@ -20,7 +20,8 @@ from tokbench.names import PUBLISHED, Site
 from tokbench.observers import watch_in_place
 from tokbench.registry import make
 from tokbench.schedule import Budget, Schedule, takes_keep
-from tokbench.vit.backbone import DownsampledViT, check_supported
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.supported import check_supported
 
 DEFAULT_KEEP = 0.7
 DEFAULT_SCHEDULE = "stages"

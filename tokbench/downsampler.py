@@ -9,17 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
 from tokbench.names import SITES, Site
 from tokbench.tokens import Tokens
 
-Reduction = Callable[[Tokens, int, "Context"], Tokens]
-"""What a method does to the tokens, with `Downsampler.forward`'s arguments."""
-
-Field = Literal["keys", "values", "attention", "cls_attention", "received"]
+Field = Literal["keys", "values", "attention", "cls_attention", "received", "update"]
 FIELDS: tuple[Field, ...] = get_args(Field)
 
 
@@ -34,10 +31,10 @@ class DownsamplerError(RuntimeError):
 class Context:
     """What a method can read about the block in which it acts.
 
-    B images, H heads, P prefix tokens (the class token is the first), N patch tokens, Dh channels per head. At the
-    sites `after_attention` and `after_block` the fields come from this block's attention, at `before_block` from the
-    previous block's. It is the attention that really ran: padding is masked, and the logits include log(size) if the
-    method is proportional.
+    B images, H heads, P prefix tokens (the class token is the first), N patch tokens, D channels, Dh of them per head.
+    At the sites `after_attention` and `after_block` the fields come from this block, at `before_block` from the
+    previous block. The attention is the one that really ran: padding is masked, and the logits include log(size) if
+    the method is proportional.
 
     The model fills in only the fields that the method declares in `needs`. To call a method without a model, as in a
     test, create a Context yourself and pass the fields that the method reads.
@@ -55,6 +52,7 @@ class Context:
         attention: Tensor | None = None,
         cls_attention: Tensor | None = None,
         received: Tensor | None = None,
+        update: Tensor | None = None,
     ) -> None:
         """Create the context of one reduction.
 
@@ -75,6 +73,9 @@ class Context:
             received: (B, N), the attention that each patch token receives: the column sum of the attention matrix
                 over all P+N queries (prefix tokens and the token itself included, padding excluded), summed over
                 heads, not averaged.
+            update: (B, N, D), what the last layer before the method added to the patch tokens, after LayerScale: the
+                attention at `after_attention`, the MLP at the other two sites. The tokens before that layer are the
+                patch tokens minus the update.
         """
         self.depth = depth
         self.depths = tuple(depths)
@@ -86,6 +87,7 @@ class Context:
             "attention": attention,
             "cls_attention": cls_attention,
             "received": received,
+            "update": update,
         }
 
     @property
@@ -118,6 +120,11 @@ class Context:
         """(B, N), the attention that each patch token receives, summed over heads and over all P+N queries."""
         return self._field("received")
 
+    @property
+    def update(self) -> Tensor:
+        """(B, N, D), what the last layer before the method, attention or MLP, added to the patch tokens."""
+        return self._field("update")
+
     def _field(self, name: Field) -> Tensor:
         value = self._fields[name]
         if value is None:
@@ -126,6 +133,14 @@ class Context:
                 f"or, if you create the Context yourself, pass {name}=..."
             )
         return value
+
+
+class Reduction(Protocol):
+    """What a method does to the tokens: `Downsampler.forward`, or what stands in for it during calibration."""
+
+    def __call__(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        """See `Downsampler.forward`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -186,8 +201,8 @@ class Downsampler(nn.Module, ABC):
     """A method that turns N patch tokens into fewer.
 
     Constructor arguments are the method's parameters. Each has a type, a default and a description; a ValueError raised
-    in the constructor is shown to the user as an input error. An instance may set `needs`, `proportional`,
-    `stochastic`, `trained` and `calibrated` from its parameters.
+    in the constructor is shown to the user as an input error. An instance may set `site`, `needs`, `proportional`,
+    `stochastic`, `trained`, `calibrated` and `adaptive` from its parameters.
 
     Attributes:
         name: The method's name, set by `register`.
@@ -265,8 +280,8 @@ class Downsampler(nn.Module, ABC):
     def calibrate(self, run: Callable[[Reduction], None]) -> None:
         """Set constants from unlabelled images; only for methods that declare `calibrated`.
 
-        The constants belong into the method's state dict, as buffers or as PyTorch's extra state, so that they are saved
-        with it.
+        The constants belong into the method's state dict, as buffers or as PyTorch's extra state, so that they are
+        saved with it.
 
         Args:
             run: Sends all images through the model, batch by batch, with the given function in place of `forward`. It

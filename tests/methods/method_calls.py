@@ -70,6 +70,7 @@ def context_of(
         "attention": matrix.to(x.dtype),
         "cls_attention": matrix[:, :, 0, prefix:].mean(dim=1),
         "received": matrix[..., prefix:].sum(dim=(1, 2)),
+        "update": x[:, prefix:].relu(),
     }
     ids = torch.arange(batch) if ids is None else ids
     return Context(

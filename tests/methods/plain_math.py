@@ -56,3 +56,23 @@ def linear(weights: dict[str, list], name: str, x: list[float]) -> list[float]:
         sum(w * v for w, v in zip(row, x, strict=True)) + bias
         for row, bias in zip(rows, weights.get(f"{name}.bias", [0.0] * len(rows)), strict=True)
     ]
+
+
+def kept_probabilities(weights: dict[str, list], x: list[list[float]]) -> list[float]:
+    """π_i[0] of DynamicViT's network for each token of one image; weights by name, without the network's prefix."""
+    dim = len(x[0])
+    gain, shift = weights["inner.0.weight"], weights["inner.0.bias"]
+    z = [[gelu(v) for v in linear(weights, "inner.1", normed(token, gain, shift))] for token in x]
+    everywhere = [sum(row[c] for row in z) / len(z) for c in range(dim // 2, dim)]
+    result = []
+    for row in z:
+        hidden = [gelu(v) for v in linear(weights, "outer.0", row[: dim // 2] + everywhere)]
+        hidden = [gelu(v) for v in linear(weights, "outer.2", hidden)]
+        result.append(softmax(linear(weights, "outer.4", hidden))[0])
+    return result
+
+
+def predictor_weights(state: dict[str, Tensor], stage: int) -> dict[str, list]:
+    """The weights of one stage's network in the state of a method that has one in each."""
+    prefix = f"predictors.{stage}."
+    return {name[len(prefix) :]: value.tolist() for name, value in state.items() if name.startswith(prefix)}

@@ -1,11 +1,9 @@
 """DynamicViT against plain loops, and the treatment of methods that need training."""
 
-import math
-
 import pytest
 import timm
 import torch
-from plain_math import at, gelu, noisy
+from plain_math import at, kept_probabilities, noisy, predictor_weights
 
 from tokbench import DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
 from tokbench.config import load_config
@@ -25,49 +23,18 @@ def made(counts: tuple[int, ...], seed: int = 0) -> Downsampler:
     return method.eval()
 
 
-def linear(weights: dict[str, list], name: str, x: list[float]) -> list[float]:
-    return [
-        sum(w * v for w, v in zip(row, x, strict=True)) + bias
-        for row, bias in zip(weights[f"{name}.weight"], weights[f"{name}.bias"], strict=True)
-    ]
-
-
-def probabilities(weights: dict[str, list], x: list[list[float]]) -> list[float]:
-    """π_i[0] for each token of one image."""
-    z = []
-    for token in x:
-        mean = sum(token) / DIM
-        deviation = math.sqrt(sum((v - mean) ** 2 for v in token) / DIM + 1e-5)
-        gain, shift = weights["inner.0.weight"], weights["inner.0.bias"]
-        normed = [(v - mean) / deviation * g + b for v, g, b in zip(token, gain, shift, strict=True)]
-        z.append([gelu(v) for v in linear(weights, "inner.1", normed)])
-    everywhere = [sum(row[c] for row in z) / len(z) for c in range(DIM // 2, DIM)]
-    result = []
-    for row in z:
-        hidden = [gelu(v) for v in linear(weights, "outer.0", row[: DIM // 2] + everywhere)]
-        hidden = [gelu(v) for v in linear(weights, "outer.2", hidden)]
-        stay, go = linear(weights, "outer.4", hidden)
-        result.append(1 / (1 + math.exp(go - stay)))
-    return result
-
-
 @pytest.mark.parametrize("stage", [0, 1])
 def test_the_tokens_with_the_highest_probability_are_kept(stage: int):
     for seed in range(5):
         method = made((5, 3), seed).double()
-        prefix = f"predictors.{stage}."
-        weights = {
-            name[len(prefix) :]: value.tolist()
-            for name, value in method.state_dict().items()
-            if name.startswith(prefix)
-        }
+        weights = predictor_weights(method.state_dict(), stage)
         x = noisy(3, 10, DIM, seed=seed).double()
         tokens = Tokens.from_sequence(x, (3, 3))
         for keep in (1, 4, 8):
             after = method(tokens, keep, at(stage))
             assert after.n_patches == keep
             for b in range(3):
-                score = probabilities(weights, tokens.patches[b].tolist())
+                score = kept_probabilities(weights, tokens.patches[b].tolist())
                 best = sorted(sorted(range(9), key=lambda i: -score[i])[:keep])
                 assert torch.equal(after.patches[b], tokens.patches[b, best])
 

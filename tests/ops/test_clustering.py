@@ -186,9 +186,10 @@ def test_images_are_independent_and_results_are_reproducible(cluster: Cluster, d
         lambda f, w, start: kmedoids(f, w, start[:, :8], 3),
         lambda f, w, start: kmedoids_with_swaps(f, w, start[:, :8], 3),
         lambda f, w, start: farthest_first(f, 5),
+        lambda f, w, start: farthest_first(f, 5, first="isolated"),
         lambda f, w, start: nearest_members(f, start % 8, f[:, :8]),
     ],
-    ids=["kmeans", "kmedoids", "kmedoids_with_swaps", "farthest_first", "nearest_members"],
+    ids=["kmeans", "kmedoids", "kmedoids_with_swaps", "farthest_first", "farthest_first_isolated", "nearest_members"],
 )
 def test_it_compiles_as_one_graph(work: Callable[[Tensor, Tensor, Tensor], object]) -> None:
     f, weight = cloud(2, 24, 4, 0)
@@ -204,6 +205,12 @@ def test_it_compiles_as_one_graph(work: Callable[[Tensor, Tensor, Tensor], objec
 def test_farthest_first_starts_nearest_to_the_mean() -> None:
     f = torch.tensor([[[0.0], [1.0], [2.0], [3.5], [10.0]]]) + torch.tensor([-40.0, 0.0, 500.0])[:, None, None]
     assert farthest_first(f, 4).tolist() == [[3, 4, 0, 2]] * 3
+
+
+def test_farthest_first_can_start_farthest_from_the_nearest_neighbour() -> None:
+    f = torch.tensor([[[0.0], [1.0], [-5.0], [10.0], [6.0]]]) + torch.tensor([-40.0, 0.0, 500.0])[:, None, None]
+    assert farthest_first(f, 4, first="isolated").tolist() == [[2, 3, 1, 4]] * 3  # gaps to a neighbour: 1, 1, 5, 4, 4
+    assert farthest_first(f[:, :1], 1, first="isolated").tolist() == [[0]] * 3
 
 
 def test_the_nearest_member_is_in_the_cluster_and_the_first_of_equal_ones() -> None:

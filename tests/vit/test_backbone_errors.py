@@ -15,7 +15,7 @@ from toy_methods import Toy, images
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens
 from tokbench.downsampler import DownsamplerError, UndeclaredFieldError
 from tokbench.errors import UserError
-from tokbench.vit.backbone import UnsupportedModelError, check_supported
+from tokbench.vit.supported import UnsupportedModelError, check_supported
 
 MakeViT = Callable[..., VisionTransformer]
 

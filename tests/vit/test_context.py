@@ -1,4 +1,4 @@
-"""What a method is given: the attention that ran, and noise that depends on the image."""
+"""What a method is given: the attention that ran, the last update, and noise that depends on the image."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ MakeViT = Callable[..., VisionTransformer]
 )
 @pytest.mark.parametrize("site", SITES)
 def test_the_context_holds_the_attention_that_ran(tiny_vit: MakeViT, site: str, needs: tuple[str, ...], fused: bool):
-    vit, keeps = tiny_vit(reg_tokens=1), {1: 9, 2: 5, 3: 2}
+    vit, keeps = tiny_vit(reg_tokens=1, init_values=0.5), {1: 9, 2: 5, 3: 2}
     for block in vit.blocks:
         block.attn.fused_attn = fused
     method = Toy("merge", proportional=True, needs=needs)
@@ -50,6 +50,7 @@ def test_the_context_holds_the_attention_that_ran(tiny_vit: MakeViT, site: str, 
                 "attention": seen.matrix,
                 "cls_attention": sum(seen.matrix[h, 0, 2:] for h in range(heads)) / heads,
                 "received": sum(seen.matrix[h, q, 2:] for h in range(heads) for q in range(queries)),
+                "update": seen.updates[site][2:],
             }
             for field in needs:
                 assert close(getattr(context, field)[b], expected[field]), field
@@ -91,7 +92,7 @@ def test_no_bias_is_added_while_all_sizes_are_one(tiny_vit: MakeViT):
 
 def test_fused_attention_is_used_unless_the_matrix_is_needed(tiny_vit: MakeViT):
     vit, at = tiny_vit(), Schedule.stages(0.5, (1, 2))
-    for field in ("keys", "values", "cls_attention", "received"):
+    for field in ("keys", "values", "cls_attention", "received", "update"):
         model = DownsampledViT(vit, Toy(needs=(field,)), at)
         assert fused_calls(model) == [None] * 4
         assert model.attention_kernel == "fused"
@@ -122,6 +123,26 @@ def test_the_context_is_computed_only_where_the_method_acts(tiny_vit: MakeViT, s
     model.probe.register_forward_hook(lambda _, given, __: computed.append(given[0].q.shape[2]))
     assert len(fused_calls(model)) == 2
     assert computed == [17, 10]
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_reading_the_update_changes_nothing(tiny_vit: MakeViT, site: str):
+    vit, at = tiny_vit(init_values=0.5), Schedule.stages(0.5, (1, 2))
+    with torch.no_grad():
+        expected = DownsampledViT(vit, Toy(), at, site=site)(images())
+        assert torch.equal(DownsampledViT(vit, Toy(needs=("update",)), at, site=site)(images()), expected)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_tokens_minus_the_update_are_those_before_the_layer(tiny_vit: MakeViT, site: str):
+    vit, method = tiny_vit(init_values=0.5), Toy(needs=("update",))
+    seen: list[Tensor] = []
+    norm = vit.blocks[2].norm1 if site == "after_attention" else vit.blocks[2 - (site == "before_block")].norm2
+    norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        DownsampledViT(vit, method, Schedule.stages(0.5, (2,)), site=site)(images())
+    before = method.given[0].patches - method.contexts[0].update
+    assert close(before, seen[0][:, 1:])
 
 
 # Randomness depends on the image

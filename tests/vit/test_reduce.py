@@ -23,7 +23,7 @@ from tokbench import (
 )
 from tokbench.errors import UserError
 from tokbench.measure.macs import spread_of_macs
-from tokbench.vit.backbone import UnsupportedModelError
+from tokbench.vit.supported import UnsupportedModelError
 
 MakeViT = Callable[..., VisionTransformer]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tokbench import Context, Downsampler, Geometry, Tokens
 
 SITES = ("before_block", "after_attention", "after_block")
-FIELDS = ("keys", "values", "attention", "cls_attention", "received")
+FIELDS = ("keys", "values", "attention", "cls_attention", "received", "update")
 
 
 def images(batch: int = 3, size: int = 32, seed: int = 0) -> Tensor:
@@ -72,11 +72,12 @@ def reduce_plainly(
 
 @dataclasses.dataclass
 class Inside:
-    """One image's attention in one block, per head."""
+    """One image's attention in one block, per head, and what its two layers added to the tokens."""
 
     keys: Tensor  # (H, n, Dh)
     values: Tensor  # (H, n, Dh)
     matrix: Tensor  # (H, n, n)
+    updates: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # (n, D), by the site that reads them
 
 
 def attend_plainly(attention: nn.Module, x: Tensor, bias: Tensor) -> tuple[Tensor, Inside]:
@@ -123,9 +124,11 @@ def run_plainly(
         bias = torch.tensor([0.0] * prefix + [math.log(s) if proportional else 0.0 for s in size], dtype=x.dtype)
         update, seen = attend_plainly(block.attn, block.norm1(x), bias)
         inside.append(seen)
+        seen.updates["after_attention"] = block.ls1(update)
         rows, size = act("after_attention", list(x + block.ls1(update)), size)
         x = torch.stack(rows)
-        rows, size = act("after_block", list(x + block.ls2(block.mlp(block.norm2(x)))), size)
+        seen.updates["after_block"] = seen.updates["before_block"] = block.ls2(block.mlp(block.norm2(x)))
+        rows, size = act("after_block", list(x + seen.updates["after_block"]), size)
         leaving.append(len(size))
     x = vit.norm(torch.stack(rows))
     if vit.global_pool == "avg":

@@ -31,7 +31,9 @@ TWO_RESULTS = "Compare two results"
 AGAINST = "Compare with a commit"
 
 
-@suite_options("models", "methods", "keep", "data", "weights", "limit", "device", heading=AGAINST, defaults={})
+@suite_options(
+    "models", "methods", "keep", "data", "calibration", "weights", "limit", "device", heading=AGAINST, defaults={}
+)
 def check(
     *,
     new: Annotated[Path | None, typer.Argument(help="A results directory.")] = None,

@@ -34,6 +34,8 @@ DEFAULTS = {
 # One image at a time on the CPU, nothing timed; these replace the default suite's own settings.
 MEASURE_NOTHING = {
     "data": None,
+    "calibration": None,
+    "set_apart": None,
     "baselines": ["none"],
     "device": "cpu",
     "batch_size": [1],
@@ -44,7 +46,9 @@ MEASURE_NOTHING = {
 }
 
 
-@suite_options("models", "methods", "keep", "schedule", "site", "weights", defaults=DEFAULTS)
+@suite_options(
+    "models", "methods", "keep", "schedule", "site", "weights", "calibration", "calibration_limit", defaults=DEFAULTS
+)
 def show(
     *,
     images: Annotated[list[Path], typer.Argument(help="Photographs.", metavar="IMAGE")],

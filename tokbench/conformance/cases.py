@@ -130,7 +130,12 @@ def context_of(
     filled = AttentionProbe(fields)(Heads(q, k, v, scale, bias, matrix), tokens.n_prefix)
     images = torch.arange(x.shape[0], device=x.device) if ids is None else ids
     return Context(
-        depth=depth, depths=DEPTHS, stage=0, noise=noise or (lambda: uniform(seed, images, depth, n)), **filled
+        depth=depth,
+        depths=DEPTHS,
+        stage=0,
+        noise=noise or (lambda: uniform(seed, images, depth, n)),
+        update=F.gelu(tokens.patches) if "update" in fields else None,
+        **filled,
     )
 
 

@@ -17,8 +17,9 @@ from tokbench.names import Site
 from tokbench.registry import make
 from tokbench.schedule import DEFAULT_DEPTHS, Budget
 from tokbench.stats.pareto import EQUAL_COST
-from tokbench.vit.backbone import DownsampledViT, check_supported
+from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import calibrate
+from tokbench.vit.supported import check_supported
 
 STEPS = 10_000  # a keep has four decimals
 CLOSE_ENOUGH = 0.0025  # of the target: coming closer is not worth another trace

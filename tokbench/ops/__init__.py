@@ -1,1 +1,1 @@
-"""Operations on token vectors that several methods share: clustering and bipartite matching."""
+"""Operations on token vectors that several methods share: clustering, bipartite matching and a learned score."""

@@ -6,6 +6,8 @@ are computed once, by one matrix product; everything else is sums and comparison
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -88,19 +90,26 @@ def kmedoids(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple
     return to_medoids(between, medoids)[1], gather_rows(f, medoids)
 
 
-def farthest_first(f: Tensor, count: int) -> Tensor:
-    """Choose points far from each other: first the one nearest the mean, then always the one farthest from the chosen.
+def farthest_first(f: Tensor, count: int, first: Literal["central", "isolated"] = "central") -> Tensor:
+    """Choose points far from each other: after the first, always the one farthest from the chosen.
 
     Args:
         f: (B, N, D) points.
         count: K.
+        first: The first point: `central`, the one nearest the mean; `isolated`, the one farthest from its nearest
+            neighbour. Of equal points, the earlier.
 
     Returns:
-        (B, K) indices.
+        (B, K) indices, distinct in each row.
     """
     f = wide(f)
     between = distances_between(f)
-    chosen = [(f - f.mean(dim=1, keepdim=True)).square().sum(dim=2).argmin(dim=1, keepdim=True)]
+    if first == "central":
+        start = (f - f.mean(dim=1, keepdim=True)).square().sum(dim=2).argmin(dim=1, keepdim=True)
+    else:
+        between.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # of a chosen point, which is not chosen again
+        start = between.amin(dim=2).argmax(dim=1, keepdim=True)
+    chosen = [start]
     gap = torch.full_like(between[:, 0], torch.inf)
     for _ in range(count - 1):
         gap = torch.minimum(gap, rows(between, chosen[-1])[:, 0]).scatter(1, chosen[-1], -1.0)

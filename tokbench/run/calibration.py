@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tokbench.data.sets import ImageSet
 from tokbench.files import write_atomically, writing
+from tokbench.isolation import alive
 from tokbench.measure.sample_images import decoded
 from tokbench.results.lock import OTHER_FOLDER
 from tokbench.results.store import write_json
@@ -81,6 +82,7 @@ class Calibration:
 
 def constants_from(model: DownsampledViT, batches: list[Tensor], device: torch.device) -> bytes:
     """Calibrate a model's method on a device, and give its constants as the content of a `.safetensors` file."""
+    alive()
     model.to(device)
     try:
         calibrate(model, [batch.to(device) for batch in batches])

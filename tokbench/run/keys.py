@@ -42,6 +42,7 @@ COMMON = (
     "tokbench.run.build",
     "tokbench.run.bench",
     "tokbench.ops.clustering",
+    "tokbench.ops.keep_predictor",
     "tokbench.ops.matching",
     "tokbench.ops.swaps",
 )

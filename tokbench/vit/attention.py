@@ -76,7 +76,7 @@ def attend(
 
 
 class AttentionProbe(nn.Module):
-    """Computes those fields of a Context that a method declares in `needs`."""
+    """Computes those fields of a Context that a method declares in `needs` and that come from attention."""
 
     def __init__(self, needs: frozenset[str]) -> None:
         """Store the names of the fields."""
@@ -92,7 +92,7 @@ class AttentionProbe(nn.Module):
             valid: (B, N), False at padding; None if the batch has no padding.
 
         Returns:
-            The declared fields by name, in the shapes of `Context`.
+            The declared fields by name, in the shapes of `Context`; `update` is not among them.
         """
         fields: dict[str, Tensor] = {}
         if "keys" in self.needs:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NoReturn
+from dataclasses import dataclass
 
 import torch
-from timm.layers import PatchEmbed
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,12 +18,22 @@ from tokbench.tokens import Tokens
 from tokbench.vit.attention import AttentionProbe, Heads, attend, log_size_bias
 from tokbench.vit.noise import uniform
 from tokbench.vit.reduction import check_result, reduced, trim
+from tokbench.vit.supported import check_supported
 
 Observer = Callable[[int, Tokens], None]
 
 
-class UnsupportedModelError(UserError):
-    """`DownsampledViT` does not support the model; the message says why."""
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What a block computed on the way to a reduction, as far as the method reads it.
+
+    Attributes:
+        heads: The intermediate tensors of its attention, or None.
+        update: (B, P+N, D), what its last layer so far added to the tokens, or None.
+    """
+
+    heads: Heads | None = None
+    update: Tensor | None = None
 
 
 class DownsampledViT(nn.Module):
@@ -133,7 +142,7 @@ class DownsampledViT(nn.Module):
     def start(self) -> int:
         """The first block that may differ from the plain model's; the number of blocks if there is no reduction.
 
-        A method that acts before a block reads the attention of the previous block.
+        A method that acts before a block reads what the previous block computed.
         """
         if self.downsampler is None or not self.depths:
             return len(self.vit.blocks)
@@ -161,13 +170,13 @@ class DownsampledViT(nn.Module):
         Raises:
             DownsamplerError: The method violates the contract.
         """
-        heads: Heads | None = None
+        passed = Passed()
         recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()  # vit.set_grad_checkpointing()
         for depth in blocks:
             if recompute:
-                tokens, heads = checkpoint(self._block, depth, tokens, heads, image_ids, use_reentrant=False)
+                tokens, passed = checkpoint(self._block, depth, tokens, passed, image_ids, use_reentrant=False)
             else:
-                tokens, heads = self._block(depth, tokens, heads, image_ids)
+                tokens, passed = self._block(depth, tokens, passed, image_ids)
             if observe is not None:
                 observe(depth, tokens)
         return tokens
@@ -196,30 +205,37 @@ class DownsampledViT(nn.Module):
             return vit.head_drop(vit.fc_norm(_average(tokens, x, include_prefix)))  # type: ignore[no-any-return]
         return vit.forward_head(x, pre_logits=True)  # type: ignore[no-any-return]
 
-    def _block(self, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> tuple[Tokens, Heads | None]:
-        """Run one block: tokens and attention of the block before in, this block's out."""
+    def _block(self, depth: int, tokens: Tokens, passed: Passed, image_ids: Tensor) -> tuple[Tokens, Passed]:
+        """Run one block: tokens, and what the block before computed for a reduction, in; the same of this block out."""
         block = self.vit.blocks[depth]
-        tokens = self._reduce("before_block", depth, tokens, heads, image_ids)
-        update, heads = self._attend(depth, block, tokens)
-        tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path1(block.ls1(update)))
-        tokens = self._reduce("after_attention", depth, tokens, heads, image_ids)
-        update = block.mlp(block.norm2(tokens.x))
-        tokens = dataclasses.replace(tokens, x=tokens.x + block.drop_path2(block.ls2(update)))
-        return self._reduce("after_block", depth, tokens, heads, image_ids), heads
+        tokens = self._reduce("before_block", depth, tokens, passed, image_ids)
+        needs = self._read_from(depth, tokens.n_patches)
+        update, heads = self._attend(block, tokens, needs - {"update"})
+        update = block.drop_path1(block.ls1(update))
+        tokens = dataclasses.replace(tokens, x=tokens.x + update)
+        passed = Passed(heads, update if "update" in needs else None)
+        tokens = self._reduce("after_attention", depth, tokens, passed, image_ids)
+        update = block.drop_path2(block.ls2(block.mlp(block.norm2(tokens.x))))
+        tokens = dataclasses.replace(tokens, x=tokens.x + update)
+        passed = Passed(heads, update if "update" in needs else None)
+        return self._reduce("after_block", depth, tokens, passed, image_ids), passed
 
-    def _attend(self, depth: int, block: Block, tokens: Tokens) -> tuple[Tensor, Heads | None]:
-        """The attention's update (B, P+N, D), and its intermediate tensors if a reduction needs them."""
-        x = block.norm1(tokens.x)
-        method = self.downsampler
-        if method is None:
-            return block.attn(x), None
+    def _read_from(self, depth: int, n_patches: int) -> frozenset[str]:
+        """The fields of a context that a reduction reads from this block, which receives N patch tokens."""
         reader = depth + 1 if self.site == "before_block" else depth
-        needs = method.needs if self._target(reader, tokens.n_patches) is not None else frozenset()
-        bias = log_size_bias(tokens, proportional=method.proportional and reduced(tokens))
+        if self.downsampler is None or self._target(reader, n_patches) is None:
+            return frozenset()
+        return self.downsampler.needs
+
+    def _attend(self, block: Block, tokens: Tokens, needs: frozenset[str]) -> tuple[Tensor, Heads | None]:
+        """The attention's output (B, P+N, D), and its intermediate tensors if a reduction needs them."""
+        x = block.norm1(tokens.x)
+        proportional = self.downsampler is not None and self.downsampler.proportional
+        bias = log_size_bias(tokens, proportional=proportional and reduced(tokens))
         if bias is None and not needs:
             return block.attn(x), None
-        update, heads = attend(block.attn, x, bias, matrix="attention" in needs)
-        return update, heads if needs else None
+        output, heads = attend(block.attn, x, bias, matrix="attention" in needs)
+        return output, heads if needs else None
 
     def _target(self, depth: int, n_patches: int) -> int | None:
         """K at this depth, or None if there is no reduction here, or nothing to reduce."""
@@ -234,18 +250,20 @@ class DownsampledViT(nn.Module):
         keep = self.schedule.target(stage, n_patches)
         return keep if keep < n_patches else None
 
-    def _reduce(self, site: str, depth: int, tokens: Tokens, heads: Heads | None, image_ids: Tensor) -> Tokens:
+    def _reduce(self, site: str, depth: int, tokens: Tokens, passed: Passed, image_ids: Tensor) -> Tokens:
         keep = self._target(depth, tokens.n_patches) if site == self.site else None
         method = self.downsampler
         if keep is None or method is None:
             return tokens
         n = tokens.n_patches
+        attention = self.probe(passed.heads, tokens.n_prefix, tokens.valid) if passed.heads is not None else {}
         context = Context(
             depth=depth,
             depths=self.depths,
             stage=self.depths.index(depth),
             noise=lambda: uniform(self.seed, image_ids, depth, n),
-            **(self.probe(heads, tokens.n_prefix, tokens.valid) if heads is not None else {}),
+            update=passed.update[:, tokens.n_prefix :] if passed.update is not None else None,
+            **attention,
         )
         if self.needs_calibration and self.reduction is None:
             raise UserError(f"method '{method.name}' has no constants yet: tokbench.calibrate(model, images) sets them")
@@ -262,40 +280,11 @@ class DownsampledViT(nn.Module):
             raise UserError(f"method '{name}' cannot act {self.site}; its sites are {', '.join(method.sites)}")
         if self.site == "before_block" and method.needs and 0 in self.depths:
             raise UserError(
-                f"method '{name}' reads the attention of the previous block, and depth 0 has none: "
+                f"method '{name}' reads what the previous block computed, and depth 0 has none: "
                 "use --site after_attention, or a schedule that starts later"
             )
         if "cls_attention" in method.needs and self.vit.cls_token is None:
             raise UserError(f"method '{name}' reads the class token's attention, but this model has no class token")
-
-
-def check_supported(vit: nn.Module) -> None:
-    """Raise an error if `DownsampledViT` does not support a model.
-
-    Raises:
-        UnsupportedModelError: The message gives the reason.
-    """
-
-    def refuse(reason: str) -> NoReturn:
-        raise UnsupportedModelError(
-            f"{type(vit).__name__} is not supported: {reason}; use a timm ViT such as deit_small_patch16_224"
-        )
-
-    if not isinstance(vit, VisionTransformer):
-        refuse("it is not a timm VisionTransformer")
-    if type(vit).forward_features is not VisionTransformer.forward_features:
-        refuse("it has its own forward pass")
-    if not isinstance(vit.patch_embed, PatchEmbed):
-        refuse(f"its patch embedding is {type(vit.patch_embed).__name__}, not a single convolution")
-    if not isinstance(vit.patch_drop, nn.Identity):
-        refuse("it drops random patches in training")
-    if vit.attn_pool is not None or vit.global_pool not in ("token", "avg"):
-        refuse("its pooling is neither class token nor average")
-    for depth, block in enumerate(vit.blocks):
-        if type(block) is not Block:
-            refuse(f"block {depth} is {type(block).__name__}, not norm1→attention→norm2→MLP")
-        if type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None:
-            refuse(f"the attention of block {depth} is not timm's plain Attention")
 
 
 def _constants_loaded(model: nn.Module, _: object) -> None:

@@ -16,7 +16,8 @@ from tokbench.embedded import model as digits
 from tokbench.embedded.images import DATA_CONFIG
 from tokbench.errors import UserError, did_you_mean
 from tokbench.names import EMBEDDED_MODELS, RANDOM
-from tokbench.vit.backbone import DownsampledViT, check_supported
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.supported import check_supported
 from tokbench.vit.weights import METHOD, few, misfits, one_line, read_weights, split_method
 
 
