@@ -101,7 +101,7 @@ def _keep_or_budget(row: Mapping[Hashable, Any]) -> str:
 
 
 def _has_budget(row: Mapping[Hashable, Any]) -> bool:
-    return bool(row["schedule"].startswith("budget("))
+    return bool(row["schedule"].startswith(("budget(", "searched(")))
 
 
 def _needed(row: Mapping[Hashable, Any]) -> str:

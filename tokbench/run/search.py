@@ -50,7 +50,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class _Setting:
+class Setting:
     """What the trials of a search have in common.
 
     Attributes:
@@ -110,6 +110,11 @@ class _Setting:
     def backbone(self) -> Backbone:
         """What counts cost."""
         return Backbone(self.plain, build_method(self.cell.variant)[0], str(self.cell.variant.site))
+
+    @property
+    def subject(self) -> Subject:
+        """What the search needs of this."""
+        return Subject(self.backbone, self.wanted.fraction, self.cost, self.closeness)
 
     @cached_property
     def shapes(self) -> list[Direction]:
@@ -172,7 +177,7 @@ def searched(
         raise UserError(f"schedule '{wanted}' needs a model that predicts classes, and {cell.model} has no head")
     key = search_key(cell, wanted, inputs, calibration, suite)
     name = f"{cell.model}-{cell.variant.method}-{wanted.fraction:g}-{key[:8]}"
-    setting = _Setting(cell, wanted, inputs, calibration, suite, check)
+    setting = Setting(cell, wanted, inputs, calibration, suite, check)
     with locked(out / SCHEDULES):
         remove_scratch(out / SCHEDULES)
         log = TrialFile(out / SCHEDULES / f"{name}.jsonl", key)
@@ -192,7 +197,7 @@ def remark(wanted: Searched, calibration: Calibration) -> str:
     return f"{calibration.described('searched')}, {wanted.trials} trials"
 
 
-def _attempt(setting: _Setting, log: TrialFile, tell: Tell, number: int, direction: Direction) -> Trial:
+def _attempt(setting: Setting, log: TrialFile, tell: Tell, number: int, direction: Direction) -> Trial:
     """A trial, which a failure of the method costs only if no trial before has succeeded.
 
     Raises:
@@ -200,9 +205,8 @@ def _attempt(setting: _Setting, log: TrialFile, tell: Tell, number: int, directi
     """
     cell, wanted, before = setting.cell, setting.wanted, log.trials[:number]
     tell(f"searching a schedule for {cell}, trial {number + 1} of {wanted.trials}")
-    subject = Subject(setting.backbone, wanted.fraction, setting.cost, setting.closeness)
     try:
-        work = partial(carry_out, subject, direction, before)
+        work = partial(carry_out, setting.subject, direction, before)
         return contained(f"trial {number + 1} of {wanted} for {cell}", work, setting.check)
     except MethodFailedError as failure:
         if failure.spoiled or all(trial.failed for trial in before):
@@ -210,7 +214,7 @@ def _attempt(setting: _Setting, log: TrialFile, tell: Tell, number: int, directi
         return Trial(direction, failed=str(failure))
 
 
-def _found(setting: _Setting, best: Trial, trials: Sequence[Trial]) -> FoundSchedule:
+def _found(setting: Setting, best: Trial, trials: Sequence[Trial]) -> FoundSchedule:
     cell, images = setting.cell, setting.calibration.images
     first = trials[0]  # of the known shapes, which begin with stages
     return FoundSchedule(
