@@ -2,9 +2,9 @@
 
     python benchmarks/schedule_search.py DATA WEIGHTS [MODEL [METHOD [TRIALS]]]
 
-Searches at 70 % of the compute, on 40 % of the images, which are set apart by a hash. Before every tenth trial the plain
-model runs over the same images, so that both are timed under the same load; at the end the model found runs over them as
-often.
+Searches at 70 % of the compute, on 40 % of the images, which are set apart by a hash. Before every tenth trial the
+plain model runs over the same images, so that both are timed under the same load; at the end the model found runs over
+them as often.
 
 Writes results/speed/schedule_search.txt.
 """
