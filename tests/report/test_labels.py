@@ -35,6 +35,11 @@ def test_budgets_are_points_of_one_series():
     assert list(series(table)) == ["tome budget", "tome budget", "tome budget(at=2-5)", "tome every_block"]
 
 
+def test_searches_are_points_of_one_series():
+    table = rows(*(("tome", "", text) for text in ("searched(0.7)", "searched(0.5)", "searched(0.5,seed=1)")))
+    assert list(series(table)) == ["tome searched", "tome searched", "tome searched(seed=1)"]
+
+
 def test_all_varying_settings_are_added():
     table = rows(
         ("tome", ""),

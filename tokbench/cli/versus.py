@@ -11,17 +11,18 @@ from tokbench.cli.options import AsJson, ResultsDirectory, parse_list
 
 def versus(
     directory: ResultsDirectory,
-    methods: Annotated[
+    others: Annotated[
         list[str],
-        typer.Argument(metavar="METHOD", help="What to compare with: evit, or 'score_pruning(score=cls)'."),
+        typer.Argument(metavar="OTHER", help="What to compare with: evit, 'score_pruning(score=cls)', or a schedule."),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Compare all methods with one of them, on the same images.
+    """Compare all methods with one of them, or each with itself at another schedule, on the same images.
 
     Each comparison is at the same schedule and keep, or at the same budget: the difference in top-1 with its interval,
     McNemar's test, a verdict, and how many images would settle what is undecided. The plain model with fewer pixels is
-    compared with everything: none(img_size=192).
+    compared with everything: none(img_size=192). With a schedule, as in 'budget(0.7)', each method is compared with
+    itself at that schedule.
 
     Example: tokbench versus results/imagenet evit
     """
@@ -29,7 +30,7 @@ def versus(
     from tokbench.report.terminal.versus import render_versus
     from tokbench.results import load
 
-    frame = load(directory).versus(*(name for text in methods for name in parse_list("versus", text)))
+    frame = load(directory).versus(*(name for text in others for name in parse_list("versus", text)))
     if as_json:
         typer.echo(frame.to_json(orient="records", indent=2))
     else:

@@ -12,7 +12,7 @@ from tokbench.errors import printable
 # Values may contain commas, so a parameter list is split only before `name=`.
 PARAMETER = re.compile(r"[(,](?=\w+=)")
 
-_FRACTION = re.compile(r"(?<=^budget)\([\d.e-]+\)|(?<=^budget\()[\d.e-]+,")
+_FRACTION = re.compile(r"(?P<name>budget|searched)\([\d.e-]+(?P<end>[,)])")
 
 FEWER_PIXELS = "fewer pixels"
 """The plain model with fewer pixels at several image sizes, as one curve."""
@@ -55,8 +55,12 @@ def series(rows: pd.DataFrame) -> pd.Series:
 
 
 def without_fraction(schedule: str) -> str:
-    """A budget without its fraction, any other schedule unchanged: budgets are points of one curve, as keeps are."""
-    return _FRACTION.sub("", schedule)
+    """A budget or a search without its fraction: these are points of one curve, as keeps are.
+
+    Any other schedule is unchanged.
+    """
+    found = _FRACTION.match(schedule)
+    return schedule if found is None else found["name"] + ("" if found["end"] == ")" else "(") + schedule[found.end() :]
 
 
 def cell_text(value: Any) -> str:

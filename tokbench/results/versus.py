@@ -1,4 +1,4 @@
-"""One method against the others: paired differences in top-1 on the same images, at the same setting."""
+"""One method against the others, or one schedule: paired differences in top-1 on the same images."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tokbench.errors import UserError, did_you_mean
+from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.names import PLAIN
-from tokbench.notation import parse_call, split_parameters
+from tokbench.notation import parse_call
 from tokbench.outcomes import RIGHT, UNREADABLE, marks_of
+from tokbench.results.method_rows import rows_of
 from tokbench.results.plan import Plan, PlannedRow
 from tokbench.rows import RowId
+from tokbench.schedule import KINDS as SCHEDULES
+from tokbench.schedule import Schedule, takes_keep
 from tokbench.stats.differences import images_to_settle, mean_interval, score_p
 from tokbench.stats.pareto import equal_cost
 from tokbench.stats.proportions import mcnemar, tango
-from tokbench.values import unquoted, value_text
 
 if TYPE_CHECKING:
     from tokbench.results.directory import Results
@@ -55,12 +57,13 @@ class Setting:
         return self.id.schedule, None if by_budget else self.id.keep
 
 
-def versus(results: Results, *methods: str) -> pd.DataFrame:
-    """All methods of a directory against one of them, or against each of several.
+def versus(results: Results, *others: str) -> pd.DataFrame:
+    """All methods of a directory against one of them, or each method against itself with one of its schedules.
 
-    Rows are paired if model, schedule and keep agree; with a budget, model and budget. The plain model and its
-    baselines with fewer pixels have no schedule, so that all rows of their model are compared with them. Where the MACs
-    differ by more than 1 %, `note` says so.
+    Against a method, rows are paired if model, schedule and keep agree; with a budget, model and budget. The plain
+    model and its baselines with fewer pixels have no schedule, so that all rows of their model are compared with them.
+    Against a schedule, rows are paired if they differ in schedule and keep alone; of several keeps the one with the
+    nearest MACs counts. Where the MACs differ by more than 1 %, `note` says so.
 
     Two rows of one seed each have Tango's interval and McNemar's exact p. With several seeds, an image counts once,
     with the mean of its answers over the seeds; interval and p are those of a mean (`mean_interval`, `score_p`). They
@@ -68,13 +71,14 @@ def versus(results: Results, *methods: str) -> pd.DataFrame:
 
     Args:
         results: The directory.
-        methods: As in `evit`, `score_pruning(score=cls)` or `none(img_size=192)`. Parameters may be left out where the
-            directory has one variant of the method, or one with the defaults.
+        others: What to compare with. Methods, as in `evit`, `score_pruning(score=cls)` or `none(img_size=192)`;
+            parameters may be left out where the directory has one variant of the method, or one with the defaults.
+            Or schedules, as in `budget(0.7)`.
 
     Returns:
         A row for each setting of another method: `SETTING`, and
             seeds: How many of its rows were averaged.
-            versus: The method that it is compared with.
+            versus: The method or schedule that it is compared with.
             gmacs, versus_gmacs: Billions of MACs of both.
             images: How many images both could read.
             delta_top1, delta_lo, delta_hi: Points of top-1 above the other method, with the 95 % interval.
@@ -86,98 +90,69 @@ def versus(results: Results, *methods: str) -> pd.DataFrame:
             note: What else a reader should know, such as why there is no number.
 
     Raises:
-        UserError: A method is not in the directory, or accuracy was not measured.
+        UserError: A method or schedule is not in the directory, or accuracy was not measured.
     """
-    rows = [row for method in methods for row in _versus(results, method)]
+    rows = [row for other in others for row in _versus(results, other)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(TYPES)
 
 
-def _versus(results: Results, method: str) -> list[dict[str, Any]]:
-    """The rows against one method."""
-    reference = rows_of(results.plan, method, str(results.directory))
-    _check_accuracy(results.plan, str(results.directory))
-    name = str(parse_call(method))
+def _versus(results: Results, other: str) -> list[dict[str, Any]]:
+    """The rows against one method or schedule."""
+    where = str(results.directory)
+    reference = _reference(results.plan, other, where)
+    _check_accuracy(results.plan, where)
+    name = str(parse_call(other))
     settings = _settings(results.plan.rows)
     chosen = [one for one in settings if one.rows[0] in reference and _answers(one, results) is not None]
     if not chosen:
-        raise UserError(f"{results.directory} has no answers of {name} yet: run the same tokbench compare again")
+        raise UserError(f"{where} has no answers of {name} yet: run the same tokbench compare again")
     is_plain = reference[0].id.method == PLAIN
     others = [one for one in settings if one.rows[0] not in reference and (is_plain or one.id.method != PLAIN)]
-    return [_against(one, chosen, name, results) for one in others]
+    if _is_schedule(results.plan, other):
+        return [
+            _against(one, _itself(one, chosen, results), f"not measured with {name}", name, results) for one in others
+        ]
+    return [_against(one, _counterpart(one, chosen), _why_not(one, chosen, name), name, results) for one in others]
 
 
-def rows_of(plan: Plan, method: str, where: str) -> list[PlannedRow]:
-    """The rows of a plan that a method's text stands for.
-
-    Args:
-        plan: What is to be measured, or was.
-        method: As in `evit` or `score_pruning(score=cls)`.
-        where: What has the plan, for messages.
-
-    Raises:
-        UserError: There is no such method, or several variants of it.
-    """
-    call = parse_call(method)
-    if call.positional:
-        raise UserError(f"{method}: name its parameters, as in {call.name}(parameter=value)")
-    own = [row for row in plan.rows if row.id.method == call.name]
-    if not own:
-        known = list(dict.fromkeys(row.id.method for row in plan.rows))
-        raise UserError(f"{where} has no method '{call.name}': {did_you_mean(call.name, known)}")
-    variants = {row.id.params: split_parameters(row.id.params) for row in own}
-    fitting = [text for text, has in variants.items() if _fits(call.named, has)]
-    if len(fitting) > 1:
-        info = plan.methods.get(call.name)
-        assumed = dict(info.defaults) if info else {}
-        fitting = [
-            text for text in fitting if _fits({**assumed, **call.named}, variants[text], exactly=True)
-        ] or fitting
-    if len(fitting) != 1:
-        listed = " or ".join(_short_names(call.name, [variants[text] for text in fitting or variants]))
-        raise UserError(f"{where} has {'several' if fitting else 'no'} {call}: choose {listed}")
-    return [row for row in own if row.id.params == fitting[0]]
-
-
-def check_versus(plan: Plan, methods: Sequence[str]) -> None:
-    """Check, before anything is measured, that all methods can be compared with these.
+def _reference(plan: Plan, other: str, where: str) -> list[PlannedRow]:
+    """The rows that a method or a schedule, as the user writes it, stands for.
 
     Raises:
-        UserError: A method is not in the plan or will not be measured, or accuracy is not in it.
+        UserError: There are none.
     """
-    for method in methods:
-        reason = next((row.skipped or row.failed for row in rows_of(plan, method, THIS)), "")
-        if reason:
-            raise UserError(f"nothing can be compared with {method}: {reason}")
+    if not _is_schedule(plan, other):
+        return rows_of(plan, other, where)
+    schedule = str(Schedule.parse(other, 0.5 if takes_keep(other) else None))  # as the table shows it
+    rows = [row for row in plan.rows if row.id.schedule == schedule]
+    if not rows:
+        known = dict.fromkeys(row.id.schedule for row in plan.rows if row.id.schedule)
+        raise UserError(f"{where} has no rows with the schedule {schedule}: it has {', '.join(known)}")
+    return rows
+
+
+def _is_schedule(plan: Plan, other: str) -> bool:
+    """Whether this is a schedule; a plugin's method may have the name of one."""
+    name = parse_call(other).name
+    return name in SCHEDULES and all(row.id.method != name for row in plan.rows)
+
+
+def check_versus(plan: Plan, others: Sequence[str]) -> None:
+    """Check, before anything is measured, that all methods can be compared with these methods and schedules.
+
+    Raises:
+        UserError: One is not in the plan or will not be measured, or accuracy is not in it.
+    """
+    for other in others:
+        reasons = [row.skipped or row.failed for row in _reference(plan, other, THIS)]
+        if all(reasons):
+            raise UserError(f"nothing can be compared with {other}: {reasons[0]}")
     _check_accuracy(plan, THIS)
 
 
 def _check_accuracy(plan: Plan, where: str) -> None:
     if not any("accuracy" in row.keys for row in plan.rows):
         raise UserError(f"{where} has no accuracies to compare: measure them with --only macs,accuracy and --data")
-
-
-def _short_names(method: str, variants: Sequence[dict[str, str]]) -> list[str]:
-    """The variants as the user can write them, with those parameters that differ."""
-    names = dict.fromkeys(name for has in variants for name in has)
-    differing = [name for name in names if len(variants) == 1 or len({has.get(name) for has in variants}) > 1]
-    texts = [",".join(f"{name}={has[name]}" for name in differing if name in has) for has in variants]
-    return [f"'{method}({text})'" if text else method for text in texts]
-
-
-def _fits(wanted: dict[str, str], has: dict[str, str], *, exactly: bool = False) -> bool:
-    """Whether a variant's parameters have the wanted values; `exactly` allows no others."""
-    same = all(name in has and _same(value, has[name]) for name, value in wanted.items())
-    return same and (not exactly or set(has) == set(wanted))
-
-
-def _same(value: str, shown: str) -> bool:
-    """Whether a value as written by the user is the one that the table shows: `True` is `true`, `0.50` is `0.5`."""
-    if value in (shown, unquoted(shown)) or value_text(value) == shown or value.lower() == shown:
-        return True
-    try:
-        return float(value) == float(shown)
-    except ValueError:
-        return False
 
 
 def _settings(rows: Sequence[PlannedRow]) -> list[Setting]:
@@ -190,13 +165,12 @@ def _settings(rows: Sequence[PlannedRow]) -> list[Setting]:
     return [Setting(identity, tuple(own.values())) for identity, own in by_id.items()]
 
 
-def _against(own: Setting, chosen: Sequence[Setting], name: str, results: Results) -> dict[str, Any]:
-    """A row of the result."""
+def _against(own: Setting, other: Setting | None, why_not: str, name: str, results: Results) -> dict[str, Any]:
+    """A row of the result; without another setting to compare with, it says why."""
     values = {column: asdict(own.id)[column] for column in SETTING}
     row: dict[str, Any] = {**values, "versus": name, "verdict": NOT_COMPARABLE, "gmacs": _gmacs(own, results)}
-    other = _counterpart(own, chosen)
     if other is None:
-        return {**row, "note": _why_not(own, chosen, name)}
+        return {**row, "note": why_not}
     row |= {"versus_gmacs": _gmacs(other, results), "note": ""}
     mine, theirs = _answers(own, results), _answers(other, results)
     if mine is None or theirs is None:
@@ -217,6 +191,13 @@ def _counterpart(own: Setting, chosen: Sequence[Setting]) -> Setting | None:
         if one.id.method == PLAIN or one.place == own.place
     ]
     return max(fitting, key=lambda one: (one.id.regime == own.id.regime, one.id.site == own.id.site), default=None)
+
+
+def _itself(own: Setting, chosen: Sequence[Setting], results: Results) -> Setting | None:
+    """The same method in the same model with another schedule; of several, the one with the nearest MACs."""
+    same = [one for one in chosen if one.id.without("schedule", "keep") == own.id.without("schedule", "keep")]
+    cost = _gmacs(own, results) or 0.0
+    return min(same, key=lambda one: abs((_gmacs(one, results) or 0.0) - cost), default=None)
 
 
 def _why_not(own: Setting, chosen: Sequence[Setting], name: str) -> str:
