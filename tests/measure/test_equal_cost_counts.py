@@ -72,6 +72,19 @@ def test_every_direction_meets_the_budget_or_is_refused(tiny_vit: MakeVit, name:
     assert met >= 4
 
 
+@pytest.mark.parametrize("extra", [0.0, -0.6, 0.3])
+def test_a_cost_that_follows_the_plan_only_in_part_is_met_all_the_same(tiny_vit: MakeVit, extra: float) -> None:
+    backbone = backbone_of(tiny_vit(img_size=112), "score_pruning")
+
+    def counted(schedule: Explicit) -> float:
+        (left,) = schedule.counts
+        return 0.2 + 0.4 * backbone.fraction((196, left, left, left))
+
+    found = solve((NOTHING, 1.0, NOTHING, NOTHING), 0.5, backbone, counted, extra)
+    assert counted(found.schedule) == pytest.approx(0.5, rel=0.01)
+    assert found.fraction == counted(found.schedule)
+
+
 def test_a_reduction_in_one_block_alone_stays_in_it(tiny_vit: MakeVit) -> None:
     counts = nearest((NOTHING, 1.0, NOTHING, NOTHING), 0.7, backbone_of(tiny_vit(img_size=64), "score_pruning"))
     assert counts[0] == 64

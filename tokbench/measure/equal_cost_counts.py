@@ -132,19 +132,20 @@ def solve(
         OutOfReachError: The cost cannot be met within 1 % in this direction.
     """
     seen: list[Solved] = []
-    aim, low, high = target - extra, 0.0, 1.0  # what is planned for the backbone alone
+    low, high = 0.0, 1.0
+    aim = min(target - extra, (target + 1) / 2)  # what is planned for the backbone alone
     for _ in range(COUNTED):
         counts = nearest(direction, aim, backbone)
         schedule = backbone.schedule(counts)
         if schedule is None or any(schedule == one.schedule for one in seen):
             break
-        fraction = counted(schedule)
-        seen.append(Solved(schedule, fraction, fraction - backbone.fraction(counts)))
+        fraction, planned = counted(schedule), backbone.fraction(counts)
+        seen.append(Solved(schedule, fraction, fraction - planned))
         if abs(fraction - target) <= CLOSE_ENOUGH * target:
             break
-        low, high = (low, aim) if fraction > target else (aim, high)
+        low, high = (low, planned) if fraction > target else (planned, high)
         # An adaptive method may remove more than it must, and of a higher aim only a part arrives.
-        aim += (target - fraction) / _slope(seen)
+        aim = planned + (target - fraction) / _slope(seen)
         if not low < aim < high:
             aim = (low + high) / 2
     best = min(seen, key=lambda one: abs(one.fraction - target), default=None)

@@ -178,15 +178,16 @@ def searched(
     key = search_key(cell, wanted, inputs, calibration, suite)
     name = f"{cell.model}-{cell.variant.method}-{wanted.fraction:g}-{key[:8]}"
     setting = Setting(cell, wanted, inputs, calibration, suite, check)
-    with locked(out / SCHEDULES):
-        remove_scratch(out / SCHEDULES)
-        log = TrialFile(out / SCHEDULES / f"{name}.jsonl", key)
+    folder = (out / SCHEDULES).absolute()  # a method may change the working directory
+    with locked(folder):
+        remove_scratch(folder)
+        log = TrialFile(folder / f"{name}.jsonl", key)
         blocks = range(setting.backbone.first, setting.backbone.blocks)
         attempt = partial(_attempt, setting, log, tell)
         best = search(setting.shapes, blocks, log, wanted.trials, wanted.seed, attempt)
         if best.failed:
             raise OutOfReachError(f"none of {wanted.trials} schedules fits: {best.failed}")
-        file = out / SCHEDULES / f"{name}.toml"
+        file = folder / f"{name}.toml"
         if not is_written(file, best, wanted.trials):
             write_found(_found(setting, best, log.trials[: wanted.trials]), file)
     return replace(cell, variant=replace(cell.variant, found=best.schedule))
