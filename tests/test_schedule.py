@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tokbench import Context, Downsampler, Schedule, Tokens, create
 from tokbench.errors import UserError
-from tokbench.schedule import kept, planned_counts
+from tokbench.schedule import kept, planned_counts, split_schedules, takes_keep
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -195,6 +195,29 @@ def test_a_schedule_is_immutable():
         Schedule.stages(0.5).keep = 0.7
 
 
+@pytest.mark.parametrize("text", ["searched(0.7)", "searched(0.55,trials=50)", "searched(0.7,trials=9,seed=3)"])
+def test_a_search_is_written_as_it_is_read(text):
+    assert str(Schedule.parse(text)) == text
+    assert not takes_keep(text)
+    assert "--keep" in error_message(Schedule.parse, text, 0.7)
+
+
+def test_the_defaults_of_a_search_go_without_saying():
+    assert str(Schedule.parse("searched(fraction=0.7,trials=200,seed=0)")) == "searched(0.7)"
+
+
+def test_several_searches_are_split():
+    assert split_schedules("searched(0.7,0.5,trials=9),stages") == [
+        "searched(0.7,trials=9)",
+        "searched(0.5,trials=9)",
+        "stages",
+    ]
+
+
+def test_a_search_that_has_not_been_made_says_who_makes_it():
+    assert "tokbench compare searches" in error_message(Schedule.parse("searched(0.7)").depths, 12)
+
+
 # Invalid schedules
 
 
@@ -239,6 +262,11 @@ def test_numbers_can_be_written_in_several_ways(written):
         ("explicit(counts=5-4,at=3)", None, "2 counts for 1 depths"),
         ("explicit(counts=5-4,at=4-3)", None, "4-3"),
         ("explicit(counts=5-4,at=3-x)", None, "at"),
+        ("searched", None, "fraction"),
+        ("searched(1.2)", None, "between 0 and 1"),
+        ("searched(0.7,trials=0)", None, "at least 1 trial"),
+        ("searched(0.7,seed=-1)", None, "not be negative"),
+        ("searched(0.7,200)", None, "name its arguments"),
         ("stagse", 0.5, "'stages'"),
         ("nonsense", 0.5, "explicit"),
         ("3-6-9", 0.5, "name(parameter=value"),

@@ -26,7 +26,8 @@ from tokbench.run.cells import cells_of
 from tokbench.run.measure import measure
 from tokbench.run.observer import Observer, Silent
 from tokbench.run.plan import write_plan
-from tokbench.run.prepare import Prepared, prepare
+from tokbench.run.prepare import Prepared, prepare, silent
+from tokbench.run.search import Tell
 from tokbench.schedule import takes_keep
 
 Watch = Callable[[Results], AbstractContextManager[Observer]]
@@ -48,7 +49,9 @@ class Comparison:
     broken: tuple[Broken, ...]
 
 
-def plan_comparison(suite: Suite, config: Config, plugins: Sequence[Path] = (), out: Path | None = None) -> Comparison:
+def plan_comparison(
+    suite: Suite, config: Config, plugins: Sequence[Path] = (), out: Path | None = None, tell: Tell = silent
+) -> Comparison:
     """Find the methods, plan the cells, and load and check everything they need.
 
     Args:
@@ -56,6 +59,7 @@ def plan_comparison(suite: Suite, config: Config, plugins: Sequence[Path] = (), 
         config: Holds the methods' default parameters.
         plugins: The user's files and folders of methods.
         out: The results directory, which keeps what is found out while planning; None keeps nothing.
+        tell: Gets what takes long, to show it.
 
     Raises:
         UserError: A setting is wrong, or a model, its weights, the device or the data cannot be opened.
@@ -66,7 +70,7 @@ def plan_comparison(suite: Suite, config: Config, plugins: Sequence[Path] = (), 
     except UserError as error:  # the method that is missing may be one of theirs
         reasons = "".join(f"; {one.source} could not be imported: {one.reason}" for one in broken)
         raise UserError(f"{error}{reasons}") from None
-    return Comparison(prepare(cells, suite, out), tuple(plugins), broken)
+    return Comparison(prepare(cells, suite, out, tell), tuple(plugins), broken)
 
 
 @contextmanager

@@ -58,7 +58,8 @@ class Suite(BaseModel):
         ("stages(at=3-6-9)",),
         min_length=1,
         description="Where and how much to reduce: stages(at=3-6-9), every_block, every_block(r=13), "
-        "explicit(counts=...), budget(0.7), several budgets as budget(0.7,0.5), or published for each method's own.",
+        "explicit(counts=...), budget(0.7), several budgets as budget(0.7,0.5), searched(0.7) for the "
+        "best counts on the images of --calibration, or published for each method's own.",
     )
     site: Site | None = Field(
         None,

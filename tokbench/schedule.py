@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tokbench.downsampler import Downsampler
 
 DEFAULT_DEPTHS = (3, 6, 9)
+DEFAULT_TRIALS = 200  # of a search
 
 
 def _numbers(written: object) -> object:
@@ -224,6 +226,46 @@ class Budget(Schedule):
         return f"budget({self.fraction:g}{at})"
 
 
+@dataclass(frozen=True)
+class Searched(Schedule):
+    """`searched(0.7)` or `searched(0.7,trials=500,seed=1)`: the best counts per block at this fraction of the gmacs.
+
+    It only says what to search for; what is found is an `Explicit`.
+    """
+
+    positional = ("fraction",)
+
+    keep: float | None
+    fraction: float
+    trials: int = DEFAULT_TRIALS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.keep is not None:
+            raise UserError("searched(...) already fixes the token counts: drop --keep")
+        if not 0 < self.fraction < 1:
+            raise UserError(f"searched({self.fraction:g}): the fraction of the plain gmacs must be between 0 and 1")
+        if self.trials < 1 or self.seed < 0:
+            raise UserError(f"{self}: there must be at least 1 trial, and the seed must not be negative")
+
+    def depths(self, blocks: int) -> tuple[int, ...]:
+        """See `Schedule`."""
+        raise UserError(
+            f"schedule '{self}' has no token counts yet: tokbench compare searches for them, by model and method, and "
+            "writes the explicit(counts=...) that it finds to DIR/schedules"
+        )
+
+    def target(self, stage: int, n_patches: int) -> int:
+        """See `Schedule`."""
+        raise ValueError("a schedule to be searched for has no counts")
+
+    def __str__(self) -> str:
+        trials = "" if self.trials == DEFAULT_TRIALS else f",trials={self.trials}"
+        seed = "" if self.seed == 0 else f",seed={self.seed}"
+        return f"searched({self.fraction:g}{trials}{seed})"
+
+
 def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, grid: tuple[int, int]) -> tuple[int, ...]:
     """The number of patch tokens after each reduction, from the schedule and the method's `count`.
 
@@ -247,7 +289,21 @@ def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, gr
 def takes_keep(text: str) -> bool:
     """Whether a schedule, given as text, needs a keep."""
     call = parse_call(text)
-    return not (call.name in ("explicit", "budget") or "r" in call.named)
+    return not (call.name in ("explicit", "budget", "searched") or "r" in call.named)
+
+
+def refuse_searches(schedules: Iterable[str]) -> None:
+    """Check that none of these schedules must be searched for first.
+
+    Raises:
+        UserError: One of them must.
+    """
+    for text in schedules:
+        if parse_call(text).name == "searched":
+            raise UserError(
+                f"schedule '{text}': only tokbench compare searches for schedules: give the explicit(counts=...) that "
+                "it has found, which is in its DIR/schedules"
+            )
 
 
 def kept(keep: float | None, n_patches: int) -> int:
@@ -258,7 +314,7 @@ def kept(keep: float | None, n_patches: int) -> int:
 
 
 def split_schedules(text: str) -> list[str]:
-    """Split a list of schedules; `budget(0.7,0.5)` is short for `budget(0.7),budget(0.5)`.
+    """Split a list of schedules; `budget(0.7,0.5)` is short for `budget(0.7),budget(0.5)`, and so is `searched`.
 
     Raises:
         UserError: One of them is not of the form name or name(parameter=value,...).
@@ -266,7 +322,7 @@ def split_schedules(text: str) -> list[str]:
     found = []
     for written in split_list(text):
         call = parse_call(written)
-        several = call.name == "budget" and len(call.positional) > 1
+        several = call.name in ("budget", "searched") and len(call.positional) > 1
         found += [str(replace(call, positional=(one,))) for one in call.positional] if several else [written]
     return found
 
@@ -296,4 +352,10 @@ def _join(numbers: tuple[int, ...]) -> str:
     return "-".join(map(str, numbers))
 
 
-KINDS: dict[str, type[Schedule]] = {"stages": Stages, "every_block": EveryBlock, "explicit": Explicit, "budget": Budget}
+KINDS: dict[str, type[Schedule]] = {
+    "stages": Stages,
+    "every_block": EveryBlock,
+    "explicit": Explicit,
+    "budget": Budget,
+    "searched": Searched,
+}

@@ -20,6 +20,7 @@ from tokbench.registry import discover, load_apart, source_file
 from tokbench.run.cells import cells_of
 from tokbench.run.observer import Observer
 from tokbench.run.prepare import prepare
+from tokbench.schedule import refuse_searches
 from tokbench.sources import sources_of
 
 
@@ -56,6 +57,7 @@ def compare_with_commit(
         UserError: There is no plugin, no repository or no such commit, or the suite is invalid.
     """
     title = f"working tree against {ref}"
+    refuse_searches(suite.schedule)
     known, broken = discover(plugins)
     import_errors = {Path(plugin.source).resolve(): plugin.reason for plugin in broken if Path(plugin.source).is_file()}
     files = plugin_files([*(Path(source_file(cls)) for cls in known.values()), *import_errors], plugins)

@@ -108,8 +108,14 @@ def compare(
     limit_steps(chosen.timeout)
     with stdout_to_stderr(), nullcontext() if ray is None or plan else connected(ray):
         with _progress(as_json) as progress:
-            progress.add_task("loading models and data", total=None)
-            comparison = plan_comparison(chosen, loaded, plugin_paths(loaded, plugins), None if plan else directory)
+            task = progress.add_task("loading models and data", total=None)
+            comparison = plan_comparison(
+                chosen,
+                loaded,
+                plugin_paths(loaded, plugins),
+                None if plan else directory,
+                lambda text: progress.update(task, description=escape(text)),
+            )
         others = parse_list("versus", versus or "")
         if others:
             check_versus(plan_of(comparison.prepared), others)

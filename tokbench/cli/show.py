@@ -70,6 +70,7 @@ def show(
     from tokbench.comparison import plan_comparison
     from tokbench.config import load_config
     from tokbench.files import write_atomically
+    from tokbench.schedule import refuse_searches
     from tokbench.show.sheet import draw
     from tokbench.show.token_map import left_out, sheets
 
@@ -79,6 +80,7 @@ def show(
     photographs = [(path.name, _open_image(path)) for path in images]
     loaded = load_config(config)
     suite = resolve_suite(loaded, None, settings, base={**MEASURE_NOTHING, **parse_settings(DEFAULTS), "seeds": [seed]})
+    refuse_searches(suite.schedule)
     comparison = plan_comparison(suite, loaded, plugin_paths(loaded, plugins))
     warn_broken(comparison.broken)
     prepared = comparison.prepared

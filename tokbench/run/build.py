@@ -58,7 +58,8 @@ def input_model(cell: Cell, model: Pretrained) -> VisionTransformer:
 
 def build_method(variant: Variant) -> tuple[Downsampler, Schedule]:
     """A new instance of the method, and its schedule."""
-    return create(variant.method, **dict(variant.params)), Schedule.parse(variant.schedule, variant.keep)
+    schedule = Schedule.parse(variant.found or variant.schedule, variant.keep)
+    return create(variant.method, **dict(variant.params)), schedule
 
 
 def recipe(cell: Cell, saved: Path) -> Build:

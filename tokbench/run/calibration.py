@@ -21,6 +21,7 @@ from tokbench.isolation import alive
 from tokbench.measure.sample_images import decoded
 from tokbench.results.lock import OTHER_FOLDER
 from tokbench.results.store import write_json
+from tokbench.run.build import build_model
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import calibrate, constants_of
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
     from tokbench.run.cells import Cell
+    from tokbench.vit.models import Pretrained
 
 CHECKPOINTS = "checkpoints"
 
@@ -69,6 +71,10 @@ class Calibration:
             self._batches[id(vit)] = [batch.images for batch in decoded(vit, self.images)]
         return self._batches[id(vit)]
 
+    def count(self, vit: VisionTransformer) -> int:
+        """How many of the images can be read."""
+        return sum(map(len, self.batches(vit)))
+
     def forget_images(self) -> None:
         """Release the decoded images."""
         self._batches.clear()
@@ -83,6 +89,12 @@ def constants_from(model: DownsampledViT, batches: list[Tensor], device: torch.d
     finally:
         model.to("cpu")
     return save(constants_of(model))
+
+
+def with_constants(cell: Cell, model: Pretrained, calibration: Calibration, device: torch.device) -> Cell:
+    """A cell with its method's constants, set on a device."""
+    constants = constants_from(build_model(cell, model), calibration.batches(model.vit), device)
+    return replace(cell, variant=replace(cell.variant, constants=constants))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class Variant:
         adaptive: Whether the number of tokens depends on the images.
         regime: `off-the-shelf`, `calibrated` or `fine-tuned`.
         constants: The state of a calibrated method as the content of a `.safetensors` file; empty before calibration.
+        found: The schedule that a search has found, as text; empty before it, and where the schedule is not searched.
         skipped: Why it is not measured; empty where it is.
         failed: Why the method cannot be created; empty where it can.
     """
@@ -65,6 +66,7 @@ class Variant:
     adaptive: bool = False
     regime: str = OFF_THE_SHELF
     constants: bytes = field(default=b"", repr=False)
+    found: str = ""
     skipped: str = ""
     failed: str = ""
 

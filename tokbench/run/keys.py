@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tokbench.run.cells import Cell
     from tokbench.run.inputs import Inputs
     from tokbench.run.prepare import Row
+    from tokbench.schedule import Searched
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,11 +106,33 @@ def calibration_key(cell: Cell, inputs: Inputs, calibration: Calibration) -> str
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
             "weights": inputs.models[cell.model].identity,
             "variant": [variant.method, variant.params_text, variant.schedule, variant.keep, variant.site],
+            "found": variant.found,
             "source": source_digest(method_class(variant.method)),
             "code": code_digest("tokbench.run.calibration"),
             "images": calibration.images.identity,
             "device": device_name(inputs.device),
             **(budget if variant.keep is None else {}),
+        }
+    )
+
+
+def search_key(cell: Cell, wanted: Searched, inputs: Inputs, calibration: Calibration, suite: Suite) -> str:
+    """A hash of everything that a trial of a search depends on: not the number of trials, since more of them go on."""
+    variant = cell.variant
+    counted_on = {"data": inputs.images.identity if inputs.images else None, "batch_size": cell.batch_size}
+    return identity(
+        {
+            "versions": [version(name) for name in ("torch", "timm", "fvcore", "numpy", "optuna")],
+            "weights": inputs.models[cell.model].identity,
+            "variant": [variant.method, variant.params_text, variant.site],
+            "source": source_digest(method_class(variant.method)),
+            "code": code_digest("tokbench.run.search"),
+            "fraction": wanted.fraction,
+            "seeds": [wanted.seed, cell.seed],
+            "images": calibration.images.identity,
+            "device": device_name(inputs.device),
+            "dtype": suite.dtype,
+            **(counted_on if variant.adaptive else {}),
         }
     )
 

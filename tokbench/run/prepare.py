@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,17 +23,22 @@ from tokbench.run.calibration import (
     CHECKPOINTS,
     Calibration,
     checkpoint_of,
-    constants_from,
     read_checkpoint,
+    with_constants,
     write_checkpoint,
 )
 from tokbench.run.cells import Cell, Variant
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.inputs import Inputs, open_inputs
 from tokbench.run.keys import calibration_key, keys_of
-from tokbench.schedule import Budget, Schedule
+from tokbench.run.search import Tell, remark, searched
+from tokbench.schedule import Budget, Schedule, Searched
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import MethodWeightsError, Pretrained
+
+
+def silent(text: str) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,15 @@ class Prepared:
         return [row for row in self.rows if row.keys and not row.failed]
 
 
-def prepare(cells: Sequence[Cell], suite: Suite, out: Path | None = None) -> Prepared:
+def prepare(cells: Sequence[Cell], suite: Suite, out: Path | None = None, tell: Tell = silent) -> Prepared:
     """Load and check everything, so that user errors come before the first measurement.
 
     Args:
         cells: The plan.
         suite: Its settings.
-        out: The results directory, which keeps the constants of calibrated methods; None keeps none.
+        out: The results directory, which keeps the constants of calibrated methods and the trials of searches; with
+            None, constants are not kept, and no schedule is searched.
+        tell: Gets what takes long, to show it.
 
     Raises:
         UserError: A model, its weights, the device or the data cannot be opened, or do not fit together.
@@ -113,7 +120,7 @@ def prepare(cells: Sequence[Cell], suite: Suite, out: Path | None = None) -> Pre
         for variant, cell in firsts.items():
             needed = None if is_built_in(variant.method) else check
             try:
-                row = contained(f"building {cell}", partial(_try, cell, inputs, out), needed)
+                row = contained(f"building {cell}", partial(_try, cell, inputs, suite, out, needed, tell), needed)
             except MethodFailedError as failure:
                 row = _without_measurements(cell, failure)
                 if row.cell.variant.skipped and not isinstance(failure.error, OutOfReachError):
@@ -151,14 +158,23 @@ def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
     return replace(row, keys=keys, remarks=(*row.remarks, remark))
 
 
-def _try(cell: Cell, inputs: Inputs, out: Path | None) -> Row:
-    """The cell with its budget solved, and its method calibrated and put into the model once."""
+def _try(
+    cell: Cell, inputs: Inputs, suite: Suite, out: Path | None, check: Callable[[], None] | None, tell: Tell
+) -> Row:
+    """The cell with its budget solved or its schedule searched, its method calibrated and put into the model once."""
     if cell.variant.failed:
         return Row(cell, failed=cell.variant.failed)
     calibrated = cell.variant.regime == CALIBRATED
-    if cell.variant.skipped and (calibrated or _budget(cell.variant)):  # this would be for nothing
+    wanted = _search(cell.variant)
+    if cell.variant.skipped and (calibrated or wanted or _budget(cell.variant)):  # this would be for nothing
         return Row(cell)
     remarks = []
+    if wanted is not None:
+        if out is None:  # only planned
+            return Row(cell)
+        cell = searched(cell, wanted, inputs, suite, out, check, tell)
+        if inputs.calibration is not None:
+            remarks.append(remark(wanted, inputs.calibration))
     if calibrated and inputs.calibration is not None:
         cell = _calibrated(cell, inputs, inputs.calibration, out)
         remarks.append(inputs.calibration.described("calibrated"))
@@ -176,16 +192,10 @@ def _calibrated(cell: Cell, inputs: Inputs, calibration: Calibration, out: Path 
     found = None if out is None else read_checkpoint(cell, key, out / CHECKPOINTS)
     if found is not None:
         return found
-    cell = _with_constants(_solved(cell, inputs), inputs, calibration)
+    cell = with_constants(_solved(cell, inputs), inputs.models[cell.model], calibration, inputs.device)
     if out is not None:
         write_checkpoint(checkpoint_of(cell, key, calibration), cell.variant.constants, out / CHECKPOINTS)
     return cell
-
-
-def _with_constants(cell: Cell, inputs: Inputs, calibration: Calibration) -> Cell:
-    model = inputs.models[cell.model]
-    constants = constants_from(build_model(cell, model), calibration.batches(model.vit), inputs.device)
-    return replace(cell, variant=replace(cell.variant, constants=constants))
 
 
 def _without_measurements(cell: Cell, failure: MethodFailedError) -> Row:
@@ -221,7 +231,7 @@ def _solved(cell: Cell, inputs: Inputs) -> Cell:
     def cost(keep: float) -> float:
         candidate = replace(cell, variant=replace(cell.variant, keep=keep))
         if cell.variant.regime == CALIBRATED and inputs.calibration is not None:
-            candidate = _with_constants(candidate, inputs, inputs.calibration)
+            candidate = with_constants(candidate, model, inputs.calibration, inputs.device)
         built = build_model(candidate, model)
         if adaptive:
             return spread_of_macs(built, batches_for(images, cell.batch_size, adaptive=True)).total / plain
@@ -239,3 +249,11 @@ def _budget(variant: Variant) -> Budget | None:
         return None
     schedule = Schedule.parse(variant.schedule)
     return schedule if isinstance(schedule, Budget) else None
+
+
+def _search(variant: Variant) -> Searched | None:
+    """What to search for the variant as long as nothing has been found."""
+    if variant.method == PLAIN or variant.found:
+        return None
+    schedule = Schedule.parse(variant.schedule, variant.keep)
+    return schedule if isinstance(schedule, Searched) else None

@@ -60,9 +60,9 @@ def pixel_sentence(table: pd.DataFrame, headline: Headline) -> str:
 
 
 def _setting(row: pd.Series) -> str:
-    """`at keep 0.7, `, or the budget that the keep was solved for."""
+    """`at keep 0.7, `, or the budget that the keep was solved or the schedule searched for."""
     schedule = cell_text(row["schedule"])
-    if schedule.startswith("budget("):
+    if schedule.startswith(("budget(", "searched(")):
         return f"at {schedule}, "
     return "" if math.isnan(row["keep"]) else f"at keep {cell_text(float(row['keep']))}, "
 
