@@ -39,6 +39,9 @@ def test_the_backbones_cost_from_counts_is_what_is_counted(tiny_vit: MakeVit, na
 def test_only_blocks_in_which_something_is_removed_are_in_the_schedule(tiny_vit: MakeVit) -> None:
     assert backbone_of(tiny_vit(), "score_pruning").schedule((16, 9, 9, 4)) == Explicit(None, (9, 4), (1, 3))
     assert backbone_of(tiny_vit(), "score_pruning").schedule((16,) * 4) is None
+    # ToMe merges pairs, so that half is the least that it can leave.
+    assert backbone_of(tiny_vit(), "tome").schedule((16, 1, 1, 1)) == Explicit(None, (8,), (1,))
+    assert backbone_of(tiny_vit(), "grid_pooling").schedule((15, 15, 7, 7)) == Explicit(None, (12, 6), (0, 2))
     # EViT adds a token, so that nothing is left of removing one.
     assert backbone_of(tiny_vit(), "evit").schedule((16, 15, 9, 9)) == Explicit(None, (9,), (2,))
 

@@ -59,13 +59,21 @@ class Backbone:
         return int(self.site == "before_block" and bool(self.method.needs))
 
     def schedule(self, counts: Counts) -> Explicit | None:
-        """The schedule with these counts, in the blocks where the method removes something; None where in none."""
+        """The schedule with these counts, in the blocks where the method removes something; None where in none.
+
+        Where a method cannot leave as few tokens as it is asked for, it is asked for those that it leaves.
+        """
         falls = tuple(b for b, (n, k) in enumerate(zip((self.patches, *counts), counts, strict=False)) if k < n)
         if not falls:
             return None
         left = self._left(Explicit(None, tuple(counts[b] for b in falls), falls))
         at = tuple(b for b, n, k in zip(falls, (self.patches, *left), left, strict=False) if k < n)
-        return Explicit(None, tuple(counts[b] for b in at), at) if at else None
+        if not at:
+            return None
+        asked = Explicit(None, tuple(counts[b] for b in at), at)
+        left = self._left(asked)
+        possible = Explicit(None, left, at)
+        return possible if not self.method.adaptive and self._left(possible) == left else asked
 
     def fraction(self, counts: Counts) -> float:
         """The backbone's MACs with these counts, as a fraction of the plain model's."""
