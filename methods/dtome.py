@@ -75,7 +75,7 @@ class DToMe(Downsampler):
         self.thresholds = tuple(
             sum(threshold * images for threshold, images in found[stage]) / sum(images for _, images in found[stage])
             if stage in found
-            else 1.0  # the schedule removes nothing there
+            else math.inf  # the schedule removes nothing there
             for stage in range(len(self.removed))
         )
 

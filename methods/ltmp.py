@@ -32,6 +32,7 @@ class LTMP(Downsampler):
     needs = frozenset({"received", "keys"})
     trained = True
     adaptive = True
+    ignores_keep = True
     schedule = "every_block"
     paper = Paper("Learned Thresholds Token Merging and Pruning for Vision Transformers", "TMLR", 2023, "2307.10780")
 

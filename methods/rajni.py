@@ -32,6 +32,7 @@ class RAJNI(Downsampler):
 
     needs = frozenset({"cls_attention", "values"})
     adaptive = True
+    ignores_keep = True
     schedule = "every_block"
     paper = Paper("Rank-Adaptive Jacobian Neuronal Importance for Vision Transformers", "GitHub", 2025)
 

@@ -60,7 +60,7 @@ class SAINT(Downsampler):
         self.threshold = threshold
         self.votes = votes
         self.gamma = gamma
-        self.adaptive = rate == "votes"
+        self.adaptive = self.ignores_keep = rate == "votes"
 
     def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
         return n_patches if self.adaptive else max(keep, n_patches // 2)

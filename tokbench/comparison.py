@@ -22,6 +22,7 @@ from tokbench.results.merge import JOINED, SHARED
 from tokbench.results.plan import refuse_newer
 from tokbench.results.store import RECORDS, Store
 from tokbench.rows import RowId
+from tokbench.run.calibration import MEASURED_AS_WELL
 from tokbench.run.cells import cells_of
 from tokbench.run.measure import measure
 from tokbench.run.observer import Observer, Silent
@@ -203,4 +204,14 @@ def _about(results: Results) -> list[str]:
     """What else to know of a finished run: unreadable images, implausible plain models."""
     lost = [f"unreadable image {name}: {reason}" for name, reason in results.unreadable.items()]
     plain = (*unlike_published(results.table, results.plan), *at_chance(results))
-    return [*lost, *(f"WARNING: {text}" for text in plain)]
+    return [*lost, *(f"WARNING: {text}" for text in (*plain, *_measured_on_calibration(results)))]
+
+
+def _measured_on_calibration(results: Results) -> list[str]:
+    """Which methods were calibrated, or schedules searched, on images that they are measured on."""
+    methods: dict[str, dict[str, None]] = {}
+    for row in results.plan.rows:
+        for remark in row.remarks:
+            if MEASURED_AS_WELL in remark:
+                methods.setdefault(remark, {})[row.id.method] = None
+    return [f"{', '.join(names)}: {remark}" for remark, names in methods.items()]

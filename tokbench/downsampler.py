@@ -202,7 +202,7 @@ class Downsampler(nn.Module, ABC):
 
     Constructor arguments are the method's parameters. Each has a type, a default and a description; a ValueError raised
     in the constructor is shown to the user as an input error. An instance may set `site`, `needs`, `proportional`,
-    `stochastic`, `trained`, `calibrated` and `adaptive` from its parameters.
+    `stochastic`, `trained`, `calibrated`, `adaptive` and `ignores_keep` from its parameters.
 
     Attributes:
         name: The method's name, set by `register`.
@@ -214,6 +214,7 @@ class Downsampler(nn.Module, ABC):
         trained: Whether it needs fine-tuned weights.
         calibrated: Whether its constants are set from unlabelled images by `calibrate` before it is used.
         adaptive: Whether the number of tokens left differs between images.
+        ignores_keep: Whether it decides itself how many tokens to keep, whatever K is.
         schedule: The published schedule, in the notation of `--schedule`; None means `stages(at=3-6-9)`.
         paper: Where it was published.
         claims: Published numbers, to be shown next to the measured ones.
@@ -228,6 +229,7 @@ class Downsampler(nn.Module, ABC):
     trained: bool = False
     calibrated: bool = False
     adaptive: bool = False
+    ignores_keep: bool = False
     schedule: str | None = None
     paper: Paper | None = None
     claims: tuple[Claim, ...] = ()

@@ -1,11 +1,14 @@
 """DToMe against its formulas in plain loops."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from plain_math import cosine, drawn
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tokbench import Context, Downsampler, Geometry, Tokens, create
+from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
 
 GRID = (1, 9)
 
@@ -97,7 +100,7 @@ def test_thresholds_are_the_mean_over_images_of_those_of_their_batches(prefix: i
             map(len, batches)
         )
         assert method.thresholds[0] == pytest.approx(expected, rel=1e-12)
-        assert method.thresholds[1] == 1.0  # it was never reached
+        assert method.thresholds[1] == torch.inf  # it was never reached
         again = made(counts=counts)
         again.load_state_dict(method.state_dict())
         assert again.thresholds == method.thresholds
@@ -113,6 +116,24 @@ def test_a_batch_loses_as_many_tokens_as_the_schedule_says():
     counts = set(after.valid.sum(dim=1).tolist())
     assert len(counts) > 1
     assert min(counts) >= 5 == method.count(1, 9, 1, GRID)
+
+
+def test_an_image_does_not_depend_on_one_that_merges_nothing(tiny_vit: Callable[..., VisionTransformer]):
+    x = drawn(7, 6, 3, 32, 32).float()
+    x[0] = drawn(8, 3, 32, 32).float() * 20  # unlike the others
+    model = DownsampledViT(tiny_vit(), create("dtome"), Schedule.stages(0.7, (0, 1, 2))).eval()
+    model.needs_calibration = False
+    uneven = 0
+    for threshold in torch.linspace(0.2, 0.99, 25).tolist():
+        model.downsampler.thresholds = (threshold, 0.3, 0.3)
+        counts: list[int] = []
+        with torch.no_grad():
+            together = model(x, observe=lambda depth, tokens, into=counts: into.append(tokens.n_patches))
+            alone = torch.cat([model(x[i : i + 1]) for i in range(6)])
+            tokens = [model.through(model.embed(x[i : i + 1]), range(1), torch.tensor([i])).n_patches for i in range(6)]
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+        uneven += max(tokens) == 16 > min(tokens)
+    assert uneven > 1  # thresholds at which some image keeps all of its tokens, and others do not
 
 
 def test_thresholds_keep_their_digits_in_half_precision():

@@ -99,6 +99,19 @@ def test_saved_constants_need_no_calibration(tiny_vit: Callable[..., VisionTrans
         assert torch.equal(logits(other), logits(model))
 
 
+def test_a_state_dict_without_the_constants_sets_none(tiny_vit: Callable[..., VisionTransformer]):
+    model = model_of(tiny_vit(), create("dtome"))
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("downsampler.")}
+    with pytest.raises(RuntimeError):
+        model.load_state_dict({})
+    model.load_state_dict(state, strict=False)
+    assert model.needs_calibration
+    done = model_of(tiny_vit(), create("dtome"))
+    calibrate(done, images(6))
+    model.load_state_dict(constants_of(done), strict=False)  # what a checkpoint of a comparison holds
+    assert torch.equal(logits(model), logits(done))
+
+
 def test_constants_of_another_schedule_are_refused(tiny_vit: Callable[..., VisionTransformer]):
     model = model_of(tiny_vit(), create("dtome"))
     calibrate(model, images(6))

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from tokbench.check.finding import Finding, Outcome
@@ -42,7 +41,7 @@ from tokbench.schedule import Schedule, takes_keep
 from tokbench.stats.times import Comparison, compare_times
 from tokbench.values import freeze
 from tokbench.vit.backbone import DownsampledViT
-from tokbench.vit.calibration import set_constants
+from tokbench.vit.calibration import calibrate
 from tokbench.vit.models import load_method_weights
 
 T = TypeVar("T")
@@ -185,9 +184,12 @@ def _build_older(row: Row, older: type[Downsampler], bench: Bench) -> Downsample
     site = suite.site or method.site
     built = DownsampledViT(bench.plain(row), method, parsed, site=site, seed=row.cell.seed or 0)
     load_method_weights(built, bench.prepared.models[row.cell.model].downsampler)
-    if variant.constants and method.calibrated:
-        set_constants(built, load(variant.constants))
-    return built.eval()
+    built.eval()
+    calibration = bench.prepared.calibration
+    if calibration is not None:  # by its own rule, which may be what has changed
+        weight = bench.plain(row).patch_embed.proj.weight
+        calibrate(built, [batch.to(weight) for batch in calibration.batches(bench.plain(row))])
+    return built
 
 
 def _counts(pair: _Pair, thresholds: Check) -> Iterator[Finding]:

@@ -17,12 +17,12 @@ def versus(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Compare all methods with one of them, or each with itself at another schedule, on the same images.
+    """Compare all methods with one of them, or with another schedule.
 
-    Each comparison is at the same schedule and keep, or at the same budget: the difference in top-1 with its interval,
-    McNemar's test, a verdict, and how many images would settle what is undecided. The plain model with fewer pixels is
-    compared with everything: none(img_size=192). With a schedule, as in 'budget(0.7)', each method is compared with
-    itself at that schedule.
+    Each comparison is on the same images, at the same schedule and keep, or at the same budget: the difference in top-1
+    with its interval, McNemar's test, a verdict, and how many images would settle what is undecided. The plain model
+    with fewer pixels is compared with everything: none(img_size=192). With a schedule, as in 'budget(0.7)', each method
+    is compared with itself at that schedule.
 
     Example: tokbench versus results/imagenet evit
     """

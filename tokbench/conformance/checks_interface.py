@@ -26,7 +26,7 @@ from tokbench.registry import name_problem
 from tokbench.schedule import Schedule
 from tokbench.tokens import Tokens
 
-FLAGS = ("proportional", "stochastic", "trained", "calibrated", "adaptive")
+FLAGS = ("proportional", "stochastic", "trained", "calibrated", "adaptive", "ignores_keep")
 ROUNDING = 1e-4  # of sums of sizes
 DEFAULT_CASE = Case()
 

@@ -45,8 +45,8 @@ class ImageSet:
 
     Attributes:
         name: 'imagenet', 'imagenet-v2', 'imagenet-a' or 'imagenet-r' if it is that set, else how it is labelled:
-            'synsets', 'numbers', 'official', 'parquet', 'hfds/NAME' or 'unlabelled'. A part of a set does not have
-            the set's name, except a part taken by `head`.
+            'synsets', 'numbers', 'official', 'parquet', 'hfds/NAME' or 'unlabelled'. A part of a set has the
+            set's name if it was taken by `head` or `set_apart`, else not.
         names: A stable name per image: its path under the root or in the archive, or `file.parquet#row`; bytes that
             are not UTF-8 as in `in_utf8`.
         labels: The ImageNet-1k class of each image, 0..999; all -1 where the images have no labels.
@@ -120,12 +120,15 @@ class ImageSet:
 
     def _subset(self, chosen: Sequence[int]) -> "ImageSet":
         """The images at these positions."""
-        return replace(
+        part = replace(
             self,
             names=tuple(self.names[i] for i in chosen),
             labels=tuple(self.labels[i] for i in chosen),
             reader=Subset(self.reader, tuple(chosen)),
         )
+        if "digests" in vars(self):  # known already: reading all images again would take minutes
+            vars(part)["digests"] = [self.digests[i] for i in chosen]
+        return part
 
 
 def open_images(source: str | Path) -> ImageSet:

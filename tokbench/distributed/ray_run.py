@@ -171,7 +171,7 @@ def _for_workers(prepared: Prepared) -> Suite:
         for name in ("weights", "cache")
         if isinstance(path := getattr(suite, name), Path)
     }
-    for name in ("data", "train"):
+    for name in ("data", "calibration", "train"):
         given = getattr(suite, name)
         if given is not None and given != EMBEDDED and (images := Path(given).expanduser()).exists():
             paths[name] = str(images.resolve())

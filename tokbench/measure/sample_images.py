@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from tokbench.data.loading import Batch, batches, check_unreadable
+from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.data.sets import ImageSet
 
@@ -22,14 +22,20 @@ def decoded(vit: VisionTransformer, images: ImageSet, batch_size: int = BATCH) -
     Raises:
         UserError: None of the images can be read.
     """
+    readable, lost = read_all(vit, images, batch_size)
+    if not readable:
+        check_unreadable(lost, len(images))
+    return readable
+
+
+def read_all(vit: VisionTransformer, images: ImageSet, batch_size: int = BATCH) -> tuple[list[Batch], list[Unreadable]]:
+    """The readable images of a set as `decoded` gives them, and those that cannot be read."""
     preprocessing, weight = preprocessing_of(vit), vit.patch_embed.proj.weight
     read = list(batches(images, preprocessing.pixels, batch_size=batch_size, workers=0))
     readable = [
         replace(batch, images=preprocessing.normalise(batch.images, weight)) for batch, _ in read if len(batch.index)
     ]
-    if not readable:
-        check_unreadable([lost for _, several in read for lost in several], len(images))
-    return readable
+    return readable, [lost for _, several in read for lost in several]
 
 
 def sample_images(vit: VisionTransformer, images: ImageSet | None, count: int) -> Tensor:

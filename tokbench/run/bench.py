@@ -35,6 +35,7 @@ from tokbench.run.prepare import Prepared, Row
 from tokbench.run.unreadable import LostImages
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.calibration import method_state
 
 if TYPE_CHECKING:
     from tokbench.measure.memory import Build
@@ -119,7 +120,7 @@ class Bench:
     def constants(self, row: Row) -> dict[str, Tensor] | None:
         """The state of the row's method by name, where it is calibrated; else None."""
         constants = row.cell.variant.constants
-        return load(constants) if constants else None
+        return method_state(load(constants)) if constants else None
 
     def save_plain(self, row: Row, images: Tensor, file: Path) -> None:
         """Write the row's plain model and images for `recipe`."""

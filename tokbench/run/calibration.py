@@ -15,10 +15,11 @@ from pydantic import TypeAdapter
 from safetensors.torch import save
 from torch import Tensor
 
+from tokbench.data.loading import check_unreadable
 from tokbench.data.sets import ImageSet
 from tokbench.files import write_atomically, writing
 from tokbench.isolation import alive
-from tokbench.measure.sample_images import decoded
+from tokbench.measure.sample_images import read_all
 from tokbench.results.lock import OTHER_FOLDER
 from tokbench.results.store import write_json
 from tokbench.run.build import build_model
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tokbench.vit.models import Pretrained
 
 CHECKPOINTS = "checkpoints"
+MEASURED_AS_WELL = "are measured as well"  # in the remarks of rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,19 +58,26 @@ class Calibration:
         return sum(found in measured for found in self.images.digests if found is not None)
 
     def described(self, done: str) -> str:
-        """`calibrated on 146 images`, and how many of them are measured as well, if any are.
+        """`calibrated on 146 images (synsets)`, and how many of them are measured as well, if any are.
 
         Args:
             done: What was done, as in "calibrated".
         """
-        shared = f", of which {self.shared} are measured as well" if self.shared else ""
-        return f"{done} on {len(self.images)} images{shared}"
+        shared = f", {self.shared} of which {MEASURED_AS_WELL}" if self.shared else ""
+        return f"{done} on {len(self.images)} images ({self.images.name}){shared}"
 
     def batches(self, vit: VisionTransformer) -> list[Tensor]:
-        """The images (B, C, H, W) for a model, decoded once as long as no other model asks, on the model's device."""
+        """The images (B, C, H, W) for a model, decoded once as long as no other model asks, on the model's device.
+
+        Raises:
+            DataError: More than 1 % of the images cannot be read.
+        """
         if id(vit) not in self._batches:
+            alive()
             self._batches.clear()
-            self._batches[id(vit)] = [batch.images for batch in decoded(vit, self.images)]
+            found, lost = read_all(vit, self.images)
+            check_unreadable(lost, len(self.images))
+            self._batches[id(vit)] = [batch.images for batch in found]
         return self._batches[id(vit)]
 
     def count(self, vit: VisionTransformer) -> int:
@@ -82,11 +91,12 @@ class Calibration:
 
 def constants_from(model: DownsampledViT, batches: list[Tensor], device: torch.device) -> bytes:
     """Calibrate a model's method on a device, and give its constants as the content of a `.safetensors` file."""
-    alive()
+    each_batch = model.register_forward_hook(lambda *_: alive())
     model.to(device)
     try:
         calibrate(model, [batch.to(device) for batch in batches])
     finally:
+        each_batch.remove()
         model.to("cpu")
     return save(constants_of(model))
 
@@ -110,8 +120,9 @@ class Checkpoint:
         site: Where in a block the method acts.
         schedule: Without the keep.
         keep: The fraction that a reduction leaves; a budget's is solved with the constants of each keep.
-        data: The images that the constants were set from: what they are, how many, a hash of their content.
-        images_also_measured: How many of these images were also measured.
+        data: The images that the constants were set from: what they are, how many could be read, a hash of their
+            content.
+        dtype: In which the model ran: always float32, whatever the rows' dtype is.
         versions: Of tokbench and torch.
         date: When, in UTC.
         sha256: Of the `.safetensors` file.
@@ -126,13 +137,13 @@ class Checkpoint:
     schedule: str
     keep: float | None
     data: dict[str, str | int]
-    images_also_measured: int
+    dtype: str
     versions: dict[str, str]
     date: str
     sha256: str
 
 
-def checkpoint_of(cell: Cell, key: str, calibration: Calibration) -> Checkpoint:
+def checkpoint_of(cell: Cell, key: str, calibration: Calibration, vit: VisionTransformer) -> Checkpoint:
     """What is known of a calibrated cell's constants."""
     variant = cell.variant
     images = calibration.images
@@ -145,8 +156,8 @@ def checkpoint_of(cell: Cell, key: str, calibration: Calibration) -> Checkpoint:
         site=variant.site,
         schedule=variant.schedule,
         keep=variant.keep,
-        data={"name": images.name, "images": len(images), "identity": images.identity},
-        images_also_measured=calibration.shared,
+        data={"name": images.name, "images": calibration.count(vit), "identity": images.identity},
+        dtype="float32",
         versions={name: version(name) for name in ("tokbench", "torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         sha256=hashlib.sha256(variant.constants).hexdigest(),

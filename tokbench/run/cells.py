@@ -30,12 +30,14 @@ from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.method_info import method_info
-from tokbench.schedule import Schedule, Stages, takes_keep
+from tokbench.schedule import Budget, Schedule, Searched, Stages, takes_keep
 from tokbench.values import freeze
 from tokbench.vit.variants import smaller_sizes
 
 UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
-UNCALIBRATED = "needs images to calibrate on: name them with --calibration, or set a part apart as in --set-apart 0.2"
+UNCALIBRATED = "needs images to calibrate on: name them with --calibration, or let compare --set-apart 0.2 take a part"
+IGNORES_KEEP = "the keep has no effect: this method decides itself how many tokens stay"
+NO_BUDGET = "this method decides itself how many tokens stay, so that it meets no budget: use stages or every_block"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Variant:
         regime: `off-the-shelf`, `calibrated` or `fine-tuned`.
         constants: The state of a calibrated method as the content of a `.safetensors` file; empty before calibration.
         found: The schedule that a search has found, as text; empty before it, and where the schedule is not searched.
+        remarks: What a reader should know of it.
         skipped: Why it is not measured; empty where it is.
         failed: Why the method cannot be created; empty where it can.
     """
@@ -67,6 +70,7 @@ class Variant:
     regime: str = OFF_THE_SHELF
     constants: bytes = field(default=b"", repr=False)
     found: str = ""
+    remarks: tuple[str, ...] = ()
     skipped: str = ""
     failed: str = ""
 
@@ -197,6 +201,8 @@ def _settings(name: str, given: dict[str, Any], suite: Suite) -> list[Variant]:
     method = create(name, **params)
     method_info(type(method))  # so that what is wrong with its class fails here
     keeps = sorted(set(suite.keep), reverse=True)
+    if method.ignores_keep:
+        keeps = keeps[-1:]  # with 1, the method would not be called
     return [_variant(method, params, suite, schedule, keep) for schedule in suite.schedule for keep in keeps]
 
 
@@ -231,14 +237,17 @@ def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, written:
         stochastic=method.stochastic,
         adaptive=method.adaptive,
         regime=CALIBRATED if method.calibrated else OFF_THE_SHELF,
-        skipped=_unmet(method, suite),
+        remarks=(IGNORES_KEEP,) if method.ignores_keep else (),
+        skipped=_unmet(method, schedule, suite),
     )
 
 
-def _unmet(method: Downsampler, suite: Suite) -> str:
+def _unmet(method: Downsampler, schedule: Schedule, suite: Suite) -> str:
     """What a method needs that the suite does not give; empty if that is nothing."""
     if method.trained and suite.weights != RANDOM:
         return UNTRAINED
     if method.calibrated and suite.calibration is None and suite.set_apart is None and suite.data != EMBEDDED:
         return UNCALIBRATED
+    if method.ignores_keep and isinstance(schedule, Budget | Searched):
+        return NO_BUDGET
     return ""

@@ -116,7 +116,17 @@ def _open_images(suite: Suite) -> tuple[ImageSet | None, Calibration | None]:
 
 
 def _calibration(suite: Suite, images: ImageSet | None, apart: ImageSet | None) -> Calibration | None:
-    """The images to calibrate on: those set apart, those named, or with embedded data the training digits."""
+    """The images to calibrate on: those set apart, those named, or with embedded data the training digits.
+
+    Raises:
+        UserError: A model cannot read them.
+    """
+    unfit = [name for name in suite.models if (name in EMBEDDED_MODELS) != (suite.calibration == EMBEDDED)]
+    if suite.calibration is not None and unfit:
+        raise UserError(
+            f"model '{unfit[0]}' cannot read the images of --calibration: {', '.join(EMBEDDED_MODELS)} go with "
+            f"--calibration {EMBEDDED}, timm's models with ImageNet's"
+        )
     if apart is None:
         if suite.calibration not in (None, EMBEDDED):
             apart = open_images(str(suite.calibration))

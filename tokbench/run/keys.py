@@ -82,7 +82,7 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
             "model": row.cell.model,
             "weights": inputs.models[row.cell.model].identity,
-            "variant": {**asdict(variant), "constants": hashlib.sha256(variant.constants).hexdigest()},
+            "variant": {**asdict(variant), "remarks": (), "constants": hashlib.sha256(variant.constants).hexdigest()},
             "source": None if variant.method == PLAIN else source_digest(method_class(variant.method)),
         },
         device={"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype},
@@ -100,7 +100,11 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
 def calibration_key(cell: Cell, inputs: Inputs, calibration: Calibration) -> str:
     """A hash of everything that a calibrated method's constants depend on, and a budget's keep with them."""
     variant = cell.variant
-    budget = {"data": inputs.images.identity if inputs.images else None, "batch_size": cell.batch_size}
+    budget = {
+        "data": inputs.images.identity if inputs.images else None,
+        "batch_size": cell.batch_size,
+        "solver": code_digest("tokbench.measure.budget"),
+    }
     return identity(
         {
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],

@@ -72,6 +72,7 @@ class Prepared:
         models: By name.
         images: None without data.
         train: Labelled images to find nearest neighbours among; None without.
+        calibration: Images to calibrate on; None without.
         rows: In the plan's order.
         classes: How many classes an image may belong to.
         surroundings: What methods must leave as it is; None where all of them come with tokbench.
@@ -82,6 +83,7 @@ class Prepared:
     models: dict[str, Pretrained]
     images: ImageSet | None
     train: ImageSet | None
+    calibration: Calibration | None
     rows: tuple[Row, ...]
     classes: int
     surroundings: Surroundings | None
@@ -137,7 +139,15 @@ def prepare(cells: Sequence[Cell], suite: Suite, out: Path | None = None, tell: 
     if unfit and len(unfit) == len(rows):
         raise UserError(f"{unfit[0]}; macs and latency can be measured: --only macs,latency")
     return Prepared(
-        suite, inputs.device, inputs.models, inputs.images, inputs.train, tuple(rows), inputs.classes, surroundings
+        suite,
+        inputs.device,
+        inputs.models,
+        inputs.images,
+        inputs.train,
+        inputs.calibration,
+        tuple(rows),
+        inputs.classes,
+        surroundings,
     )
 
 
@@ -168,7 +178,7 @@ def _try(
     wanted = _search(cell.variant)
     if cell.variant.skipped and (calibrated or wanted or _budget(cell.variant)):  # this would be for nothing
         return Row(cell)
-    remarks = []
+    remarks = list(cell.variant.remarks)
     if wanted is not None:
         if out is None:  # only planned
             return Row(cell)
@@ -194,7 +204,8 @@ def _calibrated(cell: Cell, inputs: Inputs, calibration: Calibration, out: Path 
         return found
     cell = with_constants(_solved(cell, inputs), inputs.models[cell.model], calibration, inputs.device)
     if out is not None:
-        write_checkpoint(checkpoint_of(cell, key, calibration), cell.variant.constants, out / CHECKPOINTS)
+        about = checkpoint_of(cell, key, calibration, inputs.models[cell.model].vit)
+        write_checkpoint(about, cell.variant.constants, out / CHECKPOINTS)
     return cell
 
 

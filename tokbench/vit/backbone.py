@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.checkpoint import checkpoint
 
 from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError, Geometry, Reduction
@@ -287,10 +288,11 @@ class DownsampledViT(nn.Module):
             raise UserError(f"method '{name}' reads the class token's attention, but this model has no class token")
 
 
-def _constants_loaded(model: nn.Module, _: object) -> None:
-    """A state dict has the method's constants in it."""
+def _constants_loaded(model: nn.Module, misfits: _IncompatibleKeys) -> None:
+    """Whether a state dict has all of the method's constants in it."""
     assert isinstance(model, DownsampledViT)
-    model.needs_calibration = False
+    if not any(key.startswith("downsampler.") for key in misfits.missing_keys):
+        model.needs_calibration = False
 
 
 def _average(tokens: Tokens, x: Tensor, include_prefix: bool) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokbench.downsampler import Reduction
 from tokbench.vit.backbone import DownsampledViT
-from tokbench.vit.weights import misfits
+from tokbench.vit.weights import METHOD, misfits
 
 BATCH = 50  # images, of those that come as one tensor
 
@@ -55,9 +55,9 @@ def calibrate(model: DownsampledViT, images: Tensor | Iterable[Tensor]) -> None:
 
 
 def constants_of(model: DownsampledViT) -> dict[str, Tensor]:
-    """The state of a calibrated method by name, on the CPU."""
+    """The state of a calibrated method, under its names in the model's state dict, on the CPU."""
     assert model.downsampler is not None
-    return {name: value.detach().cpu() for name, value in model.downsampler.state_dict().items()}
+    return {f"{METHOD}{name}": value.detach().cpu() for name, value in model.downsampler.state_dict().items()}
 
 
 def set_constants(model: DownsampledViT, constants: dict[str, Tensor]) -> None:
@@ -68,8 +68,14 @@ def set_constants(model: DownsampledViT, constants: dict[str, Tensor]) -> None:
     """
     method = model.downsampler
     assert method is not None
-    problems = misfits(method.state_dict(), constants)
+    own = method_state(constants)
+    problems = misfits(method.state_dict(), own)
     if problems:
         raise ConstantsError(f"these constants do not fit method '{method.name}' with {model.schedule}: {problems}")
-    method.load_state_dict(constants)
+    method.load_state_dict(own)
     model.needs_calibration = False
+
+
+def method_state(constants: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same under the method's own names."""
+    return {name.removeprefix(METHOD): value for name, value in constants.items()}

@@ -68,7 +68,7 @@ def trim(tokens: Tokens) -> Tokens:
     tokens = dataclasses.replace(tokens, size=tokens.size * valid, owner=tokens.owner.masked_fill(lost, -1))
     counts = valid.sum(dim=1)
     longest = int(counts.max())
-    if longest < tokens.n_patches:
-        order = valid.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-        tokens = tokens.select(order[:, :longest])
+    # Also where nothing is trimmed: gaps that other images of the batch keep would move an image's tokens.
+    order = valid.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    tokens = tokens.select(order[:, :longest])
     return dataclasses.replace(tokens, valid=None) if bool((counts == longest).all()) else tokens
