@@ -5,6 +5,7 @@ The benchmarks are not tests: a normal test run calls each once to check that it
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,7 +54,9 @@ def context(method: Downsampler) -> Context:
     """The context that the method requests, at its first reduction."""
     known = AttentionProbe(method.needs)(heads(matrix="attention" in method.needs), P)
     images = torch.arange(BATCH, device=DEVICE)
-    return Context(depth=DEPTHS[0], depths=DEPTHS, stage=0, noise=lambda: uniform(0, images, DEPTHS[0], N), **known)
+    noise = partial(uniform, 0, images, DEPTHS[0], N)
+    update = tokens().patches / 2 if "update" in method.needs else None
+    return Context(depth=DEPTHS[0], depths=DEPTHS, stage=0, noise=noise, update=update, **known)
 
 
 def in_inference(function: Callable[..., object]) -> Callable[..., object]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
+from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, calibrate, create
 from tokbench.measure import dispatch, operators
 from tokbench.measure.dispatch import count_dispatched
 from tokbench.measure.macs import count_by_routes, count_macs, disagreement, spread_of_macs, trace
@@ -234,6 +234,7 @@ def choices() -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(("name", "params"), list(choices()))
 def test_both_routes_agree_for_every_built_in_method(tiny_vit: Any, name: str, params: dict[str, Any]):
     model = DownsampledViT(tiny_vit(), create(name, **params), Schedule.stages(0.6, (1, 2))).eval()
+    calibrate(model, image())
     routes = count_by_routes(model, image())
     assert disagreement(routes.method.values()) == 0
     assert disagreement(routes.backbone.values()) < 1e-4

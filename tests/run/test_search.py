@@ -47,7 +47,7 @@ def test_the_schedule_found_meets_the_budget_and_can_be_copied(run: Run, method:
     plain, row = table.iloc[0], table.iloc[1]
     assert (row["status"], row["schedule"]) == ("ok", schedule)
     assert row["gmacs"] / plain["gmacs"] == pytest.approx(fraction, rel=0.01)
-    assert "searched on 60 images, 10 trials" in row["remarks"]
+    assert "searched on 60 images (training digits), 10 trials" in row["remarks"]
     toml = found()
     assert toml["gmacs"] == pytest.approx(row["gmacs"], rel=1e-4)
     assert (toml["method"], toml["model"], toml["fraction"], toml["trials"]) == (method, "digits_deit", fraction, 10)

@@ -14,7 +14,7 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from timm.models.vision_transformer import VisionTransformer
 
-from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, create
+from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens, calibrate, create
 from tokbench.embedded.images import image_set
 from tokbench.errors import UserError
 from tokbench.measure.ledger import count_tokens
@@ -99,7 +99,9 @@ def test_image_without_reduction_is_unchanged() -> None:
 
 def build(vit: VisionTransformer, name: str, keep: float = 0.6, site: str | None = None) -> DownsampledViT:
     torch.manual_seed(0)
-    return DownsampledViT(vit, create(name), Schedule.stages(keep, at=(1, 2)), site=site).eval()
+    model = DownsampledViT(vit, create(name), Schedule.stages(keep, at=(1, 2)), site=site).eval()
+    calibrate(model, IMAGE)
+    return model
 
 
 @pytest.mark.parametrize("name", list(discover()[0]))
