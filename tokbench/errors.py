@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake that the user can fix: the message is one line with cause and fix, shown without a traceback."""
 
 
+class UnwritableError(UserError):
+    """A file or a results directory cannot be written: no method's fault, wherever it happens."""
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """The end of a message about an unknown name: similar known names, or else all of them.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tokbench.errors import UserError
+from tokbench.errors import UnwritableError, UserError
 
 _SCRATCH = re.compile(r"\..+\.(\d+)")  # .NAME.PID
 
@@ -67,10 +67,10 @@ def writing(path: Path | str, fix: str) -> Iterator[None]:
         fix: What the user can do.
 
     Raises:
-        UserError: The file cannot be written.
+        UnwritableError: The file cannot be written.
     """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
-        raise UserError(f"cannot write {path} ({reason}): {fix}") from None
+        raise UnwritableError(f"cannot write {path} ({reason}): {fix}") from None

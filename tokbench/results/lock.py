@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tokbench.errors import UserError
+from tokbench.errors import UnwritableError
 from tokbench.files import writing
 
 LOCK = ".lock"
@@ -34,7 +34,7 @@ def locked(directory: Path) -> Iterator[None]:
         directory: A results directory.
 
     Raises:
-        UserError: Another process holds it, or the directory cannot be written.
+        UnwritableError: Another process holds it, or the directory cannot be written.
     """
     with writing(directory, OTHER_FOLDER):
         directory.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,8 @@ def _acquire(file: IO[str], directory: Path) -> None:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 return
         if time.monotonic() > end:
-            raise UserError(f"another tokbench writes to {directory} ({_owner(file)}): wait for it, or {OTHER_FOLDER}")
+            owner = _owner(file)
+            raise UnwritableError(f"another tokbench writes to {directory} ({owner}): wait for it, or {OTHER_FOLDER}")
         time.sleep(LOOK)
 
 

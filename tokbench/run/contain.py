@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tokbench.data.errors import DataError
-from tokbench.errors import describe_with_place
+from tokbench.errors import UnwritableError, describe_with_place
 from tokbench.guard import MethodChangedError
 from tokbench.isolation import EndedError, ends_the_run, step
 from tokbench.names import PLAIN
@@ -57,6 +57,7 @@ def contained(name: str, work: Callable[[], T], check: Callable[[], None] | None
         MethodFailedError: It raised something, changed something, or an earlier process ended in it.
         KeyboardInterrupt: The user pressed Ctrl-C.
         DataError: The image data cannot be used.
+        UnwritableError: A file of results cannot be written.
     """
     try:
         with step(name):
@@ -66,7 +67,7 @@ def contained(name: str, work: Callable[[], T], check: Callable[[], None] | None
                 if check is not None:
                     check()
     except BaseException as error:  # a method may be anybody's code: it may raise SystemExit
-        if isinstance(error, DataError) or ends_the_run(error):
+        if isinstance(error, DataError | UnwritableError) or ends_the_run(error):
             raise
         raise MethodFailedError(error) from error
     return result

@@ -44,13 +44,14 @@ class FoundSchedule:
     versions: Mapping[str, str]
 
 
-def is_written(file: Path, best: Trial, trials: int) -> bool:
-    """Whether the file has this result already."""
+def is_written(file: Path, best: Trial, trials: int, measured_as_well: int) -> bool:
+    """Whether the file has this result already, and as many of its images are measured as it says."""
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it is not there, or somebody has changed it: it will be written again
         return False
-    return content.get("schedule") == best.schedule and content.get("trials") == trials
+    written = (content.get("schedule"), content.get("trials"), content.get("images", {}).get("measured_as_well"))
+    return written == (best.schedule, trials, measured_as_well)
 
 
 def write_found(found: FoundSchedule, file: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from tokbench.config import Suite
 from tokbench.data.sets import ImageSet
-from tokbench.errors import UserError
+from tokbench.errors import UnwritableError, UserError
 from tokbench.guard import Surroundings, Untouched, check_unchanged
 from tokbench.kinds import KINDS
 from tokbench.measure.budget import OutOfReachError, solve_keep
@@ -122,7 +122,8 @@ def prepare(cells: Sequence[Cell], suite: Suite, out: Path | None = None, tell: 
         for variant, cell in firsts.items():
             needed = None if is_built_in(variant.method) else check
             try:
-                row = contained(f"building {cell}", partial(_try, cell, inputs, suite, out, needed, tell), needed)
+                cell = _with_schedule(cell, inputs, suite, out, needed, tell)
+                row = contained(f"building {cell}", partial(_try, cell, inputs, out), needed)
             except MethodFailedError as failure:
                 row = _without_measurements(cell, failure)
                 if row.cell.variant.skipped and not isinstance(failure.error, OutOfReachError):
@@ -168,23 +169,38 @@ def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
     return replace(row, keys=keys, remarks=(*row.remarks, remark))
 
 
-def _try(
+def _with_schedule(
     cell: Cell, inputs: Inputs, suite: Suite, out: Path | None, check: Callable[[], None] | None, tell: Tell
-) -> Row:
-    """The cell with its budget solved or its schedule searched, its method calibrated and put into the model once."""
+) -> Cell:
+    """The cell with the schedule that a search finds, where one is wanted; without a directory nothing is searched.
+
+    Raises:
+        MethodFailedError: The method failed, or no schedule could be found.
+    """
+    wanted = _search(cell.variant)
+    if wanted is None or out is None or cell.variant.failed or cell.variant.skipped:
+        return cell
+    try:
+        return searched(cell, wanted, inputs, suite, out, check, tell)
+    except UnwritableError:
+        raise
+    except UserError as error:
+        raise MethodFailedError(error) from error
+
+
+def _try(cell: Cell, inputs: Inputs, out: Path | None) -> Row:
+    """The cell with its budget solved, and its method calibrated and put into the model once."""
     if cell.variant.failed:
         return Row(cell, failed=cell.variant.failed)
     calibrated = cell.variant.regime == CALIBRATED
     wanted = _search(cell.variant)
     if cell.variant.skipped and (calibrated or wanted or _budget(cell.variant)):  # this would be for nothing
         return Row(cell)
+    if wanted is not None:  # only planned
+        return Row(cell)
     remarks = list(cell.variant.remarks)
-    if wanted is not None:
-        if out is None:  # only planned
-            return Row(cell)
-        cell = searched(cell, wanted, inputs, suite, out, check, tell)
-        if inputs.calibration is not None:
-            remarks.append(remark(wanted, inputs.calibration))
+    if cell.variant.found and inputs.calibration is not None:
+        remarks.append(remark(cell.variant, inputs.calibration))
     if calibrated and inputs.calibration is not None:
         cell = _calibrated(cell, inputs, inputs.calibration, out)
         remarks.append(inputs.calibration.described("calibrated"))

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from tokbench.errors import UserError
@@ -32,13 +33,13 @@ from tokbench.run.contain import MethodFailedError, contained
 from tokbench.run.found_schedule import FoundSchedule, is_written, write_found
 from tokbench.run.keys import search_key
 from tokbench.run.trial_log import TrialFile
-from tokbench.schedule import Explicit, Searched
+from tokbench.schedule import Explicit, Schedule, Searched
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import Pretrained
 
 if TYPE_CHECKING:
     from tokbench.config import Suite
-    from tokbench.run.cells import Cell
+    from tokbench.run.cells import Cell, Variant
     from tokbench.run.inputs import Inputs
 
 SCHEDULES = "schedules"
@@ -166,7 +167,7 @@ def searched(
     Raises:
         UserError: There are no images, Optuna is missing, the model has no classes, or the directory cannot be written.
         OutOfReachError: No schedule that was tried costs what it should.
-        Exception: Whatever the method raises before any trial has succeeded.
+        MethodFailedError: The method fails before any trial has succeeded.
     """
     calibration = inputs.calibration
     if calibration is None:
@@ -182,36 +183,50 @@ def searched(
     with locked(folder):
         remove_scratch(folder)
         log = TrialFile(folder / f"{name}.jsonl", key)
+        contained(f"beginning {wanted} for {cell}", lambda: setting.shapes, check)
         blocks = range(setting.backbone.first, setting.backbone.blocks)
         attempt = partial(_attempt, setting, log, tell)
+        if len(log.trials) < wanted.trials:
+            _ = setting.answers  # a failure of the plain model is not that of a trial
         best = search(setting.shapes, blocks, log, wanted.trials, wanted.seed, attempt)
         if best.failed:
             raise OutOfReachError(f"none of {wanted.trials} schedules fits: {best.failed}")
-        file = folder / f"{name}.toml"
-        if not is_written(file, best, wanted.trials):
+        file = folder / f"{name}-{wanted.trials}.toml"
+        if not is_written(file, best, wanted.trials, calibration.shared):
             write_found(_found(setting, best, log.trials[: wanted.trials]), file)
     return replace(cell, variant=replace(cell.variant, found=best.schedule))
 
 
-def remark(wanted: Searched, calibration: Calibration) -> str:
-    """How a row's schedule was found."""
-    return f"{calibration.described('searched')}, {wanted.trials} trials"
+def remark(variant: Variant, calibration: Calibration) -> str:
+    """Which schedule a row has, and how it was found."""
+    wanted = Schedule.parse(variant.schedule)
+    assert isinstance(wanted, Searched)
+    return f"{calibration.described('searched')}, {wanted.trials} trials: {variant.found}"
 
 
 def _attempt(setting: Setting, log: TrialFile, tell: Tell, number: int, direction: Direction) -> Trial:
     """A trial, which a failure of the method costs only if no trial before has succeeded.
 
+    A process that ended in it may have been killed, which must not change the result: the trial is made once more.
+
     Raises:
-        Exception: Whatever the method raises otherwise.
+        MethodFailedError: The method fails otherwise, or memory runs out.
     """
     cell, wanted, before = setting.cell, setting.wanted, log.trials[:number]
-    tell(f"searching a schedule for {cell}, trial {number + 1} of {wanted.trials}")
+    name = f"trial {number + 1} of {wanted} for {cell}"
+    tell(f"searching: {name}")
+    work = partial(carry_out, setting.subject, direction, before)
     try:
-        work = partial(carry_out, setting.subject, direction, before)
-        return contained(f"trial {number + 1} of {wanted} for {cell}", work, setting.check)
+        try:
+            return contained(name, work, setting.check)
+        except MethodFailedError as failure:
+            if not failure.ended:
+                raise
+        return contained(f"{name}, once more", work, setting.check)
     except MethodFailedError as failure:
-        if failure.spoiled or all(trial.failed for trial in before):
-            raise failure.error from None
+        passing = isinstance(failure.error, MemoryError | torch.cuda.OutOfMemoryError)
+        if failure.spoiled or passing or all(trial.failed for trial in before):
+            raise
         return Trial(direction, failed=str(failure))
 
 
