@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from tokbench import DownsampledViT, Downsampler, Schedule, create
 from tokbench.measure.equal_cost_counts import Backbone
-from tokbench.measure.known_shapes import known_shapes
+from tokbench.measure.known_shapes import Direction, known_shapes
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.plain_answers import PlainAnswers
 from tokbench.measure.schedule_search import WORST, Subject, Trial, carry_out, propose, search
@@ -168,3 +169,17 @@ def test_a_proposal_has_no_share_where_the_method_cannot_act() -> None:
     assert len(proposed) == 3
     assert proposed[0] <= 0
     assert proposed == propose(trials, range(1, 3), (0, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_search_learns_from_its_trials(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    hidden = rng.uniform(-1, 1, 12)
+
+    def attempt(number: int, direction: Direction) -> Trial:
+        return Trial(direction, schedule=str(number), same=round(10_000 - 1_000 * np.linalg.norm(hidden - direction)))
+
+    shapes = [(1.0,) * 12, (-0.5,) * 11 + (1.0,)]
+    best = search(shapes, range(12), Log(), 80, 0, attempt)
+    by_chance = [attempt(0, tuple(direction)) for direction in rng.uniform(-1, 1, (80, 12))]
+    assert best.same > max(trial.same for trial in (*by_chance, *(attempt(0, shape) for shape in shapes)))
