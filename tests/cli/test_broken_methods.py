@@ -175,8 +175,8 @@ def test_nothing_a_method_does_reaches_the_other_rows(run: Run, tmp_path: Path) 
     _, out, _ = run("compare", "--methods", "grid_pooling", *COMMAND, "--out", "alone")
     alone = rows(out)
     methods = ",".join([*HOSTILE, "grid_pooling"])
-    code, out, _ = run("compare", "--methods", methods, *COMMAND, "--plugins", "mine.py", "--out", "together")
-    assert code == 1
+    code, out, said = run("compare", "--methods", methods, *COMMAND, "--plugins", "mine.py", "--out", "together")
+    assert code == 1, said
     together = rows(out)
     for method, reason in HOSTILE.items():
         assert (together[method]["status"], reason in together[method]["reason"]) == ("failed", True), together[method]

@@ -177,8 +177,10 @@ def _with_schedule(
     Raises:
         MethodFailedError: The method failed, or no schedule could be found.
     """
+    if out is None or cell.variant.failed or cell.variant.skipped:
+        return cell
     wanted = _search(cell.variant)
-    if wanted is None or out is None or cell.variant.failed or cell.variant.skipped:
+    if wanted is None:
         return cell
     try:
         return searched(cell, wanted, inputs, suite, out, check, tell)
