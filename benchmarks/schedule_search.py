@@ -31,7 +31,7 @@ from tokbench.names import PLAIN
 from tokbench.registry import discover
 from tokbench.run.cells import cells_of
 from tokbench.run.inputs import open_inputs
-from tokbench.run.search import Setting
+from tokbench.run.search import SearchSetting
 from tokbench.run.trial_log import TrialFile
 from tokbench.schedule import Explicit, Schedule, Searched
 from tokbench.vit.backbone import DownsampledViT
@@ -99,7 +99,7 @@ def main(
     write_output(SPEED / "schedule_search.txt", lines, ("python", "torch", "timm", "tokbench"))
 
 
-def setting_of(data: str, weights: str, model: str, method: str, trials: int) -> tuple[Setting, Searched]:
+def setting_of(data: str, weights: str, model: str, method: str, trials: int) -> tuple[SearchSetting, Searched]:
     """A method in a model, and the images to search on."""
     config = load_config()
     wanted = Searched(None, FRACTION, trials)
@@ -109,7 +109,7 @@ def setting_of(data: str, weights: str, model: str, method: str, trials: int) ->
     cell = next(one for one in cells if one.variant.method != PLAIN)
     inputs = open_inputs(suite)
     assert inputs.calibration is not None
-    return Setting(cell, wanted, inputs, inputs.calibration, suite, None), wanted
+    return SearchSetting(cell, wanted, inputs, inputs.calibration, suite, None), wanted
 
 
 def timed(seconds: list[float], work: Callable[[], T]) -> T:

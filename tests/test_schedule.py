@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tokbench import Context, Downsampler, Schedule, Tokens, create
 from tokbench.errors import UserError
-from tokbench.schedule import kept, planned_counts, split_schedules, takes_keep
+from tokbench.schedule import kept, planned_counts
+from tokbench.schedule_text import split_schedules, takes_keep
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True)
 

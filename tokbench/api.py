@@ -19,7 +19,8 @@ from tokbench.measure.budget import solve_budget
 from tokbench.names import PUBLISHED, Site
 from tokbench.observers import watch_in_place
 from tokbench.registry import make
-from tokbench.schedule import Budget, Schedule, takes_keep
+from tokbench.schedule import Budget, Schedule
+from tokbench.schedule_text import takes_keep
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.supported import check_supported
 

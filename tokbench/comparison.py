@@ -29,7 +29,7 @@ from tokbench.run.observer import Observer, Silent
 from tokbench.run.plan import write_plan
 from tokbench.run.prepare import Prepared, prepare, silent
 from tokbench.run.search import Tell
-from tokbench.schedule import takes_keep
+from tokbench.schedule_text import takes_keep
 
 Watch = Callable[[Results], AbstractContextManager[Observer]]
 """Shows a run: gets its results directory, and gives whom the run tells how far it is."""

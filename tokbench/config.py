@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokbench.errors import UserError, did_you_mean
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, PLAIN, PUBLISHED, Dtype, Mode, Site
 from tokbench.notation import parse_call, shortened, split_list
-from tokbench.schedule import Schedule, split_schedules, takes_keep
+from tokbench.schedule import Schedule
+from tokbench.schedule_text import split_schedules, takes_keep
 from tokbench.user_files import about, exists, expanded, merged, parse_toml, read_toml, with_whole_paths
 
 FILE_NAME = "tokbench.toml"

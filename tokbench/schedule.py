@@ -6,15 +6,14 @@ import itertools
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import pydantic
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.notation import bind, parse_call, shortened, split_list
+from tokbench.notation import bind, parse_call, shortened
 
 if TYPE_CHECKING:
     from tokbench.downsampler import Downsampler
@@ -204,8 +203,7 @@ class Budget(Schedule):
 
     def __post_init__(self) -> None:
         """Check the fraction and the depths; the keep is None until it has been solved for."""
-        if not 0 < self.fraction < 1:
-            raise UserError(f"budget({self.fraction:g}): the fraction of the plain gmacs must be between 0 and 1")
+        _check_fraction(self.fraction, "budget")
         if self.keep is not None:
             _check_keep(self.keep, "budget")
         _check_rising(self.at)
@@ -244,8 +242,7 @@ class Searched(Schedule):
         """Check the numbers."""
         if self.keep is not None:
             raise UserError("searched(...) already fixes the token counts: drop --keep")
-        if not 0 < self.fraction < 1:
-            raise UserError(f"searched({self.fraction:g}): the fraction of the plain gmacs must be between 0 and 1")
+        _check_fraction(self.fraction, "searched")
         if self.trials < 1 or self.seed < 0:
             raise UserError(f"{self}: there must be at least 1 trial, and the seed must not be negative")
 
@@ -286,45 +283,11 @@ def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, gr
     return tuple(counts)
 
 
-def takes_keep(text: str) -> bool:
-    """Whether a schedule, given as text, needs a keep."""
-    call = parse_call(text)
-    return not (call.name in ("explicit", "budget", "searched") or "r" in call.named)
-
-
-def refuse_searches(schedules: Iterable[str]) -> None:
-    """Check that none of these schedules must be searched for first.
-
-    Raises:
-        UserError: One of them must.
-    """
-    for text in schedules:
-        if parse_call(text).name == "searched":
-            raise UserError(
-                f"schedule '{text}': only tokbench compare searches for schedules: give the explicit(counts=...) that "
-                "it has found, which is in its DIR/schedules"
-            )
-
-
 def kept(keep: float | None, n_patches: int) -> int:
     """ceil(keep * N) in exact arithmetic: keep 0.1 of 30 tokens is 3, not 4."""
     if keep is None:
         raise ValueError("this schedule has no keep")
     return math.ceil(Fraction(str(keep)) * n_patches)
-
-
-def split_schedules(text: str) -> list[str]:
-    """Split a list of schedules; `budget(0.7,0.5)` is short for `budget(0.7),budget(0.5)`, and so is `searched`.
-
-    Raises:
-        UserError: One of them is not of the form name or name(parameter=value,...).
-    """
-    found = []
-    for written in split_list(text):
-        call = parse_call(written)
-        several = call.name in ("budget", "searched") and len(call.positional) > 1
-        found += [str(replace(call, positional=(one,))) for one in call.positional] if several else [written]
-    return found
 
 
 def _check_keep(keep: float | None, kind: str) -> None:
@@ -334,6 +297,11 @@ def _check_keep(keep: float | None, kind: str) -> None:
         raise UserError(
             f"keep {keep} is outside (0, 1]: it is the fraction of the patch tokens that each reduction keeps"
         )
+
+
+def _check_fraction(fraction: float, kind: str) -> None:
+    if not 0 < fraction < 1:
+        raise UserError(f"{kind}({fraction:g}): the fraction of the plain gmacs must be between 0 and 1")
 
 
 def _check_rising(at: tuple[int, ...]) -> None:

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import scipy.fft
-import timm
 import torch
+from blank_models import blank
 from plain_math import noisy
-from timm.models.vision_transformer import VisionTransformer
 
 from tokbench import Context, DownsampledViT, Schedule, Tokens, create
 from tokbench.measure.macs import count_macs
@@ -55,16 +54,6 @@ def test_each_patch_belongs_to_the_part_that_contains_it(n: int):
         assert after.size.sum() == n
         assert after.size.min() >= 1
         assert after.size[0].tolist() == [after.owner[0].tolist().count(k) for k in range(keep)]
-
-
-def blank(name: str) -> VisionTransformer:
-    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
-    with torch.device("meta"):
-        vit = timm.create_model(name, pretrained=False)
-    vit = vit.to_empty(device="cpu").eval()
-    for parameter in vit.parameters():
-        torch.nn.init.zeros_(parameter)
-    return vit
 
 
 def test_macs_are_those_of_the_resampling():

@@ -1,8 +1,7 @@
 """EViT against its formulas in plain loops."""
 
-import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from blank_models import blank
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Schedule, Tokens, create
@@ -71,16 +70,6 @@ def test_dropped_patches_stay_dropped():
     after = create("evit")(tokens, 2, context_of(torch.tensor([[0.1, 0.4, 0.2, 0.3]])))
     assert after.owner.tolist() == [[2, -1, 0, -1, 2, 1]]
     assert after.size.tolist() == [[1, 1, 2]]
-
-
-def blank(name: str) -> VisionTransformer:
-    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
-    with torch.device("meta"):
-        vit = timm.create_model(name, pretrained=False)
-    vit = vit.to_empty(device="cpu").eval()
-    for parameter in vit.parameters():
-        torch.nn.init.zeros_(parameter)
-    return vit
 
 
 def test_counts_and_compute_match_the_paper():

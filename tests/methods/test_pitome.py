@@ -3,10 +3,9 @@
 import math
 
 import pytest
-import timm
 import torch
+from blank_models import blank
 from plain_math import context_of
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench import DownsampledViT, Geometry, Schedule, Tokens, create
@@ -110,16 +109,6 @@ def test_invalid_parameters_are_rejected():
             create("pitome", **params)
     with pytest.raises(ValueError, match="block 23"):
         create("pitome").setup(Geometry(dim=4, heads=1, depths=tuple(range(24)), grid=(2, 2), counts=(3,) * 24))
-
-
-def blank(name: str) -> VisionTransformer:
-    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
-    with torch.device("meta"):
-        vit = timm.create_model(name, pretrained=False)
-    vit = vit.to_empty(device="cpu").eval()
-    for parameter in vit.parameters():
-        torch.nn.init.zeros_(parameter)
-    return vit
 
 
 def test_compute_matches_the_keep_ratio_of_each_layer():

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 
 import pytest
-import timm
 import torch
+from blank_models import blank
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -84,16 +84,6 @@ def test_in_a_model_the_update_is_the_mlps(tiny_vit: Callable[..., VisionTransfo
         kept = moved_most(before[0][b, 1:].tolist(), update[0][b, 1:].tolist(), 8)
         assert [seen[1].owner[b, i].item() for i in kept] == list(range(8))
     assert model.attention_kernel == "fused"
-
-
-def blank(name: str) -> VisionTransformer:
-    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
-    with torch.device("meta"):
-        vit = timm.create_model(name, pretrained=False)
-    vit = vit.to_empty(device="cpu").eval()
-    for parameter in vit.parameters():
-        torch.nn.init.zeros_(parameter)
-    return vit
 
 
 @pytest.mark.parametrize(("model", "gmacs"), [("deit_small_patch16_224", 3.0), ("deit_base_patch16_224", 11.5)])

@@ -3,10 +3,9 @@
 import math
 
 import pytest
-import timm
 import torch
+from blank_models import blank
 from plain_math import context_of
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench import DownsampledViT, Schedule, Tokens, create
@@ -92,16 +91,6 @@ def test_opposite_tokens_stay_finite():
 def test_a_negative_block_is_rejected():
     with pytest.raises(UserError, match="prune_before=-1"):
         create("tofu", prune_before=-1)
-
-
-def blank(name: str) -> VisionTransformer:
-    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
-    with torch.device("meta"):
-        vit = timm.create_model(name, pretrained=False)
-    vit = vit.to_empty(device="cpu").eval()
-    for parameter in vit.parameters():
-        torch.nn.init.zeros_(parameter)
-    return vit
 
 
 def test_the_backbone_has_the_same_macs_as_with_tome():

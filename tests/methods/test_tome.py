@@ -3,9 +3,8 @@
 import math
 
 import pytest
-import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from blank_models import blank
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Schedule, Tokens, create
@@ -81,16 +80,6 @@ def test_at_most_half_are_removed_at_once(n_prefix: int, n: int):
 def test_attention_is_proportional_by_default():
     assert create("tome").proportional
     assert not create("tome", proportional=False).proportional
-
-
-def blank(name: str) -> VisionTransformer:
-    """A model with all parameters zero: MACs do not depend on them, and drawing random ones is slow."""
-    with torch.device("meta"):
-        vit = timm.create_model(name, pretrained=False)
-    vit = vit.to_empty(device="cpu").eval()
-    for parameter in vit.parameters():
-        torch.nn.init.zeros_(parameter)
-    return vit
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tokbench.measure.budget import STEPS, OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs
 from tokbench.report.labels import series
 from tokbench.results import load
-from tokbench.schedule import split_schedules, takes_keep
+from tokbench.schedule_text import split_schedules, takes_keep
 
 
 def steps(tokens, stages):

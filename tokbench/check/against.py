@@ -37,7 +37,8 @@ from tokbench.run.bench import Bench, open_bench
 from tokbench.run.cells import Cell
 from tokbench.run.observer import Observer
 from tokbench.run.prepare import Prepared, Row
-from tokbench.schedule import Schedule, takes_keep
+from tokbench.schedule import Schedule
+from tokbench.schedule_text import takes_keep
 from tokbench.stats.times import Comparison, compare_times
 from tokbench.values import freeze
 from tokbench.vit.backbone import DownsampledViT

@@ -20,7 +20,7 @@ from tokbench.registry import discover, load_apart, source_file
 from tokbench.run.cells import cells_of
 from tokbench.run.observer import Observer
 from tokbench.run.prepare import prepare
-from tokbench.schedule import refuse_searches
+from tokbench.schedule_text import refuse_searches
 from tokbench.sources import sources_of
 
 

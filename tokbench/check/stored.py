@@ -18,7 +18,7 @@ from tokbench.results import Results
 from tokbench.results.directory import log_ratios
 from tokbench.results.plan import PlannedRow
 from tokbench.rows import RowId
-from tokbench.schedule import takes_keep
+from tokbench.schedule_text import takes_keep
 
 
 @dataclass(frozen=True, eq=False)

@@ -171,7 +171,7 @@ def resolve_suite(config: Config, name: str | None, settings: Settings, base: Ma
     Raises:
         UserError: The suite is unknown, a setting is wrong, or --keep is given with a schedule that takes none.
     """
-    from tokbench.schedule import takes_keep
+    from tokbench.schedule_text import takes_keep
 
     suite = config.suite(name or config.default_suite, {**(base or {}), **settings})
     if "keep" in settings and not any(map(takes_keep, suite.schedule)):

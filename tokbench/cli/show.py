@@ -70,7 +70,7 @@ def show(
     from tokbench.comparison import plan_comparison
     from tokbench.config import load_config
     from tokbench.files import write_atomically
-    from tokbench.schedule import refuse_searches
+    from tokbench.schedule_text import refuse_searches
     from tokbench.show.sheet import draw
     from tokbench.show.token_map import left_out, sheets
 

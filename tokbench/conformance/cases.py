@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from tokbench.conformance.result import SkipError
 from tokbench.conformance.subject import Subject
-from tokbench.downsampler import FIELDS, Context, Downsampler, Geometry
-from tokbench.downsampler import Reduction as Act
+from tokbench.downsampler import FIELDS, Context, Downsampler, Geometry, Reduction
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
 from tokbench.vit.attention import AttentionProbe, Heads, log_size_bias
@@ -92,10 +91,10 @@ class Case:
             method.calibrate(partial(self._run, method))
         return method
 
-    def _run(self, method: Downsampler, act: Act) -> None:
+    def _run(self, method: Downsampler, reduction: Reduction) -> None:
         """Reduce the tokens that a method is calibrated on."""
         tokens = self.tokens(CALIBRATION)
-        act(tokens, self.keep, context_of(method, tokens))
+        reduction(tokens, self.keep, context_of(method, tokens))
 
 
 def context_of(
@@ -148,7 +147,7 @@ def reduced(subject: Subject, case: Case, method: Downsampler | None = None) -> 
 
 
 @dataclass(frozen=True)
-class Reduction:
+class Recorded:
     """One reduction inside a model."""
 
     before: Tokens
@@ -184,13 +183,13 @@ def logits_of(model: DownsampledViT, pixels: Tensor, ids: Tensor | None = None) 
         raise SkipError("the method fails in a model: see 'second_stage'") from error
 
 
-def reductions_of(model: DownsampledViT, pixels: Tensor) -> tuple[Tensor, list[Reduction]]:
+def reductions_of(model: DownsampledViT, pixels: Tensor) -> tuple[Tensor, list[Recorded]]:
     """A model's logits, and the reductions inside the model."""
-    reductions: list[Reduction] = []
+    reductions: list[Recorded] = []
     assert model.downsampler is not None
 
     def record(_: object, given: tuple[Tokens, int, Context], after: Tokens) -> None:
-        reductions.append(Reduction(given[0], given[1], given[2].depth, after))
+        reductions.append(Recorded(given[0], given[1], given[2].depth, after))
 
     hook = model.downsampler.register_forward_hook(record)
     try:

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from tokbench.errors import UserError
 from tokbench.measure.equal_cost_counts import Backbone
-from tokbench.schedule import DEFAULT_DEPTHS, Schedule, planned_counts, takes_keep
+from tokbench.schedule import DEFAULT_DEPTHS, Schedule, planned_counts
+from tokbench.schedule_text import takes_keep
 
 Direction = tuple[float, ...]
 """For each block its share of the reduction, the largest 1; see `equal_cost_counts`."""

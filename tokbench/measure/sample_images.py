@@ -88,3 +88,19 @@ def batches_for(images: Tensor, batch_size: int, *, adaptive: bool) -> list[Tens
     """
     count = min(ADAPTIVE_BATCHES, len(images) // batch_size) if adaptive else 1
     return [images[start * batch_size : (start + 1) * batch_size] for start in range(count)]
+
+
+def batches_to_count(
+    vit: VisionTransformer, images: ImageSet | None, batch_size: int, *, adaptive: bool
+) -> list[Tensor]:
+    """The batches (B, C, H, W) that the MACs of a row are counted on.
+
+    Args:
+        vit: The model.
+        images: The image set, None without data.
+        batch_size: Of the row.
+        adaptive: Whether the number of tokens depends on the images.
+    """
+    available = None if images is None else len(images)
+    sample = sample_images(vit, images, enough_images([batch_size], adaptive, available))
+    return batches_for(sample, batch_size, adaptive=adaptive)

@@ -16,7 +16,7 @@ from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.kinds.latency import LATENCY, LatencyRecord
 from tokbench.results import Results
-from tokbench.schedule import takes_keep
+from tokbench.schedule_text import takes_keep
 from tokbench.stats.times import MIN_ROUNDS
 
 PARAMS = ("model", "method", "site", "schedule", "keep", "device", "dtype", "batch_size", "mode")

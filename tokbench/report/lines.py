@@ -16,7 +16,7 @@ from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels, without_f
 from tokbench.report.marks import MARKS, ON_FRONT
 from tokbench.results.columns import BY_INTERVAL, COLUMNS
 from tokbench.rows import FIELDS, with_fewer_pixels
-from tokbench.schedule import takes_keep
+from tokbench.schedule_text import takes_keep
 
 SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]

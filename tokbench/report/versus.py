@@ -13,6 +13,7 @@ from tokbench.names import PLAIN
 from tokbench.report.digits import decimals, number
 from tokbench.report.labels import cell_text, series
 from tokbench.results.versus import NOT_COMPARABLE, UNDECIDED
+from tokbench.schedule_text import names_cost
 from tokbench.stats.pareto import EQUAL_COST, equal_cost
 
 LEAST_P = 0.001
@@ -97,11 +98,7 @@ def _line(row: Mapping[Hashable, Any]) -> VersusLine:
 
 
 def _keep_or_budget(row: Mapping[Hashable, Any]) -> str:
-    return row["schedule"] if _has_budget(row) else cell_text(row["keep"])
-
-
-def _has_budget(row: Mapping[Hashable, Any]) -> bool:
-    return bool(row["schedule"].startswith(("budget(", "searched(")))
+    return row["schedule"] if names_cost(row["schedule"]) else cell_text(row["keep"])
 
 
 def _needed(row: Mapping[Hashable, Any]) -> str:
@@ -122,7 +119,7 @@ def _is_unequal(row: Mapping[Hashable, Any]) -> bool:
 
 def _shared(rows: Sequence[Mapping[Hashable, Any]]) -> str:
     """The schedule, where all have the same, and the number of images."""
-    schedules = {cell_text(row["schedule"]) for row in rows if not _has_budget(row)}
+    schedules = {cell_text(row["schedule"]) for row in rows if not names_cost(row["schedule"])}
     counts = sorted({int(row["images"]) for row in rows})
     images = (
         f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images" if counts else ""

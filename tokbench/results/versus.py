@@ -19,7 +19,8 @@ from tokbench.results.method_rows import rows_of
 from tokbench.results.plan import Plan, PlannedRow
 from tokbench.rows import RowId
 from tokbench.schedule import KINDS as SCHEDULES
-from tokbench.schedule import Schedule, takes_keep
+from tokbench.schedule import Schedule
+from tokbench.schedule_text import names_cost, takes_keep
 from tokbench.stats.differences import images_to_settle, mean_interval, score_p
 from tokbench.stats.pareto import equal_cost
 from tokbench.stats.proportions import mcnemar, tango
@@ -53,8 +54,7 @@ class Setting:
     @property
     def place(self) -> tuple[str, float | None]:
         """Schedule and keep; the keep of a budget is solved for each method, so that it is no part of the setting."""
-        by_budget = self.id.schedule.startswith("budget(")
-        return self.id.schedule, None if by_budget else self.id.keep
+        return self.id.schedule, None if names_cost(self.id.schedule) else self.id.keep
 
 
 def versus(results: Results, *others: str) -> pd.DataFrame:

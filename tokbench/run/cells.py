@@ -30,7 +30,8 @@ from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.method_info import method_info
-from tokbench.schedule import Budget, Schedule, Searched, Stages, takes_keep
+from tokbench.schedule import Budget, Schedule, Searched, Stages
+from tokbench.schedule_text import takes_keep
 from tokbench.values import freeze
 from tokbench.vit.variants import smaller_sizes
 

@@ -13,13 +13,13 @@ from tokbench.data.sets import ImageSet, open_images
 from tokbench.embedded.images import calibration_set, image_set
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
+from tokbench.measure.answers import IMAGENET_CLASSES
 from tokbench.measure.environment import resolve_device
 from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
 from tokbench.run.calibration import Calibration
 from tokbench.vit.models import Pretrained, check_name, load_model
 
-IMAGENET_CLASSES = 1000
 DIGITS = 10
 
 

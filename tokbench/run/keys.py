@@ -82,6 +82,7 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
             "model": row.cell.model,
             "weights": inputs.models[row.cell.model].identity,
+            # Remarks are for readers, and constants are many bytes.
             "variant": {**asdict(variant), "remarks": (), "constants": hashlib.sha256(variant.constants).hexdigest()},
             "source": None if variant.method == PLAIN else source_digest(method_class(variant.method)),
         },

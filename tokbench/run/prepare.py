@@ -16,7 +16,7 @@ from tokbench.guard import Surroundings, Untouched, check_unchanged
 from tokbench.kinds import KINDS
 from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs, spread_of_macs
-from tokbench.measure.sample_images import batches_for, enough_images, sample_images
+from tokbench.measure.sample_images import batches_to_count
 from tokbench.names import CALIBRATED, PLAIN
 from tokbench.run.build import build_model
 from tokbench.run.calibration import (
@@ -250,10 +250,8 @@ def _solved(cell: Cell, inputs: Inputs) -> Cell:
     if budget is None:
         return cell
     model, adaptive = inputs.models[cell.model], cell.variant.adaptive
-    vit = model.vit
-    available = None if inputs.images is None else len(inputs.images)
-    images = sample_images(vit, inputs.images, enough_images([cell.batch_size], adaptive, available))
-    plain = count_macs(DownsampledViT(vit).eval(), images[:1]).total
+    batches = batches_to_count(model.vit, inputs.images, cell.batch_size, adaptive=adaptive)
+    plain = count_macs(DownsampledViT(model.vit).eval(), batches[0][:1]).total
 
     known: dict[tuple[int, ...], float] = {}
 
@@ -263,10 +261,10 @@ def _solved(cell: Cell, inputs: Inputs) -> Cell:
             candidate = with_constants(candidate, model, inputs.calibration, inputs.device)
         built = build_model(candidate, model)
         if adaptive:
-            return spread_of_macs(built, batches_for(images, cell.batch_size, adaptive=True)).total / plain
+            return spread_of_macs(built, batches).total / plain
         # Several keeps leave the same tokens, and then cost the same.
         if built.counts not in known:
-            known[built.counts] = count_macs(built, images[:1]).total / plain
+            known[built.counts] = count_macs(built, batches[0][:1]).total / plain
         return known[built.counts]
 
     return replace(cell, variant=replace(cell.variant, keep=solve_keep(cost, budget.fraction)))

@@ -23,7 +23,7 @@ from tokbench.measure.equal_cost_counts import Backbone
 from tokbench.measure.known_shapes import Direction, known_shapes
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.plain_answers import Closeness, PlainAnswers
-from tokbench.measure.sample_images import batches_for, enough_images, sample_images
+from tokbench.measure.sample_images import batches_to_count, sample_images
 from tokbench.measure.schedule_search import Subject, Trial, carry_out, search
 from tokbench.names import CALIBRATED
 from tokbench.results.lock import locked
@@ -51,7 +51,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class SearchSetting:
     """What the trials of a search have in common.
 
     Attributes:
@@ -95,12 +95,9 @@ class Setting:
     @cached_property
     def counted_on(self) -> Sequence[Tensor]:
         """The batches that MACs are counted on: for an adaptive method those of the row."""
-        vit, images, adaptive = self.model.vit, self.inputs.images, self.cell.variant.adaptive
-        if not adaptive:
-            return [sample_images(vit, None, 1)]
-        available = None if images is None else len(images)
-        sample = sample_images(vit, images, enough_images([self.cell.batch_size], adaptive, available))
-        return batches_for(sample, self.cell.batch_size, adaptive=True)
+        if self.cell.variant.adaptive:
+            return batches_to_count(self.model.vit, self.inputs.images, self.cell.batch_size, adaptive=True)
+        return [sample_images(self.model.vit, None, 1)]
 
     @cached_property
     def plain_macs(self) -> int:
@@ -178,17 +175,17 @@ def searched(
         raise UserError(f"schedule '{wanted}' needs a model that predicts classes, and {cell.model} has no head")
     key = search_key(cell, wanted, inputs, calibration, suite)
     name = f"{cell.model}-{cell.variant.method}-{wanted.fraction:g}-{key[:8]}"
-    setting = Setting(cell, wanted, inputs, calibration, suite, check)
+    setting = SearchSetting(cell, wanted, inputs, calibration, suite, check)
     folder = (out / SCHEDULES).absolute()  # a method may change the working directory
     with locked(folder):
         remove_scratch(folder)
         log = TrialFile(folder / f"{name}.jsonl", key)
-        contained(f"beginning {wanted} for {cell}", lambda: setting.shapes, check)
+        shapes = contained(f"beginning {wanted} for {cell}", lambda: setting.shapes, check)
         blocks = range(setting.backbone.first, setting.backbone.blocks)
         attempt = partial(_attempt, setting, log, tell)
         if len(log.trials) < wanted.trials:
             _ = setting.answers  # a failure of the plain model is not that of a trial
-        best = search(setting.shapes, blocks, log, wanted.trials, wanted.seed, attempt)
+        best = search(shapes, blocks, log, wanted.trials, wanted.seed, attempt)
         if best.failed:
             raise OutOfReachError(f"none of {wanted.trials} schedules fits: {best.failed}")
         file = folder / f"{name}-{wanted.trials}.toml"
@@ -204,10 +201,8 @@ def remark(variant: Variant, calibration: Calibration) -> str:
     return f"{calibration.described('searched')}, {wanted.trials} trials: {variant.found}"
 
 
-def _attempt(setting: Setting, log: TrialFile, tell: Tell, number: int, direction: Direction) -> Trial:
+def _attempt(setting: SearchSetting, log: TrialFile, tell: Tell, number: int, direction: Direction) -> Trial:
     """A trial, which a failure of the method costs only if no trial before has succeeded.
-
-    A process that ended in it may have been killed, which must not change the result: the trial is made once more.
 
     Raises:
         MethodFailedError: The method fails otherwise, or memory runs out.
@@ -215,14 +210,8 @@ def _attempt(setting: Setting, log: TrialFile, tell: Tell, number: int, directio
     cell, wanted, before = setting.cell, setting.wanted, log.trials[:number]
     name = f"trial {number + 1} of {wanted} for {cell}"
     tell(f"searching: {name}")
-    work = partial(carry_out, setting.subject, direction, before)
     try:
-        try:
-            return contained(name, work, setting.check)
-        except MethodFailedError as failure:
-            if not failure.ended:
-                raise
-        return contained(f"{name}, once more", work, setting.check)
+        return _contained_twice(name, partial(carry_out, setting.subject, direction, before), setting.check)
     except MethodFailedError as failure:
         passing = isinstance(failure.error, MemoryError | torch.cuda.OutOfMemoryError)
         if failure.spoiled or passing or all(trial.failed for trial in before):
@@ -230,7 +219,21 @@ def _attempt(setting: Setting, log: TrialFile, tell: Tell, number: int, directio
         return Trial(direction, failed=str(failure))
 
 
-def _found(setting: Setting, best: Trial, trials: Sequence[Trial]) -> FoundSchedule:
+def _contained_twice(name: str, work: Callable[[], Trial], check: Callable[[], None] | None) -> Trial:
+    """Carry out a trial, and once more if the process has ended in it: it may have been killed.
+
+    Raises:
+        MethodFailedError: The method failed, or the process has ended both times.
+    """
+    try:
+        return contained(name, work, check)
+    except MethodFailedError as failure:
+        if not failure.ended:
+            raise
+    return contained(f"{name}, once more", work, check)
+
+
+def _found(setting: SearchSetting, best: Trial, trials: Sequence[Trial]) -> FoundSchedule:
     cell, images = setting.cell, setting.calibration.images
     first = trials[0]  # of the known shapes, which begin with stages
     return FoundSchedule(

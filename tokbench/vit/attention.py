@@ -41,6 +41,19 @@ class Heads:
     matrix: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What a block computed on the way to a reduction, as far as the method reads it.
+
+    Attributes:
+        heads: The intermediate tensors of its attention, or None.
+        update: (B, P+N, D), what its last layer so far added to the tokens, or None.
+    """
+
+    heads: Heads | None = None
+    update: Tensor | None = None
+
+
 def attend(
     attention: Attention, x: Tensor, bias: Tensor | None = None, *, matrix: bool = False
 ) -> tuple[Tensor, Heads]:

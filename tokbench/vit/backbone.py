@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -16,25 +15,12 @@ from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError,
 from tokbench.errors import UserError
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
-from tokbench.vit.attention import AttentionProbe, Heads, attend, log_size_bias
+from tokbench.vit.attention import AttentionProbe, Heads, Passed, attend, log_size_bias
 from tokbench.vit.noise import uniform
 from tokbench.vit.reduction import check_result, reduced, trim
 from tokbench.vit.supported import check_supported
 
 Observer = Callable[[int, Tokens], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Passed:
-    """What a block computed on the way to a reduction, as far as the method reads it.
-
-    Attributes:
-        heads: The intermediate tensors of its attention, or None.
-        update: (B, P+N, D), what its last layer so far added to the tokens, or None.
-    """
-
-    heads: Heads | None = None
-    update: Tensor | None = None
 
 
 class DownsampledViT(nn.Module):

@@ -14,7 +14,7 @@ from tokbench.report.digits import RowValues, decimals, number, with_half_widths
 from tokbench.report.labels import cell_text, series
 from tokbench.report.marks import MARKS
 from tokbench.rows import with_fewer_pixels
-from tokbench.schedule import takes_keep
+from tokbench.schedule_text import takes_keep
 
 SERIES_AND_KEEP = ["series", "keep_label"]
 BATCH_AND_MODE = ["batch_size", "mode"]

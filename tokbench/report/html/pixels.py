@@ -13,6 +13,7 @@ from tokbench.report.digits import number
 from tokbench.report.html.headlines import EQUAL_COMPUTE_SAVING, Headline
 from tokbench.report.labels import cell_text, series
 from tokbench.rows import with_fewer_pixels
+from tokbench.schedule_text import names_cost
 from tokbench.stats.proportions import Interval
 
 BEYOND = "beyond the measured resolutions"
@@ -62,7 +63,7 @@ def pixel_sentence(table: pd.DataFrame, headline: Headline) -> str:
 def _setting(row: pd.Series) -> str:
     """`at keep 0.7, `, or the budget that the keep was solved or the schedule searched for."""
     schedule = cell_text(row["schedule"])
-    if schedule.startswith(("budget(", "searched(")):
+    if names_cost(schedule):
         return f"at {schedule}, "
     return "" if math.isnan(row["keep"]) else f"at keep {cell_text(float(row['keep']))}, "
 

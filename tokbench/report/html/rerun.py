@@ -18,7 +18,7 @@ from tokbench.config import FILE_NAME, load_config
 from tokbench.names import IMG_SIZE, PLAIN
 from tokbench.notation import parameters_text, split_parameters
 from tokbench.results import MethodInfo, Plan, PlannedRow
-from tokbench.schedule import takes_keep
+from tokbench.schedule_text import takes_keep
 
 SUITE = "again"
 SUITE_FILE = "again.toml"
