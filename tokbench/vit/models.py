@@ -33,11 +33,15 @@ class Pretrained:
         vit: In evaluation mode, float32, on the CPU.
         identity: A hash of its weights, and of the method's where the file has them.
         downsampler: The method's weights by name, where the file was saved from a `DownsampledViT`; else empty.
+        class_names: The names of its outputs, in their order, where the weights come with them; else empty.
+        remarks: What was done to the weights on loading, for each row of the model.
     """
 
     vit: VisionTransformer
     identity: str
     downsampler: dict[str, Tensor] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
