@@ -18,13 +18,13 @@ import torch
 from output import SPEED, write_output
 from speed import accuracy_plan, time_accuracy_pass
 from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_config
-from timm.models.vision_transformer import VisionTransformer
 from timm.utils import accuracy
 
 from tokbench.measure.environment import describe
 from tokbench.names import PLAIN
 from tokbench.run.prepare import Prepared
 from tokbench.stats.times import compare_times
+from tokbench.vit.adapters import TimmViT
 
 ROUNDS = 12
 WORKERS = (0, 2)
@@ -76,7 +76,7 @@ def compare(prepared: Prepared, data: str) -> list[str]:
     ]
 
 
-def timm_loop(vit: VisionTransformer, data: str, prepared: Prepared) -> int:
+def timm_loop(vit: TimmViT, data: str, prepared: Prepared) -> int:
     """How many images timm gets right, with the calls of its validation script."""
     settings = resolve_data_config({}, model=vit)
     synsets = ImageNetInfo().label_names()

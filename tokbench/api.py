@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from timm.models.vision_transformer import VisionTransformer
 
 from tokbench.comparison import carry_out, plan_comparison, unwatched
 from tokbench.config import as_lists, load_config
@@ -21,6 +20,7 @@ from tokbench.observers import watch_in_place
 from tokbench.registry import make
 from tokbench.schedule import Budget, Schedule
 from tokbench.schedule_text import takes_keep
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.supported import check_supported
 
@@ -29,7 +29,7 @@ DEFAULT_SCHEDULE = "stages"
 
 
 def reduce(
-    vit: VisionTransformer,
+    vit: TimmViT,
     method: str | Downsampler,
     keep: float | None = DEFAULT_KEEP,
     *,

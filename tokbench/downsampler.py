@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokbench.names import SITES, Site
 from tokbench.tokens import Tokens
 
-Field = Literal["keys", "values", "attention", "cls_attention", "received", "update"]
+Field = Literal["keys", "keys_unrotated", "values", "attention", "cls_attention", "received", "update"]
 FIELDS: tuple[Field, ...] = get_args(Field)
 
 
@@ -48,6 +48,7 @@ class Context:
         stage: int,
         noise: Tensor | Callable[[], Tensor],
         keys: Tensor | None = None,
+        keys_unrotated: Tensor | None = None,
         values: Tensor | None = None,
         attention: Tensor | None = None,
         cls_attention: Tensor | None = None,
@@ -62,7 +63,9 @@ class Context:
             stage: This reduction's position in `depths`, from 0.
             noise: (B, N), uniform in [0, 1), or a function that returns it when `noise` is read.
             keys: (B, N, Dh), the patch tokens' keys, mean over heads, after the model's key normalisation if it has
-                one; without the prefix tokens.
+                one; without the prefix tokens. They are the keys that attention uses: in a model with rotary positions
+                they are rotated, so that two patches with the same content have different keys.
+            keys_unrotated: (B, N, Dh), the same before rotation; equal to `keys` in models without rotary positions.
             values: (B, H, N, Dh), the patch tokens' values, per head, as attention mixes them: before the output
                 projection; without the prefix tokens.
             attention: (B, H, P+N, P+N), the attention matrix after the softmax, per head, for all tokens including
@@ -83,6 +86,7 @@ class Context:
         self._noise = noise
         self._fields = {
             "keys": keys,
+            "keys_unrotated": keys_unrotated,
             "values": values,
             "attention": attention,
             "cls_attention": cls_attention,
@@ -99,6 +103,11 @@ class Context:
     def keys(self) -> Tensor:
         """(B, N, Dh), the patch tokens' keys, mean over heads."""
         return self._field("keys")
+
+    @property
+    def keys_unrotated(self) -> Tensor:
+        """(B, N, Dh), the patch tokens' keys before rotation, mean over heads."""
+        return self._field("keys_unrotated")
 
     @property
     def values(self) -> Tensor:

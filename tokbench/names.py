@@ -24,6 +24,10 @@ TIMES = "\N{MULTIPLICATION SIGN}"  # the unit of a speedup
 Site = Literal["before_block", "after_attention", "after_block"]
 SITES: tuple[Site, ...] = get_args(Site)
 
+# The rotary position of a token merged from several patches, in models that rotate queries and keys.
+Position = Literal["mean", "destination", "rotation", "none"]
+POSITIONS: tuple[Position, ...] = get_args(Position)  # the default first
+
 Dtype = Literal["fp32", "bf16", "fp16"]
 Mode = Literal["eager", "compile", "cudagraph"]
 EAGER: Mode = "eager"

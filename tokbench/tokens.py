@@ -1,7 +1,8 @@
 """The token sequence that flows between the blocks of a downsampled ViT, with a record of what each token represents.
 
-Every operation returns new `Tokens` and updates three records: `size` (how many image patches a token represents),
-`owner` (which token each image patch is in now) and `layout` (the grid of the present tokens, if they form one).
+Every operation returns new `Tokens` and updates the records: `size` (how many image patches a token represents),
+`owner` (which token each image patch is in now), `layout` (the grid of the present tokens, if they form one) and, in
+models with rotary positions, `rotary` (the patch whose position a token has).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Tokens:
         grid: (h, w) of the image's patches, h*w = N0.
         layout: (h, w) of the present patch tokens, in row-major order, while they form a grid; else None.
         valid: (B, N) bool if the count differs between images (False is padding), else None.
+        rotary: (B, N) int64, the image patch whose rotary position each patch token has: its own, or that of its
+            largest member. None in models without rotary positions.
     """
 
     x: Tensor
@@ -34,6 +37,7 @@ class Tokens:
     grid: tuple[int, int]
     layout: tuple[int, int] | None = None
     valid: Tensor | None = None
+    rotary: Tensor | None = None
 
     @classmethod
     def from_sequence(cls, x: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tokens:
@@ -60,6 +64,10 @@ class Tokens:
             grid=grid,
             layout=grid,
         )
+
+    def with_rotary(self) -> Tokens:
+        """The same tokens of single patches, each with the rotary position of its own patch."""
+        return dataclasses.replace(self, rotary=self.owner)
 
     @property
     def n_patches(self) -> int:
@@ -97,6 +105,7 @@ class Tokens:
             grid=self.grid,
             layout=layout,
             valid=None if self.valid is None else self.valid.gather(1, index),
+            rotary=None if self.rotary is None else self.rotary.gather(1, index),
         )
 
     def merge(
@@ -135,6 +144,7 @@ class Tokens:
             grid=self.grid,
             layout=layout,
             valid=valid,
+            rotary=None if self.rotary is None else _of_largest(self.rotary, self.size, owner, count),
         )
 
     def mix(self, matrix: Tensor, *, layout: tuple[int, int] | None = None) -> Tokens:
@@ -151,13 +161,14 @@ class Tokens:
             matrix = matrix * self.valid[:, None]
         largest, row = matrix.max(dim=1)
         # Not as a matrix product: under autocast that would be computed in half precision.
-        size = (matrix.to(self.size.dtype) * self.size[:, None]).sum(dim=2)
+        shares = matrix.to(self.size.dtype) * self.size[:, None]
         return Tokens(
             x=torch.cat([self.prefix, matrix.to(self.x.dtype) @ self.patches], dim=1),
-            size=size,
+            size=shares.sum(dim=2),
             owner=_compose(self.owner, row.masked_fill(largest <= 0, -1)),
             grid=self.grid,
             layout=layout,
+            rotary=None if self.rotary is None else self.rotary.gather(1, shares.argmax(dim=2)),
         )
 
     def append(self, patches: Tensor, size: Tensor, owner: Tensor) -> Tokens:
@@ -169,15 +180,19 @@ class Tokens:
             owner: (B, N0) int64 in [-1, E), the new token that each image patch moves to; -1 leaves it where it is.
         """
         n = self.n_patches
-        valid = self.valid
+        valid, rotary = self.valid, self.rotary
         if valid is not None:
             valid = torch.cat([valid, torch.ones_like(size, dtype=torch.bool)], dim=1)
+        if rotary is not None:
+            # The members may have been dropped before, so that the largest of them is no longer known.
+            rotary = torch.cat([rotary, central_patch(owner, size.shape[1], self.grid)], dim=1)
         return Tokens(
             x=torch.cat([self.x, patches.to(self.x.dtype)], dim=1),
             size=torch.cat([self.size, size.to(self.size.dtype)], dim=1),
             owner=torch.where(owner >= 0, owner + n, self.owner),
             grid=self.grid,
             valid=valid,
+            rotary=rotary,
         )
 
     def replace(self, *, patches: Tensor | None = None, size: Tensor | None = None) -> Tokens:
@@ -223,6 +238,37 @@ def group_sum(values: Tensor, owner: Tensor, count: int) -> Tensor:
     return summed.view(batch, bins, dim)[:, :count]
 
 
+def group_mean(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The mean vector of each group, (B, K, D); 0 for a group without members. Arguments as in `group_sum`."""
+    members = group_sum(torch.ones_like(values[..., :1]), owner, count)
+    return group_sum(values, owner, count) / members.clamp_min(1)
+
+
+def grid_coordinates(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
+    """The row and the column of each patch, (h*w, 2) float32."""
+    h, w = grid
+    patch = torch.arange(h * w, device=device)
+    return torch.stack([patch // w, patch % w], dim=1).to(torch.float32)
+
+
+def central_patch(owner: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
+    """The patch of each token that is nearest to the mean position of its patches; the first of several.
+
+    Args:
+        owner: (B, N0) int64 in [-1, count), the token that each image patch is in.
+        count: K.
+        grid: (h, w), h*w = N0.
+
+    Returns:
+        (B, K) int64; any patch for a token without patches.
+    """
+    place = grid_coordinates(grid, owner.device).expand(owner.shape[0], -1, -1)
+    centre = gather_rows(group_mean(place, owner, count), owner.clamp_min(0))
+    nearness = -(place - centre).square().sum(dim=2)
+    patch = torch.arange(owner.shape[1], device=owner.device).expand_as(owner)
+    return _of_largest(patch, nearness, owner, count)
+
+
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     """Select vectors by position: `values` (B, N, D) and `index` (B, K) give (B, K, D)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
@@ -231,3 +277,26 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
 def _compose(owner: Tensor, new_of_old: Tensor) -> Tensor:
     """Map the owner (B, N0) of each image patch from old to new tokens by `new_of_old` (B, N); -1 stays -1."""
     return new_of_old.gather(1, owner.clamp_min(0)).masked_fill(owner < 0, -1)
+
+
+def _of_largest(values: Tensor, size: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The value of each group's largest member, the first of several.
+
+    Minima and maxima are the same in whatever order a device computes them.
+
+    Args:
+        values: (B, N).
+        size: (B, N).
+        owner: (B, N) int64 in [-1, count); -1 means no group.
+        count: K.
+
+    Returns:
+        (B, K); the last of the values for a group without members.
+    """
+    batch, n = owner.shape
+    group = torch.where(owner < 0, count, owner)
+    largest = size.new_full((batch, count + 1), -torch.inf).scatter_reduce(1, group, size, "amax")
+    place = torch.arange(n, device=owner.device).expand_as(owner)
+    candidate = torch.where(size == largest.gather(1, group), place, n - 1)
+    first = torch.full_like(largest, n - 1, dtype=torch.int64).scatter_reduce(1, group, candidate, "amin")
+    return values.gather(1, first[:, :count])

@@ -9,7 +9,6 @@ import pytest
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 from toy_methods import Toy, images
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens
@@ -26,13 +25,14 @@ MakeViT = Callable[..., VisionTransformer]
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
-        ("vit_base_patch16_rpn_224", {}, "block 0 is ResPostBlock"),
         ("vit_base_patch16_xp_224", {}, "block 0 is ParallelScalingBlock"),
-        ("eva02_tiny_patch14_224", {}, "not a timm VisionTransformer"),
-        ("resnet18", {}, "not a timm VisionTransformer"),
-        ("vit_base_patch16_siglip_224", {}, "neither class token nor average"),
-        ("vit_tiny_patch16_224", {"global_pool": "max"}, "neither class token nor average"),
+        ("resnet18", {}, "not a timm VisionTransformer or Eva"),
+        ("beit_base_patch16_224", {}, "not a timm VisionTransformer or Eva"),
+        ("vit_tiny_patch16_224", {"global_pool": "max"}, "its pooling is 'max'"),
+        ("vit_tiny_patch16_224", {"global_pool": ""}, "its pooling is ''"),
         ("vit_tiny_patch16_224", {"patch_drop_rate": 0.3}, "drops random patches"),
+        ("eva02_tiny_patch14_224", {"patch_drop_rate": 0.3}, "drops random patches"),
+        ("vit_dlittle_patch16_reg1_gap_256", {}, "DiffAttention"),
         ("vit_tiny_r_s16_p8_224", {}, "HybridEmbed"),
     ],
 )
@@ -44,13 +44,6 @@ def test_unsupported_models_are_rejected_with_the_reason(name: str, changes: dic
             reject(model)
         assert reason in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
-
-
-def test_gated_attention_is_rejected(tiny_vit: MakeViT):
-    vit = tiny_vit()
-    vit.blocks[2].attn.gate = nn.Linear(32, 32)
-    with pytest.raises(UnsupportedModelError, match="attention of block 2"):
-        DownsampledViT(vit)
 
 
 # Invalid combinations
@@ -84,7 +77,7 @@ def test_method_and_schedule_must_be_given_together(tiny_vit: MakeViT, given: di
 
 
 def test_an_unknown_field_in_needs_is_an_error_of_the_method(tiny_vit: MakeViT):
-    with pytest.raises(DownsamplerError, match=r"'queries'.*keys, values"):
+    with pytest.raises(DownsamplerError, match=r"'queries'.*keys, keys_unrotated, values"):
         DownsampledViT(tiny_vit(), Toy(needs=("queries",)), Schedule.stages(0.5, (1,)))
 
 

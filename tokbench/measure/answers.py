@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.data.loading import Batch, Unreadable
@@ -24,6 +23,7 @@ from tokbench.measure.allocator import keep_freed_memory
 from tokbench.measure.image_streams import Loading, image_ids, open_streams
 from tokbench.measure.shared_blocks import SharedBlocks
 from tokbench.outcomes import TOP, UNREADABLE, WRONG
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 
 IMAGENET_CLASSES = 1000  # `ImageSet.classes` are some of these
@@ -99,7 +99,7 @@ def classify(
             keys = [key for key in todo[shard] if key in able]
             compared = {plain[key].vit: plain[key] for key in keys if key in plain}
             yield Progress(count=len(todo[shard]) - len(keys))  # of models that failed before
-            predictions: dict[VisionTransformer, Predictions | Exception] = {}
+            predictions: dict[TimmViT, Predictions | Exception] = {}
             for stream in streams:
                 # The plain models come first: what reads other images is compared with them.
                 own = {key: able[key] for key in keys if stream.reads(able[key].vit)}

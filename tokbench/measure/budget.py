@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.downsampler import Downsampler
@@ -17,6 +16,7 @@ from tokbench.names import Site
 from tokbench.registry import make
 from tokbench.schedule import DEFAULT_DEPTHS, Budget
 from tokbench.stats.pareto import EQUAL_COST
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import calibrate
 from tokbench.vit.supported import check_supported
@@ -30,7 +30,7 @@ class OutOfReachError(UserError):
 
 
 def solve_budget(
-    vit: VisionTransformer,
+    vit: TimmViT,
     method: str | Downsampler,
     fraction: float,
     *,
@@ -130,7 +130,7 @@ def solve_keep(cost: Callable[[float], float], target: float, tolerance: float =
     return best
 
 
-def _noise(vit: VisionTransformer) -> Tensor:
+def _noise(vit: TimmViT) -> Tensor:
     """One image of noise (1, C, H, W) in the size, dtype and device that the model takes."""
     projection = vit.patch_embed.proj
     size = (1, projection.in_channels, *vit.patch_embed.img_size)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from timm.data.config import resolve_data_config
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.data.cache import open_cache
@@ -20,6 +19,7 @@ from tokbench.data.preprocessing import Preprocessing, preprocessing_of
 from tokbench.data.sets import ImageSet
 from tokbench.measure.shared_blocks import SharedBlocks
 from tokbench.outcomes import SHARD
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 
 MIB = 2**20
@@ -91,19 +91,19 @@ class Stream:
     """
 
     preprocessing: Preprocessing
-    vits: Collection[VisionTransformer]
+    vits: Collection[TimmViT]
     batches: Iterator[tuple[Batch, tuple[Unreadable, ...]]]
     room: int
 
-    def reads(self, vit: VisionTransformer) -> bool:
+    def reads(self, vit: TimmViT) -> bool:
         """Whether a model reads these images."""
         return vit in self.vits
 
     def open_shard(
-        self, models: Mapping[str, DownsampledViT], compared: Collection[VisionTransformer], ids: Tensor
+        self, models: Mapping[str, DownsampledViT], compared: Collection[TimmViT], ids: Tensor
     ) -> list[tuple[SharedBlocks, dict[str, DownsampledViT]]]:
         """The models grouped by plain model, each group with room for a shard; first those whose method acts first."""
-        groups: dict[VisionTransformer, dict[str, DownsampledViT]] = {vit: {} for vit in compared if self.reads(vit)}
+        groups: dict[TimmViT, dict[str, DownsampledViT]] = {vit: {} for vit in compared if self.reads(vit)}
         for key, model in sorted(models.items(), key=lambda item: item[1].start):
             groups.setdefault(model.vit, {})[key] = model
         return [
@@ -141,7 +141,7 @@ def open_streams(
         wanted: Positions, from the beginning of a batch.
         loading: How images are decoded.
     """
-    groups: dict[tuple[bool, str], dict[VisionTransformer, None]] = {}
+    groups: dict[tuple[bool, str], dict[TimmViT, None]] = {}
     first = {model.vit for model in plain}
     for model in (*plain, *models):
         place = (model.vit not in first, str(resolve_data_config({}, model=model.vit)))

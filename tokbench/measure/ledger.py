@@ -55,7 +55,7 @@ def count_tokens(model: DownsampledViT, images: Tensor) -> Ledger:
 
     hooks = []
     for block in model.vit.blocks:
-        hooks.append(block.attn.qkv.register_forward_pre_hook(record_in(attention)))
+        hooks.append(block.attn.proj.register_forward_pre_hook(record_in(attention)))
         hooks.append(block.mlp.register_forward_pre_hook(record_in(mlp)))
     try:
         with torch.inference_mode():
@@ -74,19 +74,30 @@ def closed_form(model: DownsampledViT, ledger: Ledger) -> int:
     """The backbone's MACs for one image, computed from its token counts, including padding.
 
     For a plain ViT of width C this is, per block, 4nC² + 2n²C with the n of the attention and 8nC² with the n of the
-    MLP, plus patch embedding, head and, with average pooling, the sum over tokens. It is written in terms of the sizes
-    of the weights, so that it also holds for other MLP ratios and for SwiGLU.
+    MLP, plus patch embedding, head and the pooling. It is written in terms of the sizes of the weights, so that it also
+    holds for other MLP ratios, for SwiGLU, and for heads that share keys and values.
     """
     vit = model.vit
     total: int = vit.patch_embed.proj.weight.numel() * vit.patch_embed.num_patches
     for block, n_attention, n_mlp in zip(vit.blocks, ledger.attention, ledger.mlp, strict=True):
         attention = block.attn
-        total += n_attention * (attention.qkv.weight.numel() + attention.proj.weight.numel())
-        total += 2 * n_attention**2 * attention.num_heads * attention.head_dim
+        total += n_attention * _linear_weights(attention)
+        total += 2 * n_attention**2 * attention.proj.in_features
         total += n_mlp * _linear_weights(block.mlp)
     if vit.global_pool == "avg":
         total += ledger.leaving[-1] * vit.embed_dim
+    if vit.global_pool == "map":
+        total += _attention_pool(
+            vit.attn_pool, ledger.leaving[-1] + model.adapter.pools_prefix(vit) * vit.num_prefix_tokens
+        )
     return total + _linear_weights(vit.head) + _linear_weights(getattr(vit, "head_dist", None))
+
+
+def _attention_pool(pool: Any, n: int) -> int:
+    """Attention pooling over n tokens: keys and values of each, and the rest for the latent queries only."""
+    per_token = pool.kv.weight.numel()
+    per_query = _linear_weights(pool) - per_token
+    return n * per_token + pool.latent_len * (per_query + 2 * n * pool.num_heads * pool.head_dim)
 
 
 def _linear_weights(module: nn.Module | None) -> int:

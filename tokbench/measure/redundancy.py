@@ -29,7 +29,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,7 +36,8 @@ from tokbench.data.loading import Batch
 from tokbench.downsampler import Context, Downsampler, DownsamplerError, Geometry
 from tokbench.schedule import Schedule
 from tokbench.tokens import Tokens
-from tokbench.vit.attention import Heads, attend
+from tokbench.vit.adapters import TimmViT
+from tokbench.vit.attention import Heads
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.reduction import check_result
 
@@ -80,7 +80,7 @@ class Reconstruction:
     error_sd: float
 
 
-def measure_spectra(vit: VisionTransformer, batches: Sequence[Batch]) -> Spectra:
+def measure_spectra(vit: TimmViT, batches: Sequence[Batch]) -> Spectra:
     """The spectrum of each block's values, before and after attention mixes them.
 
     Args:
@@ -95,13 +95,12 @@ def measure_spectra(vit: VisionTransformer, batches: Sequence[Batch]) -> Spectra
     shares = []
     with torch.inference_mode():
         for batch in batches:
-            tokens = model.embed(batch.images.to(weight))
-            x, blocks = tokens.x, []
-            for block in vit.blocks:
-                _, heads = attend(block.attn, block.norm1(x), matrix=True)
-                energies = torch.stack(mixing_energies(heads, tokens.n_prefix, tokens.grid))
+            tokens, ids = model.embed(batch.images.to(weight)), batch.index.to(weight.device)
+            blocks = []
+            for depth in range(len(vit.blocks)):
+                energies = torch.stack(mixing_energies(model.heads(tokens, depth), tokens.n_prefix, tokens.grid))
                 blocks.append(energies / energies[0].sum(dim=-1, keepdim=True))
-                x = block(x)
+                tokens = model.through(tokens, range(depth, depth + 1), ids)
             shares.append(torch.stack(blocks).cpu())
     before, after = torch.cat(shares, dim=2).double().mean(dim=2).unbind(1)
     if not (torch.isfinite(before).all() and torch.isfinite(after).all()):
@@ -166,7 +165,7 @@ def ring_frequencies(grid: tuple[int, int]) -> tuple[float, ...]:
 
 
 def measure_reconstruction(
-    vit: VisionTransformer,
+    vit: TimmViT,
     method: Downsampler,
     schedule: Schedule,
     batches: Sequence[Batch],

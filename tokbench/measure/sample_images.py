@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.data.loading import Batch, Unreadable, batches, check_unreadable
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.data.sets import ImageSet
+from tokbench.vit.adapters import TimmViT
 
 BATCH = 32  # images decoded at a time
 
 
-def decoded(vit: VisionTransformer, images: ImageSet, batch_size: int = BATCH) -> list[Batch]:
+def decoded(vit: TimmViT, images: ImageSet, batch_size: int = BATCH) -> list[Batch]:
     """The readable images of a set in batches, normalised for a model, in its dtype and on its device.
 
     Raises:
@@ -28,7 +28,7 @@ def decoded(vit: VisionTransformer, images: ImageSet, batch_size: int = BATCH) -
     return readable
 
 
-def read_all(vit: VisionTransformer, images: ImageSet, batch_size: int = BATCH) -> tuple[list[Batch], list[Unreadable]]:
+def read_all(vit: TimmViT, images: ImageSet, batch_size: int = BATCH) -> tuple[list[Batch], list[Unreadable]]:
     """The readable images of a set as `decoded` gives them, and those that cannot be read."""
     preprocessing, weight = preprocessing_of(vit), vit.patch_embed.proj.weight
     read = list(batches(images, preprocessing.pixels, batch_size=batch_size, workers=0))
@@ -38,7 +38,7 @@ def read_all(vit: VisionTransformer, images: ImageSet, batch_size: int = BATCH) 
     return readable, [lost for _, several in read for lost in several]
 
 
-def sample_images(vit: VisionTransformer, images: ImageSet | None, count: int) -> Tensor:
+def sample_images(vit: TimmViT, images: ImageSet | None, count: int) -> Tensor:
     """Images for a model: real ones where there are data, repeated if too few, else noise from a fixed seed.
 
     Args:
@@ -90,9 +90,7 @@ def batches_for(images: Tensor, batch_size: int, *, adaptive: bool) -> list[Tens
     return [images[start * batch_size : (start + 1) * batch_size] for start in range(count)]
 
 
-def batches_to_count(
-    vit: VisionTransformer, images: ImageSet | None, batch_size: int, *, adaptive: bool
-) -> list[Tensor]:
+def batches_to_count(vit: TimmViT, images: ImageSet | None, batch_size: int, *, adaptive: bool) -> list[Tensor]:
     """The batches (B, C, H, W) that the MACs of a row are counted on.
 
     Args:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.data.loading import Batch
 from tokbench.data.preprocessing import Preprocessing
 from tokbench.tokens import Tokens
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 
 
@@ -42,7 +42,7 @@ class SharedBlocks:
         self._full = False
 
     @property
-    def vit(self) -> VisionTransformer:
+    def vit(self) -> TimmViT:
         """The plain model as timm made it."""
         return self._plain.vit
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.config import Suite
@@ -34,6 +33,7 @@ from tokbench.run.observer import Observer
 from tokbench.run.prepare import Prepared, Row
 from tokbench.run.unreadable import LostImages
 from tokbench.schedule import Schedule
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import method_state
 
@@ -97,7 +97,7 @@ class Bench:
             for vit in models.values():
                 vit.to("cpu")
 
-    def plain(self, row: Row) -> VisionTransformer:
+    def plain(self, row: Row) -> TimmViT:
         """The row's model as timm made it."""
         return self.prepared.models[row.cell.model].vit
 
@@ -105,7 +105,7 @@ class Bench:
         """The row's model without a method, in evaluation mode."""
         return DownsampledViT(self.plain(row)).eval()
 
-    def input_model(self, row: Row) -> VisionTransformer:
+    def input_model(self, row: Row) -> TimmViT:
         """The plain model that reads the row's images: timm's, or the same with fewer pixels."""
         return build.input_model(row.cell, self.prepared.models[row.cell.model])
 

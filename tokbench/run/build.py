@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.downsampler import Downsampler
@@ -16,6 +15,7 @@ from tokbench.names import PLAIN
 from tokbench.plugins import Origin, import_again, origin_of
 from tokbench.registry import create, method_class
 from tokbench.schedule import Schedule
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import set_constants
 from tokbench.vit.models import Pretrained, load_method_weights
@@ -46,7 +46,7 @@ def build_model(cell: Cell, model: Pretrained) -> DownsampledViT:
     return built.eval()
 
 
-def input_model(cell: Cell, model: Pretrained) -> VisionTransformer:
+def input_model(cell: Cell, model: Pretrained) -> TimmViT:
     """The plain model that reads the images of a cell: the model itself, or the same with fewer pixels.
 
     Raises:

@@ -27,9 +27,8 @@ from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import calibrate, constants_of
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
     from tokbench.run.cells import Cell
+    from tokbench.vit.adapters import TimmViT
     from tokbench.vit.models import Pretrained
 
 CHECKPOINTS = "checkpoints"
@@ -66,7 +65,7 @@ class Calibration:
         shared = f", {self.shared} of which {MEASURED_AS_WELL}" if self.shared else ""
         return f"{done} on {len(self.images)} images ({self.images.name}){shared}"
 
-    def batches(self, vit: VisionTransformer) -> list[Tensor]:
+    def batches(self, vit: TimmViT) -> list[Tensor]:
         """The images (B, C, H, W) for a model, decoded once as long as no other model asks, on the model's device.
 
         Raises:
@@ -80,7 +79,7 @@ class Calibration:
             self._batches[id(vit)] = [batch.images for batch in found]
         return self._batches[id(vit)]
 
-    def count(self, vit: VisionTransformer) -> int:
+    def count(self, vit: TimmViT) -> int:
         """How many of the images can be read."""
         return sum(map(len, self.batches(vit)))
 
@@ -143,7 +142,7 @@ class Checkpoint:
     sha256: str
 
 
-def checkpoint_of(cell: Cell, key: str, calibration: Calibration, vit: VisionTransformer) -> Checkpoint:
+def checkpoint_of(cell: Cell, key: str, calibration: Calibration, vit: TimmViT) -> Checkpoint:
     """What is known of a calibrated cell's constants."""
     variant = cell.variant
     images = calibration.images

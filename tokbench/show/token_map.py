@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.data.preprocessing import preprocessing_of
@@ -25,6 +24,7 @@ from tokbench.report.labels import PARAMETER, labels
 from tokbench.run.build import build_model
 from tokbench.run.prepare import Prepared, Row
 from tokbench.tokens import Tokens
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 
 TOP_CLASSES = 3
@@ -185,7 +185,7 @@ def captions(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return captioned
 
 
-def preprocess(photograph: Image.Image, vit: VisionTransformer) -> tuple[Tensor, RGBArray]:
+def preprocess(photograph: Image.Image, vit: TimmViT) -> tuple[Tensor, RGBArray]:
     """Apply a model's preprocessing to a photograph.
 
     Args:
@@ -204,7 +204,7 @@ def preprocess(photograph: Image.Image, vit: VisionTransformer) -> tuple[Tensor,
     return preprocessing.normalise(pixels[None], torch.empty(())), covered.permute(1, 2, 0).double().numpy()
 
 
-def class_names(vit: VisionTransformer) -> list[str]:
+def class_names(vit: TimmViT) -> list[str]:
     """The names of a model's classes: ImageNet's if the number of classes matches, else their indices."""
     subset = infer_imagenet_subset({"num_classes": vit.num_classes})
     if subset is None:

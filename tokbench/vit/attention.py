@@ -1,6 +1,7 @@
 """timm's self-attention with access to its queries, keys and values.
 
-`attend` performs the same operations as `timm.layers.Attention` and also returns its queries, keys and values.
+`attend` performs the same operations as timm's classes of attention, from the queries, keys and values that the adapter
+of the model's family has computed, and also returns them.
 `AttentionProbe` computes the fields of a Context from them. It is a separate module so that its compute is charged to
 the method that needs the fields.
 """
@@ -9,15 +10,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.tokens import Tokens
 
+if TYPE_CHECKING:
+    from tokbench.vit.adapters.rotary import Rotation
+
 CACHE = 2**21  # bytes of cache per core: logits that fit into it are summed twice as fast as those in main memory
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """What attention reads.
+
+    Attributes:
+        q: (B, H, P+N, Dh), queries, before scaling.
+        k: (B, H, P+N, Dh).
+        v: (B, H, P+N, Dh).
+        unrotated: (B, H, P+N, Dh), the keys before rotation; None where nothing is rotated.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    unrotated: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +47,12 @@ class Heads:
 
     Attributes:
         q: (B, H, P+N, Dh), queries, before scaling.
-        k: (B, H, P+N, Dh).
+        k: (B, H, P+N, Dh), as attention uses them: after rotation.
         v: (B, H, P+N, Dh).
         scale: The factor of the logits q·k.
         bias: (B, 1, 1, P+N), added to the logits of each key, or None.
         matrix: (B, H, P+N, P+N), the attention after the softmax if it was computed, else None.
+        unrotated: (B, H, P+N, Dh), the keys before rotation; None where nothing is rotated.
     """
 
     q: Tensor
@@ -39,6 +61,7 @@ class Heads:
     scale: float
     bias: Tensor | None
     matrix: Tensor | None
+    unrotated: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +71,23 @@ class Passed:
     Attributes:
         heads: The intermediate tensors of its attention, or None.
         update: (B, P+N, D), what its last layer so far added to the tokens, or None.
+        rotation: The rotary positions of its tokens, which hold until the next reduction; None without.
     """
 
     heads: Heads | None = None
     update: Tensor | None = None
+    rotation: Rotation | None = None
 
 
 def attend(
-    attention: Attention, x: Tensor, bias: Tensor | None = None, *, matrix: bool = False
+    attention: Any, x: Tensor, projected: Projected, bias: Tensor | None = None, *, matrix: bool = False
 ) -> tuple[Tensor, Heads]:
     """Run one attention layer.
 
     Args:
         attention: timm's layer; its fused kernel is used if the layer is configured for it.
-        x: (B, P+N, D), after the block's first norm.
+        x: (B, P+N, D), what the layer reads.
+        projected: Its queries, keys and values.
         bias: (B, 1, 1, P+N) added to the logits, or None.
         matrix: Whether to return the attention matrix, which rules out the fused kernel.
 
@@ -69,9 +95,7 @@ def attend(
         (B, P+N, D), and the tensors from which it was computed.
     """
     batch, n, _ = x.shape
-    qkv = attention.qkv(x).reshape(batch, n, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
-    q, k, v = qkv.unbind(0)
-    q, k = attention.q_norm(q), attention.k_norm(k)
+    q, k, v = projected.q, projected.k, projected.v
     weights = None
     if attention.fused_attn and not matrix:
         dropout = attention.attn_drop.p if attention.training else 0.0
@@ -81,11 +105,13 @@ def attend(
         weights = (logits if bias is None else logits + bias).softmax(dim=-1)
         out = attention.attn_drop(weights) @ v
     out = out.transpose(1, 2).reshape(batch, n, -1)
-    norm = getattr(attention, "norm", None)  # missing in older timm versions
+    norm, gate = getattr(attention, "norm", None), getattr(attention, "gate", None)  # missing in older timm versions
     if norm is not None:
         out = norm(out)
+    if gate is not None:
+        out = out * gate(x).sigmoid()
     out = attention.proj_drop(attention.proj(out))
-    return out, Heads(q, k, v, attention.scale, bias, weights if matrix else None)
+    return out, Heads(q, k, v, attention.scale, bias, weights if matrix else None, projected.unrotated)
 
 
 class AttentionProbe(nn.Module):
@@ -110,6 +136,9 @@ class AttentionProbe(nn.Module):
         fields: dict[str, Tensor] = {}
         if "keys" in self.needs:
             fields["keys"] = heads.k[:, :, n_prefix:].mean(dim=1)
+        if "keys_unrotated" in self.needs:
+            unrotated = heads.k if heads.unrotated is None else heads.unrotated
+            fields["keys_unrotated"] = unrotated[:, :, n_prefix:].mean(dim=1)
         if "values" in self.needs:
             fields["values"] = heads.v[:, :, n_prefix:]
         if "attention" in self.needs:

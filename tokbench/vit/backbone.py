@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.checkpoint import checkpoint
 
 from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError, Geometry, Reduction
 from tokbench.errors import UserError
+from tokbench.names import POSITIONS, Position
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
+from tokbench.vit.adapters import TimmViT
+from tokbench.vit.adapters.pooling import PoolingProbe
 from tokbench.vit.attention import AttentionProbe, Heads, Passed, attend, log_size_bias
 from tokbench.vit.noise import uniform
 from tokbench.vit.reduction import check_result, reduced, trim
@@ -31,11 +33,13 @@ class DownsampledViT(nn.Module):
 
     Attributes:
         vit: The timm model, shared, not copied.
+        adapter: How its family is run.
         downsampler: The method, or None for the plain model.
         schedule: The method's schedule; None without a downsampler.
         site: Where in a block the method acts.
         depths: The blocks in which the method acts.
         counts: The planned number of patch tokens after each reduction.
+        position: The rule for the rotary positions of merged tokens (see `tokbench.vit.adapters.rotary`).
         seed: The seed of `context.noise`, which also depends on the image's id and the depth.
         needs_calibration: Whether the method's constants have yet to be set, by `tokbench.calibrate` or from a file.
         reduction: What reduces in the method's place while it is calibrated; else None.
@@ -43,20 +47,23 @@ class DownsampledViT(nn.Module):
 
     def __init__(
         self,
-        vit: VisionTransformer,
+        vit: TimmViT,
         downsampler: Downsampler | None = None,
         schedule: Schedule | None = None,
         *,
         site: str | None = None,
+        position: Position = POSITIONS[0],
         seed: int = 0,
     ) -> None:
         """Put a method into a model.
 
         Args:
-            vit: A timm ViT with blocks norm1→attention→norm2→MLP.
+            vit: A timm ViT (`VisionTransformer` or `Eva`) whose blocks are attention, then MLP.
             downsampler: The method, or None.
             schedule: The method's schedule; required with a downsampler, not allowed without one.
             site: Overrides the method's default site, if the method allows it.
+            position: In a model with rotary positions, where merged tokens are: "mean", "destination", "rotation" or
+                "none".
             seed: Seed of the method's noise.
 
         Raises:
@@ -65,13 +72,16 @@ class DownsampledViT(nn.Module):
             ValueError: Only one of downsampler and schedule was given.
         """
         super().__init__()
-        check_supported(vit)
+        self.adapter = check_supported(vit)
+        if position not in POSITIONS:
+            raise UserError(f"position '{position}' is unknown: choose from {', '.join(POSITIONS)}")
         if (downsampler is None) != (schedule is None):
             raise ValueError("give both downsampler and schedule, together, or neither")
         self.vit = vit
         self.downsampler = downsampler
         self.schedule = schedule
         self.seed = seed
+        self.position = position
         self.site = site or (downsampler.site if downsampler else "after_attention")
         self.depths: tuple[int, ...] = ()
         self.counts: tuple[int, ...] = ()
@@ -87,8 +97,8 @@ class DownsampledViT(nn.Module):
             downsampler.setup(Geometry(vit.embed_dim, heads, self.depths, grid, self.counts))
             weight = vit.patch_embed.proj.weight
             downsampler.to(weight.device, weight.dtype)
-            self.probe = AttentionProbe(downsampler.needs)
-            for part in (downsampler, self.probe):
+            self.probe, self.pooling_probe = AttentionProbe(self._read_in_blocks(downsampler)), PoolingProbe()
+            for part in (downsampler, self.probe, self.pooling_probe):
                 part.train(vit.training)
         self.training = vit.training  # self.train() would also switch parts of vit that are kept in evaluation mode
 
@@ -157,7 +167,7 @@ class DownsampledViT(nn.Module):
         Raises:
             DownsamplerError: The method violates the contract.
         """
-        passed = Passed()
+        passed = Passed(rotation=self.adapter.rotation(self.vit, tokens, self.position))
         recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()  # vit.set_grad_checkpointing()
         for depth in blocks:
             if recompute:
@@ -170,59 +180,69 @@ class DownsampledViT(nn.Module):
 
     def embed(self, images: Tensor) -> Tokens:
         """The input tokens of the first block, from images (B, C, H, W)."""
-        vit = self.vit
-        x = vit.patch_embed(images)
-        grid = tuple(x.shape[1:3]) if x.ndim == 4 else vit.patch_embed.grid_size
-        x = vit.norm_pre(vit.patch_drop(vit._pos_embed(x)))
-        return Tokens.from_sequence(x, grid, vit.num_prefix_tokens)
+        return self.adapter.embed(self.vit, images)
+
+    def heads(self, tokens: Tokens, depth: int) -> Heads:
+        """The queries, keys, values and attention matrix that a block computes from its input tokens."""
+        block, rotation = self.vit.blocks[depth], self.adapter.rotation(self.vit, tokens, self.position)
+        x = self.adapter.attention_input(block, tokens.x)
+        projected = self.adapter.project(block.attn, x, None if rotation is None else rotation.rows(depth))
+        return attend(block.attn, x, projected, self._bias(tokens), matrix=True)[1]
 
     def classify(self, tokens: Tokens) -> Tensor:
         """The logits (B, classes), from the output tokens of the last block; the features where there is no head."""
-        vit = self.vit
-        if vit.global_pool == "avg" and reduced(tokens):
-            return vit.head(self.pool(tokens))  # type: ignore[no-any-return]
-        return vit.forward_head(vit.norm(tokens.x))  # type: ignore[no-any-return]
+        if reduced(tokens) and self.vit.global_pool != "token":
+            return self.vit.head(self.pool(tokens))  # type: ignore[no-any-return]
+        return self.vit.forward_head(self.vit.norm(tokens.x))  # type: ignore[no-any-return]
 
     def pool(self, tokens: Tokens) -> Tensor:
         """The features (B, D) that the head reads, from the output tokens of the last block."""
-        vit = self.vit
-        x = vit.norm(tokens.x)
-        if vit.global_pool == "avg" and reduced(tokens):
-            include_prefix = getattr(vit, "pool_include_prefix", False)  # missing in older timm versions
-            return vit.head_drop(vit.fc_norm(_average(tokens, x, include_prefix)))  # type: ignore[no-any-return]
-        return vit.forward_head(x, pre_logits=True)  # type: ignore[no-any-return]
+        return self.adapter.pool(self.vit, tokens, self._bias(tokens))
 
     def _block(self, depth: int, tokens: Tokens, passed: Passed, image_ids: Tensor) -> tuple[Tokens, Passed]:
         """Run one block: tokens, and what the block before computed for a reduction, in; the same of this block out."""
-        block = self.vit.blocks[depth]
+        block, adapter = self.vit.blocks[depth], self.adapter
         tokens = self._reduce("before_block", depth, tokens, passed, image_ids)
+        rotation = None if passed.rotation is None else passed.rotation.after(tokens)
         needs = self._read_from(depth, tokens.n_patches)
-        update, heads = self._attend(block, tokens, needs - {"update"})
-        update = block.drop_path1(block.ls1(update))
+        rotary = None if rotation is None else rotation.rows(depth)
+        output, heads = self._attend(block, tokens, rotary, needs - {"update"})
+        update = adapter.attention_update(block, output)
         tokens = dataclasses.replace(tokens, x=tokens.x + update)
-        passed = Passed(heads, update if "update" in needs else None)
+        passed = Passed(heads, update if "update" in needs else None, rotation)
         tokens = self._reduce("after_attention", depth, tokens, passed, image_ids)
-        update = block.drop_path2(block.ls2(block.mlp(block.norm2(tokens.x))))
+        update = adapter.mlp_update(block, tokens.x)
         tokens = dataclasses.replace(tokens, x=tokens.x + update)
-        passed = Passed(heads, update if "update" in needs else None)
+        passed = Passed(heads, update if "update" in needs else None, rotation)
         return self._reduce("after_block", depth, tokens, passed, image_ids), passed
 
     def _read_from(self, depth: int, n_patches: int) -> frozenset[str]:
-        """The fields of a context that a reduction reads from this block, which receives N patch tokens."""
+        """The fields of a context that a reduction takes from this block, which receives N patch tokens."""
         reader = depth + 1 if self.site == "before_block" else depth
         if self.downsampler is None or self._target(reader, n_patches) is None:
             return frozenset()
-        return self.downsampler.needs
+        return self._read_in_blocks(self.downsampler)
 
-    def _attend(self, block: Block, tokens: Tokens, needs: frozenset[str]) -> tuple[Tensor, Heads | None]:
+    def _read_in_blocks(self, method: Downsampler) -> frozenset[str]:
+        """The fields of a context that come from a block; without a class token, pooling attention takes its place."""
+        return method.needs if self.vit.cls_token is not None else method.needs - {"cls_attention"}
+
+    def _attend(
+        self, block: nn.Module, tokens: Tokens, rotary: Tensor | None, needs: frozenset[str]
+    ) -> tuple[Tensor, Heads | None]:
         """The attention's output (B, P+N, D), and its intermediate tensors if a reduction needs them."""
-        x = block.norm1(tokens.x)
-        proportional = self.downsampler is not None and self.downsampler.proportional
-        bias = log_size_bias(tokens, proportional=proportional and reduced(tokens))
+        x = self.adapter.attention_input(block, tokens.x)
+        bias = self._bias(tokens)
         if bias is None and not needs:
-            return block.attn(x), None
-        output, heads = attend(block.attn, x, bias, matrix="attention" in needs)
+            return self.adapter.attention(block, x, rotary), None
+        projected = self.adapter.project(block.attn, x, rotary)
+        output, heads = attend(block.attn, x, projected, bias, matrix="attention" in needs)
         return output, heads if needs else None
+
+    def _bias(self, tokens: Tokens) -> Tensor | None:
+        """What is added to the logits of each key, (B, 1, 1, P+N), or None."""
+        proportional = self.downsampler is not None and self.downsampler.proportional
+        return log_size_bias(tokens, proportional=proportional and reduced(tokens))
 
     def _target(self, depth: int, n_patches: int) -> int | None:
         """K at this depth, or None if there is no reduction here, or nothing to reduce."""
@@ -244,6 +264,9 @@ class DownsampledViT(nn.Module):
             return tokens
         n = tokens.n_patches
         attention = self.probe(passed.heads, tokens.n_prefix, tokens.valid) if passed.heads is not None else {}
+        if "cls_attention" in method.needs and self.vit.cls_token is None:
+            prefix = self.adapter.pools_prefix(self.vit)
+            attention["cls_attention"] = self.pooling_probe(self.vit, tokens, self._bias(tokens), prefix=prefix)
         context = Context(
             depth=depth,
             depths=self.depths,
@@ -270,8 +293,11 @@ class DownsampledViT(nn.Module):
                 f"method '{name}' reads what the previous block computed, and depth 0 has none: "
                 "use --site after_attention, or a schedule that starts later"
             )
-        if "cls_attention" in method.needs and self.vit.cls_token is None:
-            raise UserError(f"method '{name}' reads the class token's attention, but this model has no class token")
+        if "cls_attention" in method.needs and self.vit.cls_token is None and self.vit.global_pool != "map":
+            raise UserError(
+                f"method '{name}' reads the class token's attention, but this model has no class token and pools by "
+                "the mean"
+            )
 
 
 def _constants_loaded(model: nn.Module, misfits: _IncompatibleKeys) -> None:
@@ -279,14 +305,3 @@ def _constants_loaded(model: nn.Module, misfits: _IncompatibleKeys) -> None:
     assert isinstance(model, DownsampledViT)
     if not any(key.startswith("downsampler.") for key in misfits.missing_keys):
         model.needs_calibration = False
-
-
-def _average(tokens: Tokens, x: Tensor, include_prefix: bool) -> Tensor:
-    """The mean of x (B, P+N, D) over tokens, each weighted by the number of image patches it represents."""
-    weight = tokens.size if tokens.valid is None else tokens.size * tokens.valid
-    if include_prefix:
-        weight = nn.functional.pad(weight, (tokens.n_prefix, 0), value=1.0)
-    else:
-        x = x[:, tokens.n_prefix :]
-    weight = (weight / weight.sum(dim=1, keepdim=True)).to(x.dtype)
-    return (weight[:, None] @ x)[:, 0]

@@ -6,18 +6,18 @@ import copy
 
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from tokbench.embedded import model as digits
 from tokbench.errors import UserError
 from tokbench.names import EMBEDDED_MODELS
+from tokbench.vit.adapters import TimmViT, adapter_of
 from tokbench.vit.models import check_name
 
 SHARES = (13 / 14, 12 / 14, 11 / 14, 10 / 14, 9 / 14)
 """The heights of the smaller images by default: of 224 pixels in patches of 16 they are 208, 192, 176, 160 and 144."""
 
 
-def without_fusion(vit: VisionTransformer) -> VisionTransformer:
+def without_fusion(vit: TimmViT) -> TimmViT:
     """The same model, which computes the attention matrix."""
     unfused = _sharing_weights(vit)
     for block in unfused.blocks:
@@ -25,7 +25,7 @@ def without_fusion(vit: VisionTransformer) -> VisionTransformer:
     return unfused
 
 
-def with_fewer_pixels(vit: VisionTransformer, size: int) -> VisionTransformer:
+def with_fewer_pixels(vit: TimmViT, size: int) -> TimmViT:
     """The same model for smaller images: timm resamples the position embeddings, and preprocessing scales along.
 
     Args:
@@ -60,13 +60,13 @@ def smaller_sizes(model: str) -> list[int]:
     check_name(model)
     with torch.device("meta"):
         vit = digits.build(model) if model in EMBEDDED_MODELS else timm.create_model(model)
-    if not isinstance(vit, VisionTransformer):
+    if adapter_of(vit) is None:
         return []
     grid, patch = min(vit.patch_embed.grid_size), max(vit.patch_embed.patch_size)
     grids = dict.fromkeys(round(share * grid) for share in SHARES)
     return [patch * smaller for smaller in grids if 0 < smaller < grid]
 
 
-def _sharing_weights(vit: VisionTransformer) -> VisionTransformer:
+def _sharing_weights(vit: TimmViT) -> TimmViT:
     shared = {id(tensor): tensor for tensor in (*vit.parameters(), *vit.buffers())}
     return copy.deepcopy(vit, shared)
