@@ -191,3 +191,62 @@ def test_replace_rejects_a_different_count(name, shape):
     tokens = Tokens.from_sequence(torch.zeros(1, 7, 4), (2, 3))
     with pytest.raises(ValueError, match=f"replace.{name}"):
         tokens.replace(**{name: torch.zeros(shape)})
+
+
+# Rotary positions
+
+
+def rotary_tokens(batch=2, grid=(3, 4), seed=0):
+    tokens = Tokens.from_sequence(torch.randn(batch, 1 + math.prod(grid), 3, generator=rng(seed)), grid).with_rotary()
+    assert torch.equal(tokens.rotary, tokens.owner)
+    return tokens
+
+
+@QUICK
+@given(SEEDS)
+def test_a_merged_token_has_the_rotary_position_of_its_largest_member(seed):
+    tokens = rotary_tokens(seed=seed)
+    tokens = dataclasses.replace(tokens, size=integers(rng(seed), 1, 4, 2, 12).float())
+    owner = integers(rng(seed + 1), -1, 4, 2, 12)
+    merged = tokens.merge(owner, 4)
+    for image in range(2):
+        for group in range(4):
+            members = [i for i in range(12) if int(owner[image, i]) == group]
+            if members:
+                largest = max(members, key=lambda i: (float(tokens.size[image, i]), -i))
+                assert int(merged.rotary[image, group]) == largest
+
+
+def test_selecting_and_mixing_move_rotary_positions():
+    tokens = rotary_tokens()
+    index = torch.tensor([[2, 0, 7], [11, 5, 4]])
+    assert tokens.select(index).rotary.tolist() == index.tolist()
+    matrix = torch.rand(2, 3, 12, generator=rng(1))
+    sized = dataclasses.replace(tokens, size=integers(rng(2), 1, 4, 2, 12).float())
+    expected = [
+        [max(range(12), key=lambda i: float(matrix[b, k, i] * sized.size[b, i])) for k in range(3)] for b in range(2)
+    ]
+    assert sized.mix(matrix).rotary.tolist() == expected
+
+
+@QUICK
+@given(SEEDS)
+def test_an_appended_token_is_at_the_patch_nearest_to_the_middle_of_its_patches(seed):
+    tokens = rotary_tokens()
+    kept = tokens.select(torch.tensor([[0, 1], [4, 9]]))
+    moved = integers(rng(seed), -1, 2, 2, 12)
+    after = kept.append(torch.zeros(2, 2, 3), torch.ones(2, 2), moved)
+    assert torch.equal(after.rotary[:, :2], kept.rotary)
+    for image in range(2):
+        for new in range(2):
+            patches = [p for p in range(12) if int(moved[image, p]) == new]
+            if patches:
+                row, column = (sum(f(p) for p in patches) / len(patches) for f in (lambda p: p // 4, lambda p: p % 4))
+                distance = {p: (p // 4 - row) ** 2 + (p % 4 - column) ** 2 for p in patches}
+                assert distance[int(after.rotary[image, 2 + new])] == pytest.approx(min(distance.values()), abs=1e-5)
+
+
+def test_tokens_without_rotary_positions_stay_without():
+    tokens = Tokens.from_sequence(torch.randn(1, 7, 3), (2, 3))
+    merged = tokens.merge(torch.tensor([[0, 0, 1, 1, 2, 2]]), 3)
+    assert [part.rotary for part in (tokens, merged, merged.select(torch.tensor([[1]])))] == [None] * 3

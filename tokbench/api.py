@@ -15,7 +15,7 @@ from tokbench.config import as_lists, load_config
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
 from tokbench.measure.budget import solve_budget
-from tokbench.names import PUBLISHED, Site
+from tokbench.names import POSITIONS, PUBLISHED, Position, Site
 from tokbench.observers import watch_in_place
 from tokbench.registry import make
 from tokbench.schedule import Budget, Schedule
@@ -35,6 +35,7 @@ def reduce(
     *,
     schedule: str | Schedule | None = None,
     site: Site | None = None,
+    position: Position = POSITIONS[0],
     seed: int = 0,
     **params: Any,
 ) -> DownsampledViT:
@@ -48,7 +49,7 @@ def reduce(
     random here. Train the result, or load a state dict that was saved after training.
 
     Args:
-        vit: A timm ViT with blocks norm1→attention→norm2→MLP, such as `deit_small_patch16_224`.
+        vit: A timm ViT (`VisionTransformer` or `Eva`), such as `deit_small_patch16_224`.
         method: A name, as in "tome"; a name with parameters, as in "token_pooling(algorithm=kmeans)"; or a
             Downsampler, of which the result becomes the owner: its weights are initialised again for this model.
         keep: The fraction of the patch tokens that each reduction leaves, in (0, 1]. Ignored (or None) where the
@@ -58,6 +59,9 @@ def reduce(
             `solve_budget`); "published" for the method's own; or a Schedule.
         site: Where in a block the method acts: "before_block", "after_attention" or "after_block". None takes the
             method's own site.
+        position: In a model with rotary positions, where merged tokens are: "mean", the mean coordinate of their
+            patches; "destination", the place of the largest member; "rotation", the mean of the members' rotations;
+            "none", not rotated. Tokens of a single patch keep their own position.
         seed: Seed of a stochastic method's choices.
         **params: The method's parameters, where `method` is a name.
 
@@ -79,7 +83,7 @@ def reduce(
     chosen = _schedule(downsampler, keep, schedule)
     if isinstance(chosen, Budget) and chosen.keep is None:
         chosen = replace(chosen, keep=solve_budget(vit, downsampler, chosen.fraction, at=chosen.at, site=site))
-    return DownsampledViT(vit, downsampler, chosen, site=site, seed=seed)
+    return DownsampledViT(vit, downsampler, chosen, site=site, position=position, seed=seed)
 
 
 def _schedule(method: Downsampler, keep: float | None, schedule: str | Schedule | None) -> Schedule:

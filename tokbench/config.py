@@ -11,7 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokbench.errors import UserError, did_you_mean
-from tokbench.names import EMBEDDED, EMBEDDED_MODELS, PLAIN, PUBLISHED, Dtype, Mode, Site
+from tokbench.names import EMBEDDED, EMBEDDED_MODELS, PLAIN, POSITIONS, PUBLISHED, Dtype, Mode, Position, Site
 from tokbench.notation import parse_call, shortened, split_list
 from tokbench.schedule import Schedule
 from tokbench.schedule_text import split_schedules, takes_keep
@@ -66,6 +66,11 @@ class Suite(BaseModel):
         None,
         description="Where in a block to reduce: before_block, after_attention or after_block; "
         "default: each method's own.",
+    )
+    position: Position = Field(
+        POSITIONS[0],
+        description="In models with rotary positions, where a merged token is: mean, at the mean coordinate of its "
+        "patches; destination, at its largest member's; rotation, the mean of the members' rotations; none.",
     )
     data: str | None = Field(
         None,

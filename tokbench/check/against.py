@@ -183,7 +183,8 @@ def _build_older(row: Row, older: type[Downsampler], bench: Bench) -> Downsample
         keep = variant.keep if takes_keep(schedule) else None
     parsed = Schedule.parse(schedule, keep)
     site = suite.site or method.site
-    built = DownsampledViT(bench.plain(row), method, parsed, site=site, seed=row.cell.seed or 0)
+    seed = row.cell.seed or 0
+    built = DownsampledViT(bench.plain(row), method, parsed, site=site, position=suite.position, seed=seed)
     load_method_weights(built, bench.prepared.models[row.cell.model].downsampler)
     built.eval()
     calibration = bench.prepared.calibration

@@ -27,7 +27,7 @@ Settings = dict[str, Any]
 """Values by the name of a field of `Suite`, only those given on the command line."""
 
 HEADINGS: Mapping[str, tuple[str, ...]] = {
-    "What to compare": ("models", "methods", "keep", "schedule", "site", "baselines"),
+    "What to compare": ("models", "methods", "keep", "schedule", "site", "position", "baselines"),
     "How much": ("only", "limit", "seeds", "analyse"),
     "Data": ("data", "train", "weights", "accuracy_batch", "workers", "cache", "memory"),
     "Calibration": ("calibration", "set_apart", "calibration_limit"),

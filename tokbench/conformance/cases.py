@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from tokbench.conformance.subject import Subject
 from tokbench.downsampler import FIELDS, Context, Downsampler, Geometry, Reduction
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.attention import AttentionProbe, Heads, log_size_bias
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import calibrate
@@ -31,6 +33,14 @@ DEPTHS = (1, 2)  # not 0: methods that act before a block need a previous block
 BLOCKS = 4  # includes one block after the last reduction
 SPREAD = 0.4  # standard deviation of tokens around their cluster centre; centres have 1
 CALIBRATION = 9  # seed of the tokens and images that methods are calibrated on, unlike those of the checks
+SMALL: dict[str, Any] = {
+    "img_size": 24,
+    "patch_size": 4,
+    "embed_dim": DIM,
+    "depth": BLOCKS,
+    "num_heads": HEADS,
+    "num_classes": 5,
+}
 SHARPNESS = 2.0  # a factor of the logits of the attention
 
 
@@ -156,11 +166,32 @@ class Recorded:
     after: Tokens
 
 
-def model_of(subject: Subject, *, site: str | None = None, seed: int = 0, keep: float = 0.5) -> DownsampledViT:
+def plain_vit() -> TimmViT:
+    """A small ViT with absolute positions and a class token."""
+    return VisionTransformer(**SMALL)
+
+
+def rotary_vit() -> TimmViT:
+    """A small ViT with rotary positions only, and a class token."""
+    return Eva(**SMALL, global_pool="token", use_abs_pos_emb=False, use_rot_pos_emb=True)
+
+
+def pooling_vit() -> TimmViT:
+    """A small ViT that pools by attention, without a class token."""
+    return VisionTransformer(**SMALL, global_pool="map", class_token=False)
+
+
+def model_of(
+    subject: Subject,
+    *,
+    site: str | None = None,
+    seed: int = 0,
+    keep: float = 0.5,
+    make: Callable[[], TimmViT] = plain_vit,
+) -> DownsampledViT:
     """A small ViT with the method in two blocks; `seed` changes only the method's weights."""
     with seeded(0):
-        vit = VisionTransformer(img_size=24, patch_size=4, embed_dim=DIM, depth=BLOCKS, num_heads=HEADS, num_classes=5)
-    perturbed(vit, 0, std=0.2)
+        vit = perturbed(make(), 0, std=0.2)
     with seeded(seed):
         model = DownsampledViT(vit, subject.create(), Schedule.stages(keep, DEPTHS), site=site)
     assert model.downsampler is not None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokbench.conformance import checks_behaviour as behaviour
+from tokbench.conformance import checks_families as families
 from tokbench.conformance import checks_interface as interface
 from tokbench.conformance import checks_machine as machine
 from tokbench.conformance.checks_interface import Check
@@ -40,6 +41,8 @@ CHECKS: tuple[Check, ...] = (
     interface.full_range,
     interface.second_stage,
     interface.choices,
+    families.rotary_positions,
+    families.attention_pooling,
     behaviour.mutation,
     behaviour.determinism,
     behaviour.stateless,

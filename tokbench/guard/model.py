@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-
-from tokbench.vit.adapters import TimmViT
 
 CUDA_TOLERANCE = 1e-3  # of logits that are computed twice; a CPU gives the same bits
 
@@ -20,7 +20,7 @@ _ABSENT = object()
 class Untouched:
     """A snapshot of a model: its weights, its modules, their attributes and hooks, and its answer to one image."""
 
-    def __init__(self, model: TimmViT) -> None:
+    def __init__(self, model: VisionTransformer | Eva) -> None:
         """Take the snapshot.
 
         Args:

@@ -97,7 +97,8 @@ def _attention_pool(pool: Any, n: int) -> int:
     """Attention pooling over n tokens: keys and values of each, and the rest for the latent queries only."""
     per_token = pool.kv.weight.numel()
     per_query = _linear_weights(pool) - per_token
-    return n * per_token + pool.latent_len * (per_query + 2 * n * pool.num_heads * pool.head_dim)
+    latents: int = pool.latent_len
+    return n * per_token + latents * (per_query + 2 * n * int(pool.num_heads * pool.head_dim))
 
 
 def _linear_weights(module: nn.Module | None) -> int:

@@ -24,7 +24,7 @@ from tokbench.results.plan import PLAN, MethodInfo, Plan, PlannedRow, plan_json
 from tokbench.results.store import RECORDS, Place, Records, Store, write_json
 from tokbench.rows import RowId
 
-SHARED = ("site", "dtype", "accuracy_batch", "seconds", "precision", "threads")
+SHARED = ("site", "position", "dtype", "accuracy_batch", "seconds", "precision", "threads")
 """Settings of a suite that the directories must share."""
 
 JOINED = ("models", "methods", "baselines", "schedule", "keep", "batch_size", "seeds", "mode")

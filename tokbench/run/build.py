@@ -39,7 +39,9 @@ def build_model(cell: Cell, model: Pretrained) -> DownsampledViT:
     if variant.method == PLAIN:
         return DownsampledViT(without_fusion(model.vit) if variant.unfused else input_model(cell, model)).eval()
     method, schedule = build_method(variant)
-    built = DownsampledViT(model.vit, method, schedule, site=variant.site, seed=cell.seed or 0)
+    built = DownsampledViT(
+        model.vit, method, schedule, site=variant.site, position=variant.position, seed=cell.seed or 0
+    )
     load_method_weights(built, model.downsampler)
     if variant.constants:
         set_constants(built, load(variant.constants))

@@ -19,10 +19,12 @@ from tokbench.names import (
     IMG_SIZE,
     OFF_THE_SHELF,
     PLAIN,
+    POSITIONS,
     PUBLISHED,
     RANDOM,
     UNFUSED,
     Mode,
+    Position,
     Site,
 )
 from tokbench.notation import parameters_text, parse_call, split_list
@@ -51,6 +53,7 @@ class Variant:
         schedule: As the table shows it, without the keep.
         keep: The fraction that a reduction leaves, None where the schedule names counts.
         site: Where in a block it acts; empty for the plain model.
+        position: In models with rotary positions, where its merged tokens are.
         stochastic: Whether it is measured over several seeds.
         adaptive: Whether the number of tokens depends on the images.
         regime: `off-the-shelf`, `calibrated` or `fine-tuned`.
@@ -66,6 +69,7 @@ class Variant:
     schedule: str = ""
     keep: float | None = 1.0
     site: Site | str = ""
+    position: Position = POSITIONS[0]
     stochastic: bool = False
     adaptive: bool = False
     regime: str = OFF_THE_SHELF
@@ -235,6 +239,7 @@ def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, written:
         schedule=str(schedule),
         keep=schedule.keep,
         site=site,
+        position=suite.position,
         stochastic=method.stochastic,
         adaptive=method.adaptive,
         regime=CALIBRATED if method.calibrated else OFF_THE_SHELF,

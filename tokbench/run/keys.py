@@ -111,6 +111,7 @@ def calibration_key(cell: Cell, inputs: Inputs, calibration: Calibration) -> str
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
             "weights": inputs.models[cell.model].identity,
             "variant": [variant.method, variant.params_text, variant.schedule, variant.keep, variant.site],
+            "position": variant.position,
             "found": variant.found,
             "source": source_digest(method_class(variant.method)),
             "code": code_digest("tokbench.run.calibration"),
@@ -129,7 +130,7 @@ def search_key(cell: Cell, wanted: Searched, inputs: Inputs, calibration: Calibr
         {
             "versions": [version(name) for name in ("torch", "timm", "fvcore", "numpy", "optuna")],
             "weights": inputs.models[cell.model].identity,
-            "variant": [variant.method, variant.params_text, variant.site],
+            "variant": [variant.method, variant.params_text, variant.site, variant.position],
             "source": source_digest(method_class(variant.method)),
             "code": code_digest("tokbench.run.search"),
             "fraction": wanted.fraction,

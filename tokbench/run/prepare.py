@@ -17,7 +17,7 @@ from tokbench.kinds import KINDS
 from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.sample_images import batches_to_count
-from tokbench.names import CALIBRATED, PLAIN
+from tokbench.names import CALIBRATED, PLAIN, POSITIONS
 from tokbench.run.build import build_model
 from tokbench.run.calibration import (
     CHECKPOINTS,
@@ -208,6 +208,8 @@ def _try(cell: Cell, inputs: Inputs, out: Path | None) -> Row:
         remarks.append(inputs.calibration.described("calibrated"))
     cell = _solved(cell, inputs)
     built = build_model(cell, inputs.models[cell.model])
+    if built.position != POSITIONS[0] and getattr(built.vit, "rope", None) is not None:
+        remarks.append(f"rotary position of merged tokens: {built.position}")
     params = sum(parameter.numel() for parameter in built.parameters())
     return Row(cell, {}, built.attention_kernel, params / 1e6, remarks=tuple(remarks))
 

@@ -45,6 +45,8 @@ def check_result(method: Downsampler, before: Tokens, after: Tokens, count: int,
         fail("valid is set, but the class does not declare adaptive = True")
     if after.valid is not None and (after.valid.shape != (batch, n) or after.valid.dtype != torch.bool):
         fail(f"valid is {after.valid.dtype} of {tuple(after.valid.shape)}; expected torch.bool of {(batch, n)}")
+    if before.rotary is not None and (after.rotary is None or after.rotary.shape != (batch, n)):
+        fail("rotary is lost: derive the tokens from the given ones by select, merge, mix, append or replace")
     if after.x.dtype != before.x.dtype:
         fail(f"x is {after.x.dtype}; expected {before.x.dtype}")
     if not method.adaptive and n != count:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
+from timm.models.vision_transformer import Attention, Block, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
 from tokbench.names import Position
@@ -15,7 +15,9 @@ from tokbench.vit.adapters.pooling import pooled
 from tokbench.vit.adapters.rotary import Rotation
 from tokbench.vit.attention import Projected
 
-TimmViT = VisionTransformer | Eva
+TimmViT: TypeAlias = VisionTransformer | Eva
+TimmBlock: TypeAlias = Block | ResPostBlock | EvaBlock | EvaBlockPostNorm
+TimmAttention: TypeAlias = Attention | EvaAttention
 
 
 class Adapter(ABC):
@@ -49,10 +51,10 @@ class Adapter(ABC):
         return None
 
     @abstractmethod
-    def attention_input(self, block: nn.Module, x: Tensor) -> Tensor:
+    def attention_input(self, block: TimmBlock, x: Tensor) -> Tensor:
         """What a block's attention reads, from the block's input (B, P+N, D)."""
 
-    def attention(self, block: nn.Module, x: Tensor, rotary: Tensor | None) -> Tensor:
+    def attention(self, block: TimmBlock, x: Tensor, rotary: Tensor | None) -> Tensor:
         """A block's attention as the model computes it.
 
         Args:
@@ -60,18 +62,18 @@ class Adapter(ABC):
             x: (B, P+N, D), from `attention_input`.
             rotary: Rows of the rotary table, from `Rotation.rows`, or None.
         """
-        return block.attn(x)  # type: ignore[no-any-return, operator]
+        return block.attn(x)
 
     @abstractmethod
-    def project(self, attention: nn.Module, x: Tensor, rotary: Tensor | None) -> Projected:
+    def project(self, attention: TimmAttention, x: Tensor, rotary: Tensor | None) -> Projected:
         """The queries, keys and values that attention computes from x (B, P+N, D)."""
 
     @abstractmethod
-    def attention_update(self, block: nn.Module, y: Tensor) -> Tensor:
+    def attention_update(self, block: TimmBlock, y: Tensor) -> Tensor:
         """What is added to the block's input, from the attention's output (B, P+N, D)."""
 
     @abstractmethod
-    def mlp_update(self, block: nn.Module, x: Tensor) -> Tensor:
+    def mlp_update(self, block: TimmBlock, x: Tensor) -> Tensor:
         """What the MLP adds to the tokens x (B, P+N, D)."""
 
     @abstractmethod

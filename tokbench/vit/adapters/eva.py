@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tokbench.names import Position
 from tokbench.tokens import Tokens
-from tokbench.vit.adapters.adapter import Adapter, TimmViT
+from tokbench.vit.adapters.adapter import Adapter, TimmAttention, TimmBlock, TimmViT
 from tokbench.vit.adapters.rotary import Rotation, rotary_table, unknown_table
 from tokbench.vit.attention import Projected
 
@@ -49,15 +49,15 @@ class EvaAdapter(Adapter):
             return None
         return Rotation.of(vit.rope, rotary_table(vit, tokens.grid), tokens, position)
 
-    def attention_input(self, block: nn.Module, x: Tensor) -> Tensor:
+    def attention_input(self, block: TimmBlock, x: Tensor) -> Tensor:
         """The normalised input; the input itself where the norm comes after the layer."""
         return x if isinstance(block, EvaBlockPostNorm) else block.norm1(x)
 
-    def attention(self, block: nn.Module, x: Tensor, rotary: Tensor | None) -> Tensor:
+    def attention(self, block: TimmBlock, x: Tensor, rotary: Tensor | None) -> Tensor:
         """A block's attention as the model computes it."""
         return block.attn(x, rope=rotary)
 
-    def project(self, attention: nn.Module, x: Tensor, rotary: Tensor | None) -> Projected:
+    def project(self, attention: TimmAttention, x: Tensor, rotary: Tensor | None) -> Projected:
         """Queries, keys and values, from one matrix or three; queries and keys rotated."""
         q, k, v = _projections(attention, x)
         q, k = getattr(attention, "q_norm", nn.Identity())(q), getattr(attention, "k_norm", nn.Identity())(k)
@@ -69,11 +69,11 @@ class EvaAdapter(Adapter):
             k, v, unrotated = (part.repeat_interleave(groups, dim=1) for part in (k, v, unrotated))
         return Projected(q, k, v, None if rotary is None else unrotated)
 
-    def attention_update(self, block: nn.Module, y: Tensor) -> Tensor:
+    def attention_update(self, block: TimmBlock, y: Tensor) -> Tensor:
         """The output after the norm, or times γ."""
         return block.drop_path1(block.norm1(y) if isinstance(block, EvaBlockPostNorm) else _scaled(block.gamma_1, y))
 
-    def mlp_update(self, block: nn.Module, x: Tensor) -> Tensor:
+    def mlp_update(self, block: TimmBlock, x: Tensor) -> Tensor:
         """The MLP's output after the norm, or times γ."""
         if isinstance(block, EvaBlockPostNorm):
             return block.drop_path2(block.norm2(block.mlp(x)))
@@ -84,7 +84,7 @@ class EvaAdapter(Adapter):
         return getattr(vit, "attn_pool", None) is not None
 
 
-def _projections(attention: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+def _projections(attention: TimmAttention, x: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys and values, each (B, H, P+N, Dh), before their norms."""
     batch, n, _ = x.shape
     if attention.qkv is None:
@@ -96,15 +96,15 @@ def _projections(attention: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
         bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
         separate = attention.qkv_bias_separate
         qkv = attention.qkv(x) + bias if separate else F.linear(x, weight=attention.qkv.weight, bias=bias)
-    return qkv.reshape(batch, n, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-any-return]
+    return qkv.reshape(batch, n, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _width(attention: nn.Module) -> int:
+def _width(attention: TimmAttention) -> int:
     """Dh, of which older versions of timm keep no record."""
     return attention.q_proj.out_features // attention.num_heads
 
 
-def _rotated(attention: nn.Module, part: Tensor, rotary: Tensor) -> Tensor:
+def _rotated(attention: TimmAttention, part: Tensor, rotary: Tensor) -> Tensor:
     """Queries or keys (B, H, P+N, Dh), of which those of the patch tokens are rotated."""
     prefix, patches = part[:, :, : attention.num_prefix_tokens], part[:, :, attention.num_prefix_tokens :]
     half = {"half": True} if getattr(attention, "rotate_half", False) else {}  # no argument in older timm versions

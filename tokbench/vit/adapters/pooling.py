@@ -25,14 +25,14 @@ def pooled(vit: Any, tokens: Tokens, bias: Tensor | None, *, prefix: bool) -> Te
     """
     x = vit.norm(tokens.x)
     if not reduced(tokens) or vit.global_pool == "token":
-        return vit.forward_head(x, pre_logits=True)  # type: ignore[no-any-return]
+        return vit.forward_head(x, pre_logits=True)
     if vit.global_pool == "avg":
         features = _average(tokens, x, prefix=prefix)
     else:
         start = 0 if prefix else tokens.n_prefix
         bias = None if bias is None else bias[..., start:]
         features = attention_pool(vit.attn_pool, x[:, start:], bias)
-    return vit.head_drop(vit.fc_norm(features))  # type: ignore[no-any-return]
+    return vit.head_drop(vit.fc_norm(features))
 
 
 def attention_pool(pool: Any, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -94,7 +94,7 @@ class PoolingProbe(nn.Module):
 def _queries(pool: Any, batch: int) -> Tensor:
     """(B, H, latents, Dh)."""
     q = pool.q(pool.latent.expand(batch, -1, -1))
-    return pool.q_norm(q.reshape(batch, pool.latent_len, pool.num_heads, pool.head_dim).transpose(1, 2))  # type: ignore[no-any-return]
+    return pool.q_norm(q.reshape(batch, pool.latent_len, pool.num_heads, pool.head_dim).transpose(1, 2))
 
 
 def _average(tokens: Tokens, x: Tensor, *, prefix: bool) -> Tensor:

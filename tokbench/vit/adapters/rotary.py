@@ -42,8 +42,8 @@ def unknown_table(rope: Any) -> str:
 def rotary_table(vit: Any, grid: tuple[int, int]) -> Tensor:
     """A model's table, (N0, 2·Dh), or (depth, H, N0, 2·Dh) where each block has its own, as the model computes it."""
     if vit.dynamic_img_size or not hasattr(vit.rope, "feat_shape"):
-        return vit.rope.get_embed(shape=grid)  # type: ignore[no-any-return]
-    return vit.rope.get_embed()  # type: ignore[no-any-return]
+        return vit.rope.get_embed(shape=grid)
+    return vit.rope.get_embed()
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from timm.models.vision_transformer import Attention, Block, ResPostBlock, Visio
 from torch import Tensor, nn
 
 from tokbench.tokens import Tokens
-from tokbench.vit.adapters.adapter import Adapter, TimmViT
+from tokbench.vit.adapters.adapter import Adapter, TimmAttention, TimmBlock, TimmViT
 from tokbench.vit.attention import Projected
 
 
@@ -33,11 +33,11 @@ class VisionTransformerAdapter(Adapter):
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(x)))
         return Tokens.from_sequence(x, grid, vit.num_prefix_tokens)
 
-    def attention_input(self, block: nn.Module, x: Tensor) -> Tensor:
+    def attention_input(self, block: TimmBlock, x: Tensor) -> Tensor:
         """The normalised input; the input itself where the norm comes after the layer."""
         return x if isinstance(block, ResPostBlock) else block.norm1(x)
 
-    def project(self, attention: nn.Module, x: Tensor, rotary: Tensor | None) -> Projected:
+    def project(self, attention: TimmAttention, x: Tensor, rotary: Tensor | None) -> Projected:
         """Queries, keys and values, from one matrix for all three."""
         batch, n, _ = x.shape
         qkv = attention.qkv(x).reshape(batch, n, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
@@ -45,11 +45,11 @@ class VisionTransformerAdapter(Adapter):
         q, k = attention.q_norm(q), attention.k_norm(k)
         return Projected(q, k, v)
 
-    def attention_update(self, block: nn.Module, y: Tensor) -> Tensor:
+    def attention_update(self, block: TimmBlock, y: Tensor) -> Tensor:
         """The output after LayerScale, or after the norm."""
         return block.drop_path1(block.norm1(y) if isinstance(block, ResPostBlock) else block.ls1(y))
 
-    def mlp_update(self, block: nn.Module, x: Tensor) -> Tensor:
+    def mlp_update(self, block: TimmBlock, x: Tensor) -> Tensor:
         """The MLP's output after LayerScale, or after the norm."""
         if isinstance(block, ResPostBlock):
             return block.drop_path2(block.norm2(block.mlp(x)))
