@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tokbench.measure.cpu import pinned
-from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.backbone import METHOD_PARTS, DownsampledViT
 
 MIN_RUNS = 5
 
@@ -22,10 +22,10 @@ MIN_RUNS = 5
 def choosing_shares(model: DownsampledViT, batches: Sequence[Tensor], seconds: float) -> tuple[float, ...]:
     """Measure the share of a model's time that its method takes.
 
-    The method's time is the time in the modules `downsampler` and `probe`, whose MACs are the method's, too: everything
-    that the method does, and computing what it reads from attention. The rest is the backbone's: also attention that is
-    slower because of the method (without a fused kernel, or with a bias for the sizes of tokens), the check of what the
-    method returns, and trimming a padded batch.
+    The method's time is the time in the modules `METHOD_PARTS`, whose MACs are the method's, too: everything that the
+    method does, computing what it reads from attention, and the rotary positions of merged tokens. The rest is the
+    backbone's: also attention that is slower because of the method (without a fused kernel, or with a bias for the
+    sizes of tokens), the check of what the method returns, and trimming a padded batch.
 
     Args:
         model: In evaluation mode, warmed up, not compiled.
@@ -44,7 +44,7 @@ def choosing_shares(model: DownsampledViT, batches: Sequence[Tensor], seconds: f
         moments.append(_moment(device))
 
     hooks = []
-    for part in (model.probe, model.downsampler):
+    for part in (module for name, module in model.named_children() if name in METHOD_PARTS):
         hooks.append(part.register_forward_pre_hook(note_moment, prepend=True))
         hooks.append(part.register_forward_hook(note_moment))
     shares: list[float] = []

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from tokbench.measure.operators import COMPARISON, ELEMENTWISE, MOVEMENT, Shares
-from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.backbone import METHOD_PARTS, DownsampledViT
 
 Formula = Callable[..., int]
 
@@ -39,7 +39,7 @@ def count_dispatched(model: DownsampledViT) -> Iterator[DispatchCounter]:
     """Count the operators that the model runs inside the `with` block.
 
     Args:
-        model: Its modules `downsampler` and `probe` count as the method, the rest as the backbone.
+        model: Its modules `METHOD_PARTS` count as the method, the rest as the backbone.
 
     Yields:
         The counter; its figures are sums over all images of all calls.
@@ -47,7 +47,7 @@ def count_dispatched(model: DownsampledViT) -> Iterator[DispatchCounter]:
     counter = DispatchCounter()
     modules = dict(model.named_children())
     shares: list[tuple[nn.Module | None, Counter[str]]] = [(model, counter.shares.backbone)]
-    shares += [(modules.get(name), counter.shares.method) for name in ("downsampler", "probe")]
+    shares += [(modules.get(name), counter.shares.method) for name in METHOD_PARTS]
     hooks = []
     for module, share in shares:
         if module is not None:

@@ -98,7 +98,9 @@ def _attention_pool(pool: Any, n: int) -> int:
     per_token = pool.kv.weight.numel()
     per_query = _linear_weights(pool) - per_token
     latents: int = pool.latent_len
-    return n * per_token + latents * (per_query + 2 * n * int(pool.num_heads * pool.head_dim))
+    attended: int = 2 * n * pool.num_heads * pool.head_dim
+    total: int = n * per_token + latents * (per_query + attended)
+    return total
 
 
 def _linear_weights(module: nn.Module | None) -> int:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from tokbench.measure.dispatch import count_dispatched
 from tokbench.measure.ledger import Ledger, closed_form, count_tokens
 from tokbench.measure.operators import CountError, Shares, handles, refuse_unknown
-from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.backbone import METHOD_PARTS, DownsampledViT
 
 TOLERANCE = 0.001  # between any two routes, as a fraction of the larger count, so zero agrees only with zero
 QUANTILES = (0.05, 0.95)
@@ -174,7 +174,7 @@ def trace(model: DownsampledViT, image: Tensor) -> Shares:
         parts = analysis.by_module_and_operator()
     refuse_unknown([name.removeprefix("aten::") for name in analysis.unsupported_ops()], "as traced")
     whole = _integers(parts[""])
-    method = _integers(parts.get("model.downsampler", {})) + _integers(parts.get("model.probe", {}))
+    method = sum((_integers(parts.get(f"model.{part}", {})) for part in METHOD_PARTS), Counter())
     return Shares(whole - method, method)
 
 

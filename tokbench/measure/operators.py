@@ -175,7 +175,7 @@ MOVEMENT = frozenset(
     Int Bool Float ScalarImplicit NumToTensor alias arange as_strided broadcast_tensors cat chunk clone constant_pad_nd
     contiguous copy detach diag diag_embed diagonal empty empty_like expand expand_as eye fill flatten flip full
     full_like gather index index_copy index_fill index_select lift_fresh linspace masked_scatter masked_select meshgrid
-    mT moveaxis movedim narrow new_empty new_full new_ones new_zeros numpy_T one_hot ones ones_like pad permute
+    mT moveaxis movedim narrow numel new_empty new_full new_ones new_zeros numpy_T one_hot ones ones_like pad permute
     repeat repeat_interleave reshape reshape_as resolve_conj roll scalar_tensor select size slice split
     split_with_sizes squeeze stack swapaxes t take_along_dim tensor_split tile to transpose tril triu type_as unbind
     unflatten unfold unsqueeze view view_as zero zeros zeros_like matrix_H adjoint

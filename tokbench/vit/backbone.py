@@ -17,12 +17,17 @@ from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
 from tokbench.vit.adapters import TimmViT
 from tokbench.vit.adapters.pooling import PoolingProbe
+from tokbench.vit.adapters.rotary import Placement
 from tokbench.vit.attention import AttentionProbe, Heads, Passed, attend, log_size_bias
 from tokbench.vit.noise import uniform
 from tokbench.vit.reduction import check_result, reduced, trim
 from tokbench.vit.supported import check_supported
 
 Observer = Callable[[int, Tokens], None]
+
+
+METHOD_PARTS = ("downsampler", "probe", "pooling_probe", "placement")
+"""The modules whose compute and time are the method's; the rest of a `DownsampledViT` is the backbone."""
 
 
 class DownsampledViT(nn.Module):
@@ -83,6 +88,7 @@ class DownsampledViT(nn.Module):
         self.seed = seed
         self.position = position
         self.site = site or (downsampler.site if downsampler else "after_attention")
+        self.placement = Placement()
         self.depths: tuple[int, ...] = ()
         self.counts: tuple[int, ...] = ()
         self.reduction: Reduction | None = None
@@ -203,9 +209,10 @@ class DownsampledViT(nn.Module):
         """Run one block: tokens, and what the block before computed for a reduction, in; the same of this block out."""
         block, adapter = self.vit.blocks[depth], self.adapter
         tokens = self._reduce("before_block", depth, tokens, passed, image_ids)
-        rotation = None if passed.rotation is None else passed.rotation.after(tokens)
         needs = self._read_from(depth, tokens.n_patches)
-        rotary = None if rotation is None else rotation.rows(depth)
+        rotation = rotary = None
+        if passed.rotation is not None:
+            rotation, rotary = self.placement(passed.rotation, tokens, depth)
         output, heads = self._attend(block, tokens, rotary, needs - {"update"})
         update = adapter.attention_update(block, output)
         tokens = dataclasses.replace(tokens, x=tokens.x + update)

@@ -93,7 +93,9 @@ class PoolingProbe(nn.Module):
 
 def _queries(pool: Any, batch: int) -> Tensor:
     """(B, H, latents, Dh)."""
-    q = pool.q(pool.latent.expand(batch, -1, -1))
+    q = pool.latent.expand(batch, -1, -1)
+    if isinstance(pool.q, nn.Linear):  # not called as a module: its compute is that of the caller
+        q = F.linear(q, pool.q.weight, pool.q.bias)
     return pool.q_norm(q.reshape(batch, pool.latent_len, pool.num_heads, pool.head_dim).transpose(1, 2))
 
 

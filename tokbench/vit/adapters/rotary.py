@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from timm.layers import RotaryEmbeddingCat
 from timm.layers import pos_embed_sincos as timm_tables
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokbench.names import Position
 from tokbench.tokens import Tokens, grid_coordinates, group_mean, group_sum
@@ -112,9 +112,21 @@ class Rotation:
         if self.position == "rotation":
             flat = table.transpose(0, 1).flatten(1).to(torch.float32)
             means = group_mean(flat.expand(batch, -1, -1), self.owner, n)
-            return means.unflatten(2, (table.shape[0], -1)).transpose(1, 2)
+            return means.reshape(batch, n, table.shape[0], -1).transpose(1, 2)
         place = coordinates(self.rope, self.grid, table.device).expand(batch, -1, -1)
         return rows_at(self.rope, group_mean(place, self.owner, n), depth)
+
+
+class Placement(nn.Module):
+    """Where the tokens of a block are.
+
+    A module without parameters, so that the compute of merged tokens' positions is charged to the method.
+    """
+
+    def forward(self, rotation: Rotation, tokens: Tokens, depth: int) -> tuple[Rotation, Tensor]:
+        """The rotary positions of tokens, given those before a possible reduction, and the block's rows of them."""
+        rotation = rotation.after(tokens)
+        return rotation, rotation.rows(depth)
 
 
 def rows_at(rope: Any, place: Tensor, depth: int) -> Tensor:
