@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import tokbench
 from tokbench import DownsampledViT
 from tokbench.vit.adapters import ADAPTERS, adapter_of
+from tokbench.vit.architectures import architectures
 from tokbench.vit.attention import attend
 from tokbench.vit.supported import UnsupportedModelError, check_supported
 
@@ -87,3 +88,15 @@ def test_attention_that_is_taken_apart_gives_the_same_output(name: str, fused: b
             x = adapter.attention_input(block, tokens.x)
             whole = adapter.attention(block, x, rotary)
             assert torch.equal(attend(block.attn, x, adapter.project(block.attn, x, rotary))[0], whole)
+
+
+def test_the_list_of_architectures_says_which_are_supported():
+    found = {one.name: one for one in architectures()}
+    assert list(found) == NAMES
+    assert {name for name, one in found.items() if one.refusal} == {name for name in NAMES if reason_of(name)}
+    chosen = found["vit_small_patch16_rope_224"], found["eva02_tiny_patch14_336"], found["vit_base_patch16_siglip_224"]
+    assert [(one.family, one.positions, one.pooling, one.classes) for one in chosen] == [
+        ("Eva", "rotary", "mean", 1000),
+        ("Eva", "absolute + rotary", "mean", 1000),
+        ("VisionTransformer", "absolute", "attention", 0),
+    ]

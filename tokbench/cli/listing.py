@@ -69,7 +69,8 @@ def listing(
         case What.METHODS:
             items, shown = _methods(paths), ("name", "about", "paper", "regime")
         case What.MODELS:
-            items, shown = _models(), ("name",)
+            _models(as_json)
+            return
         case What.SUITES:
             items, shown = _suites(loaded.suites), ("name", "about")
         case What.SCHEDULES:
@@ -155,10 +156,34 @@ def _select(
     return claims[matches.any(axis="columns")]
 
 
-def _models() -> list[dict[str, Any]]:
-    from tokbench.vit.models import model_names
+def _models(as_json: bool) -> None:
+    """Print the architectures, family by family, and why some are not supported."""
+    from dataclasses import asdict
 
-    return [{"name": name} for name in model_names()]
+    from tokbench.names import EMBEDDED_MODELS
+    from tokbench.report.terminal.table import open_console
+    from tokbench.vit.architectures import architectures
+
+    found = architectures()
+    if as_json:
+        print_json(
+            [{"name": name, "family": "tokbench", "refusal": ""} for name in EMBEDDED_MODELS] + list(map(asdict, found))
+        )
+        return
+    console = open_console()
+    console.print(f"Trained models that come with tokbench: {', '.join(EMBEDDED_MODELS)}")
+    for family in dict.fromkeys(one.family for one in found):
+        members = [one for one in found if one.family == family]
+        supported = [one for one in members if not one.refusal]
+        table = Table("name", "positions", "pooling", "classes", box=None, header_style="bold", pad_edge=False)
+        for one in supported:
+            table.add_row(one.name, one.positions, one.pooling, "" if one.classes is None else str(one.classes))
+        console.print(f"\n[bold]timm's {family}[/bold] ({len(supported)} of {len(members)} architectures)\n")
+        console.print(table)
+        for reason in dict.fromkeys(one.refusal for one in members if one.refusal):
+            names = ", ".join(one.name for one in members if one.refusal == reason)
+            console.print(f"\nnot supported, because {escape(reason)}: {names}")
+    console.print("\nclasses: of timm's default weights; 0 where these have no head, blank where there are none")
 
 
 def _schedules() -> list[dict[str, Any]]:

@@ -12,7 +12,16 @@ POOLINGS = ("token", "avg", "map")
 
 
 class UnsupportedModelError(UserError):
-    """`DownsampledViT` does not support the model; the message says why."""
+    """`DownsampledViT` does not support the model.
+
+    Attributes:
+        reason: Why; the message also says which model would do.
+    """
+
+    def __init__(self, model: str, reason: str) -> None:
+        """State the reason, and which model would do."""
+        super().__init__(f"{model} is not supported: {reason}; use a timm ViT such as deit_small_patch16_224")
+        self.reason = reason
 
 
 def check_supported(vit: nn.Module) -> Adapter:
@@ -28,9 +37,7 @@ def check_supported(vit: nn.Module) -> Adapter:
     classes = " or ".join(known.model.__name__ for known in ADAPTERS)
     reason = f"it is not a timm {classes}" if adapter is None else _refusal(adapter, vit)
     if adapter is None or reason:
-        raise UnsupportedModelError(
-            f"{type(vit).__name__} is not supported: {reason}; use a timm ViT such as deit_small_patch16_224"
-        )
+        raise UnsupportedModelError(type(vit).__name__, reason)
     return adapter
 
 
