@@ -96,7 +96,7 @@ def test_the_list_of_architectures_says_which_are_supported():
     assert {name for name, one in found.items() if one.refusal} == {name for name in NAMES if reason_of(name)}
     chosen = found["vit_small_patch16_rope_224"], found["eva02_tiny_patch14_336"], found["vit_base_patch16_siglip_224"]
     assert [(one.family, one.positions, one.pooling, one.classes) for one in chosen] == [
-        ("Eva", "rotary", "mean", 1000),
+        ("Eva", "rotary", "class token", 1000),
         ("Eva", "absolute + rotary", "mean", 1000),
         ("VisionTransformer", "absolute", "attention", 0),
     ]
