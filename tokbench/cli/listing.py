@@ -156,7 +156,7 @@ def _select(
 
 
 def _models() -> list[dict[str, Any]]:
-    from tokbench.vit.models import model_names
+    from tokbench.vit.model_sources import model_names
 
     return [{"name": name} for name in model_names()]
 
