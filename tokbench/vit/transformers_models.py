@@ -43,9 +43,10 @@ def create(config: Mapping[str, Any]) -> nn.Module:
     hidden = settings.get("intermediate_size") or settings["hidden_size"] * settings.get("mlp_ratio", 4)
     if settings.get("use_swiglu_ffn"):  # as transformers rounds it, two halves in one layer
         hidden = 2 * (((int(hidden * 2 / 3) + 7) // 8) * 8)
-    if not settings.get("qkv_bias", True):
-        sizes["qkv_bias"] = False
-    return timm.create_model(name, mlp_ratio=hidden / settings["hidden_size"], **sizes)
+    if "register" in kind or kind == "dinov3_vit":
+        sizes["num_reg_tokens" if kind == "dinov3_vit" else "reg_tokens"] = settings.get("num_register_tokens", 0)
+    # A part more, since timm rounds the product of the ratio and the width down.
+    return timm.create_model(name, mlp_ratio=(hidden + 0.25) / settings["hidden_size"], **sizes)
 
 
 def preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
