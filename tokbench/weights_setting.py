@@ -1,7 +1,7 @@
 """The setting `weights`: one file for the model, or a file for each of several models.
 
-An item is `FILE` or `MODEL=FILE`; `random` stands for weights that are drawn. Only a comma before `MODEL=` begins another
-item, so that a path may hold commas; a path that itself looks like an item is written in quotes.
+An item is `FILE` or `MODEL=FILE`; `random` stands for weights that are drawn. Only a comma before `MODEL=` begins
+another item, so that a path may hold commas; a path that itself looks like an item is written in quotes.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ def _read(item: str) -> tuple[str | None, str]:
     named = None if _QUOTED.match(item) else _NAMED.fullmatch(item)
     model, path = (named[1], named[2].strip()) if named else (None, item)
     if _QUOTED.fullmatch(path):
-        path = str(ast.literal_eval(path))
+        try:
+            path = str(ast.literal_eval(path))
+        except SyntaxError:
+            raise ValueError(f"{path} is no text in quotes: double its backslashes") from None
     return model, _path(path)
 
 

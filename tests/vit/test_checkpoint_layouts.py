@@ -31,6 +31,10 @@ def without_head(state: State) -> State:
     return {key: value for key, value in state.items() if not key.startswith("head")}
 
 
+def head_as(state: State, prefix: str) -> State:
+    return {f"{prefix}{kind}": state[f"head.{kind}"] for kind in ("weight", "bias")}
+
+
 def in_parts(state: State, folder: Path) -> Path:
     """A model saved in two files and an index, as transformers and accelerate write large ones."""
     folder.mkdir()
@@ -54,19 +58,15 @@ OTHER = {key: value + 1 for key, value in small_vit().state_dict().items()}  # t
 # Everything that may be done to the state dict of the same model.
 SAVED: dict[str, Callable[[State], Any]] = {
     "plain": lambda state: state,
-    "model beside a Namespace": lambda state: {"model": state, "args": ARGUMENTS, "epoch": 3, "optimizer": {"state": {}}},
+    "model beside a Namespace": lambda state: {"model": state, "args": ARGUMENTS, "optimizer": {"state": {}}},
     "state_dict, DataParallel": lambda state: {"state_dict": prefixed(state, "module.")},
     "compiled": lambda state: prefixed(state, "_orig_mod."),
     "compiled in DataParallel": lambda state: {"model": prefixed(state, "module._orig_mod.")},
     "Lightning": lambda state: {"state_dict": {**prefixed(state, "model."), "criterion.weight": torch.ones(5)}},
     "wrapped twice": lambda state: {"state_dict": {"model": state}},
     "DeepSpeed": lambda state: {"module": state, "global_steps": 7},
-    "backbone and head": lambda state: {
-        **prefixed(without_head(state), "backbone."), "head.weight": state["head.weight"], "head.bias": state["head.bias"]
-    },
-    "encoder and fc": lambda state: {
-        **prefixed(without_head(state), "model.encoder."), "fc.weight": state["head.weight"], "fc.bias": state["head.bias"]
-    },
+    "backbone and head": lambda state: {**prefixed(without_head(state), "backbone."), **head_as(state, "head.")},
+    "encoder and fc": lambda state: {**prefixed(without_head(state), "model.encoder."), **head_as(state, "fc.")},
     "timm's averages": lambda state: {"state_dict": OTHER, "state_dict_ema": state},
     "DeiT's averages": lambda state: {"model": OTHER, "model_ema": prefixed(state, "module."), "args": ARGUMENTS},
     "torchvision's averages": lambda state: {"model": OTHER, "model_ema": averaged(state)},
@@ -147,7 +147,7 @@ def test_the_weights_beside_an_average_can_be_taken(layout: str, source: Any, na
 @pytest.mark.parametrize("layout", ["plain", "averages alone"])
 def test_without_a_choice_no_ema_changes_nothing(layout: str, source: Any, name: str, tmp_path: Path) -> None:
     torch.save(SAVED[layout](source.state_dict()), tmp_path / "x.pth")
-    assert load_model(name, tmp_path / "x.pth", ema=False) .identity == load_model(name, tmp_path / "x.pth").identity
+    assert load_model(name, tmp_path / "x.pth", ema=False).identity == load_model(name, tmp_path / "x.pth").identity
 
 
 def dinov2(vit: Any) -> State:
@@ -175,13 +175,19 @@ def mae(vit: Any) -> State:
 def open_clip(vit: Any) -> State:
     """OpenCLIP around timm's model, whose head is outside, with the text model beside it."""
     state = vit.state_dict()
-    beside = {"visual.head.proj.weight": state["head.weight"], "text.transformer.weight": torch.ones(2), "logit_scale": torch.ones(())}
+    beside = {
+        "visual.head.proj.weight": state["head.weight"],
+        "text.transformer.weight": torch.ones(2),
+        "logit_scale": torch.ones(()),
+    }
     return {**prefixed(without_head(state), "visual.trunk."), **beside}
 
 
 def deit3(vit: Any) -> State:
     """DeiT III's own names of the layer scale."""
-    return {key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): v for key, v in vit.state_dict().items()}
+    return {
+        key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): v for key, v in vit.state_dict().items()
+    }
 
 
 def dino(vit: Any) -> State:
@@ -226,7 +232,9 @@ def test_a_release_answers_as_timms_model(release: str, tmp_path: Path) -> None:
     torch.testing.assert_close(answers(read.vit, size), answers(vit, size), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224"])
+@pytest.mark.parametrize(
+    "model", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224"]
+)
 def test_the_file_says_how_many_classes_there_are(model: str, tmp_path: Path) -> None:
     vit = small_vit(model, classes=3)
     torch.save(vit.state_dict(), tmp_path / "x.pth")
@@ -307,7 +315,9 @@ def test_timms_names_take_files_of_any_classes(tmp_path: Path) -> None:
         ({"class_to_idx": {"a": 0, "b": 7}}, ()),
     ],
 )
-def test_names_of_classes_are_read(entry: Any, expected: tuple[str, ...], source: Any, name: str, tmp_path: Path) -> None:
+def test_names_of_classes_are_read(
+    entry: Any, expected: tuple[str, ...], source: Any, name: str, tmp_path: Path
+) -> None:
     torch.save({"model": source.state_dict(), **entry}, tmp_path / "x.pth")
     assert load_model(name, tmp_path / "x.pth").class_names == expected
 
@@ -341,7 +351,8 @@ UNFIT: dict[str, tuple[Callable[[], Any], str]] = {
         "such as vit_small_patch14_reg4_dinov2",
     ),
     "CLIP": (
-        lambda: timm.create_model("vit_base_patch32_clip_224", depth=1).state_dict(), "such as vit_base_patch32_clip_224"
+        lambda: timm.create_model("vit_base_patch32_clip_224", depth=1).state_dict(),
+        "such as vit_base_patch32_clip_224",
     ),
     "no ViT": (lambda: nn.Linear(2, 2).state_dict(), "unexpected bias, weight"),
 }  # fmt: skip

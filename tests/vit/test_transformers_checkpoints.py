@@ -38,7 +38,13 @@ Source = Callable[[], Any]
 
 def tower(config: Any) -> dict[str, Any]:
     """The arguments of a configuration with a text model beside the image model."""
-    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16, "vocab_size": 99}
+    text = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 16,
+        "vocab_size": 99,
+    }
     return {"vision_config": config, "text_config": {**text, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}}
 
 
@@ -177,7 +183,9 @@ def test_dinov3s_own_release_becomes_timms_eva(tmp_path: Path) -> None:
     source = moved(timm.create_model("vit_small_patch16_dinov3_qkvb", **sizes))
     state: dict[str, Tensor] = {"mask_token": torch.ones(1, 48), "rope_embed.periods": torch.ones(4)}
     for key, value in source.state_dict().items():
-        name = key.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma").replace("reg_token", "storage_tokens")
+        name = (
+            key.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma").replace("reg_token", "storage_tokens")
+        )
         if key.endswith("q_bias"):
             values = source.state_dict()[key.replace("q_bias", "v_bias")]
             state[name.replace("q_bias", "qkv.bias")] = torch.cat([value, torch.zeros(48), values])
@@ -240,5 +248,8 @@ def test_a_fine_tuned_vit_goes_into_timms_name(tmp_path: Path) -> None:
 
 def test_what_transformers_names_by_number_has_no_names(tmp_path: Path) -> None:
     saved(lambda: hf.ViTForImageClassification(hf.ViTConfig(**SIZES)), tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text()).get("id2label") in (None, {"0": "LABEL_0", "1": "LABEL_1"})
+    assert json.loads((tmp_path / "config.json").read_text()).get("id2label") in (
+        None,
+        {"0": "LABEL_0", "1": "LABEL_1"},
+    )
     assert load_model(f"local-dir:{tmp_path}").class_names == ()

@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 
 from tokbench.config import Config, Suite
 from tokbench.errors import UserError
+from tokbench.model_names import FOLDER
 from tokbench.notation import shortened, split_list
 
 Settings = dict[str, Any]
@@ -153,7 +154,7 @@ def parse_list(name: str, text: str) -> tuple[str, ...]:
     """
     items = split_list(text)
     apart = split_list(re.sub(r"\s+\(", "(", text), separators=f",{string.whitespace}")
-    if len(apart) > len(items):
+    if len(apart) > len(items) and f"{FOLDER}:" not in text:  # the name of a folder may hold spaces
         suggested = ",".join(apart)
         raise UserError(
             f"invalid {flag(name)} '{shortened(text)}': separate items by commas, as in {flag(name)} {suggested}"

@@ -123,7 +123,9 @@ def _file_in(path: Path) -> Path:
     if not files:
         raise UserError(f"{shown} is a directory without weights: {WANTED}")
     if len(files) > 1:
-        raise UserError(f"{shown} has several files that may be the weights: name one of {few([f.name for f in files])}")
+        raise UserError(
+            f"{shown} has several files that may be the weights: name one of {few([f.name for f in files])}"
+        )
     return files[0]
 
 

@@ -1,4 +1,4 @@
-"""Weights of any known layout into a timm model, which takes the head, the pooling and the norms that they come with."""
+"""Weights of any known layout into a timm model, which takes the head and the pooling that they come with."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ def fit(vit: nn.Module, state: dict[str, Tensor], checkpoint: Checkpoint, path: 
     shown = one_line(path)
     try:
         named, beside = timm_names(state, vit)
-        unfit = misfits(_of(vit, ANCHOR), _of_state(named, ANCHOR)) if ANCHOR in named else ""
-        ready = named if unfit or _position_problem(vit, named) else converted(named, vit)
+        ready = named if _reshaped(vit, named, ANCHOR) or _of_other_width(vit, named) else converted(named, vit)
     except UserError as error:
         raise UserError(f"{shown} does not fit the model: {error}") from None
     remarks = [*_pooled_by_mean(vit, ready), *_with_head(vit, ready)]
@@ -66,16 +65,13 @@ def fit(vit: nn.Module, state: dict[str, Tensor], checkpoint: Checkpoint, path: 
     return (*_resampled(vit, named), *remarks, *_with_config(vit, checkpoint.config))
 
 
-def _of(vit: nn.Module, key: str) -> dict[str, Tensor]:
-    state = vit.state_dict()
-    return {key: state[key]} if key in state else {}
+def _reshaped(vit: nn.Module, state: Mapping[str, Tensor], key: str) -> bool:
+    """Whether both have a tensor, of which timm would silently change the shape."""
+    own = vit.state_dict()
+    return key in state and key in own and state[key].shape != own[key].shape
 
 
-def _of_state(state: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:
-    return {key: state[key]}
-
-
-def _position_problem(vit: nn.Module, state: Mapping[str, Tensor]) -> bool:
+def _of_other_width(vit: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Whether position embeddings are of another width, so that resampling them would be for nothing."""
     own, given = getattr(vit, "pos_embed", None), state.get("pos_embed")
     return own is not None and given is not None and (given.ndim != 3 or given.shape[-1] != own.shape[-1])

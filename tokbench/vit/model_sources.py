@@ -111,7 +111,8 @@ def with_size(vit: Any, name: str, img_size: int) -> Any:
     if img_size % patch:
         nearest = max(1, round(img_size / patch)) * patch
         raise UserError(
-            f"--img-size {img_size}: {name} has patches of {patch} pixels: give a multiple of {patch}, such as {nearest}"
+            f"--img-size {img_size}: {name} has patches of {patch} pixels: "
+            f"give a multiple of {patch}, such as {nearest}"
         )
     if tuple(patches.img_size) != (img_size, img_size):
         vit.set_input_size(img_size=(img_size, img_size))

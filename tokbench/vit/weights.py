@@ -28,7 +28,14 @@ WANTED = "--weights must name a .safetensors, .pth, .pt or .bin file, or a folde
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"  # with which files begin that were saved before archives
-_OTHER_LIBRARIES = {".npz": "NumPy", ".npy": "NumPy", ".h5": "Keras", ".msgpack": "Flax", ".onnx": "ONNX", ".gguf": "GGUF"}
+_OTHER_LIBRARIES = {
+    ".npz": "NumPy",
+    ".npy": "NumPy",
+    ".h5": "Keras",
+    ".msgpack": "Flax",
+    ".onnx": "ONNX",
+    ".gguf": "GGUF",
+}
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
