@@ -105,7 +105,7 @@ def test_paths_in_a_settings_file_are_relative_to_it(written: str, tmp_path: Pat
 
 def test_python_gives_it_in_any_form() -> None:
     config = load_config()
-    for given in ("a.pth", Path("a.pth"), ["a.pth"]):
-        assert config.suite("embedded", as_lists({"weights": given})).weights == ("a.pth",)
+    for weights in ("a.pth", Path("a.pth"), ["a.pth"]):
+        assert config.suite("embedded", as_lists({"weights": weights})).weights == ("a.pth",)
     assert config.suite("embedded", as_lists({"weights": {A: "a.pth"}})).weights == (f"{A}=a.pth",)
     assert config.suite("embedded", {}).weights is None

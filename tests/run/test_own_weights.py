@@ -71,10 +71,8 @@ def test_each_model_gets_its_own_file(tmp_path: Path) -> None:
 
 
 def test_images_of_another_size_reach_the_plan() -> None:
-    large, small = (
-        prepared(models=["test_vit"], weights="random", img_size=size, baselines=["auto"], methods=["none"])
-        for size in (None, 96)
-    )
+    given = {"models": ["test_vit"], "methods": ["none"], "weights": "random", "baselines": ["auto"]}
+    large, small = (prepared(**given, img_size=size) for size in (None, 96))
     sizes = [row.cell.variant.img_size for row in small.rows if row.cell.variant.img_size]
     assert sizes == [80, 64]  # of 96, in patches of 16
     assert small.models["test_vit"].identity != large.models["test_vit"].identity
@@ -85,15 +83,15 @@ def test_other_heads_and_sizes_are_not_set_beside_published_numbers(tmp_path: Pa
     name = "deit_tiny_patch16_224"
     torch.save(timm.create_model(name, num_classes=3).state_dict(), tmp_path / "x.pth")
     known = {}
-    for case, settings in {
+    cases: dict[str, dict[str, object]] = {
         "timm's": {"weights": "random"},
         "other head": {"weights": str(tmp_path / "x.pth")},
         "other size": {"weights": "random", "img_size": 64},
-    }.items():
+    }
+    for case, settings in cases.items():
         plan = plan_of(prepared(models=[name], methods=["none"], **settings))
-        rows = pd.DataFrame(
-            [{**asdict(row.id), "gmacs": 1.0, "top1": 70.0, "images": 50_000, "status": "ok"} for row in plan.rows]
-        )
+        measured = {"gmacs": 1.0, "top1": 70.0, "images": 50_000, "status": "ok"}
+        rows = pd.DataFrame([{**asdict(row.id), **measured} for row in plan.rows])
         known[case] = (plan.models[name], len(beside(rows, plan)))
     assert known.pop("timm's")[1] > 0
     assert known == {
@@ -136,7 +134,7 @@ def test_a_model_without_a_place_is_refused(name: str, message: str) -> None:
 
 def test_a_config_of_neither_library_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="neither timm's nor transformers'.*--models NAME --weights"):
+    with pytest.raises(UserError, match=r"neither timm's nor transformers'.*--models NAME --weights"):
         load_model(f"local-dir:{tmp_path}")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config.json cannot be read"):
@@ -150,10 +148,11 @@ HUB = """
 import sys
 from tokbench import load_model
 from tokbench.errors import UserError
-try:
-    print(load_model(sys.argv[1]).class_names)
-except UserError as error:
-    print(error)
+for name in sys.argv[1:]:
+    try:
+        print(load_model(name).class_names)
+    except UserError as error:
+        print(error)
 """
 
 
@@ -163,18 +162,17 @@ def test_a_repository_is_read_from_the_hubs_cache_without_a_network(folder: Path
     (repository / "refs" / "main").write_text("0" * 40)
     shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
 
-    def load(name: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-c", HUB, name],
-            env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-
-    assert load("hf-hub:user/name") == "('x', 'y', 'z')\n"
-    assert "cannot be downloaded" in load("hf-hub:user/absent")
-    assert "copy the repository to this machine and name its folder: --models local-dir:FOLDER" in load("hf-hub:a/b")
+    printed = subprocess.run(
+        [sys.executable, "-c", HUB, "hf-hub:user/name", "hf-hub:user/absent"],
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert printed[0] == "('x', 'y', 'z')"
+    assert printed[1].startswith("hf-hub:user/absent cannot be downloaded")
+    assert "copy the repository to this machine and name its folder: --models local-dir:FOLDER" in printed[1]
+    assert len(printed) == 2
 
 
 def test_names_of_files_are_safe_and_distinct() -> None:

@@ -326,6 +326,7 @@ def test_a_reduced_models_file_keeps_its_method(source: Any, name: str, tmp_path
     model = tokbench.reduce(source, "dtem", 0.5, schedule="stages(at=1)")
     torch.save(model.state_dict(), tmp_path / "x.pth")
     read = load_model(name, tmp_path / "x.pth")
+    assert model.downsampler is not None
     assert read.downsampler.keys() == model.downsampler.state_dict().keys()
     torch.testing.assert_close(answers(read.vit), answers(source), rtol=0, atol=1e-5)
 

@@ -29,8 +29,8 @@ SIZES: dict[str, Any] = {
     "image_size": 32,
     "patch_size": 16,
 }
-RATIO = {**{key: value for key, value in SIZES.items() if key != "intermediate_size"}, "mlp_ratio": 2}
-THREE = {"id2label": {0: "bird", 1: "cat", 2: "dog"}, "label2id": {"bird": 0, "cat": 1, "dog": 2}}
+RATIO: dict[str, Any] = {**{key: value for key, value in SIZES.items() if key != "intermediate_size"}, "mlp_ratio": 2}
+THREE: dict[str, Any] = {"id2label": {0: "bird", 1: "cat", 2: "dog"}, "label2id": {"bird": 0, "cat": 1, "dog": 2}}
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))  # as `answers` draws them
 
 Source = Callable[[], Any]
@@ -159,7 +159,7 @@ def assert_equal_to_source(vit: Any, folder: Path, model: Any) -> None:
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_dinov3_becomes_timms_eva(gated: bool, tmp_path: Path) -> None:
-    act = {"use_gated_mlp": True, "hidden_act": "silu"} if gated else {}
+    act: dict[str, Any] = {"use_gated_mlp": True, "hidden_act": "silu"} if gated else {}
     model = saved(lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**SIZES, num_register_tokens=4, **act)), tmp_path)
     assert_equal_to_source(create(json.loads((tmp_path / "config.json").read_text())), tmp_path, model)
     name = "vit_small_plus_patch16_dinov3_qkvb" if gated else "vit_small_patch16_dinov3_qkvb"

@@ -59,9 +59,10 @@ def read_checkpoint(given: str | Path, *, ema: bool = True) -> Checkpoint:
         UserError: There are no weights, several that may be meant, or they cannot be read.
     """
     path = _file_in(expanded(str(given)))
+    content: Any = {}
+    remarks: tuple[str, ...] = ()
     if path.name.endswith(INDEX):
-        content: Any = {}
-        state, remarks = _parts(path), ()
+        state = _parts(path)
     else:
         content = load_object(path)
         chosen, remarks = _chosen(content, ema)

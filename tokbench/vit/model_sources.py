@@ -104,7 +104,7 @@ def with_size(vit: Any, name: str, img_size: int) -> Any:
     Raises:
         UserError: The size is no multiple of the patch size.
     """
-    patches = getattr(vit, "patch_embed", None)
+    patches: Any = getattr(vit, "patch_embed", None)
     if not hasattr(vit, "set_input_size") or not hasattr(patches, "patch_size"):
         raise UserError(f"--img-size {img_size}: {name} has images of one size only")
     patch = max(patches.patch_size)
@@ -145,13 +145,13 @@ def _from_folder(name: str, folder: Path) -> nn.Module:
     try:
         if "architecture" in config:
             # timm reads the sizes and the preprocessing of what it has saved.
-            return timm.create_model(f"{FOLDER}:{folder}", pretrained=False)
+            saved: nn.Module = timm.create_model(f"{FOLDER}:{folder}", pretrained=False)
+            return saved
         if "model_type" in config:
-            vit = transformers_models.create(config)
-            height = vit.patch_embed.img_size  # type: ignore[union-attr]
-            channels = vit.patch_embed.proj.in_channels  # type: ignore[union-attr]
-            vit.pretrained_cfg = {**vit.pretrained_cfg, "input_size": (channels, *height)}  # type: ignore[assignment,dict-item]
-            return vit
+            vit: Any = transformers_models.create(config)
+            patches = vit.patch_embed
+            vit.pretrained_cfg = {**vit.pretrained_cfg, "input_size": (patches.proj.in_channels, *patches.img_size)}
+            return vit  # type: ignore[no-any-return]
         reason = f"its {CONFIG} is neither timm's nor transformers'"
     # A configuration may hold any value, and the model's class any complaint.
     except Exception as error:

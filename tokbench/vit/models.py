@@ -74,7 +74,7 @@ def load_model(
     check_name(name)
     if name in EMBEDDED_MODELS and weights == RANDOM:
         raise UserError(f"{name} comes with trained weights: leave --weights random out")
-    vit = build(name, img_size)
+    vit: Any = build(name, img_size)
     check_supported(vit)
     method: dict[str, Tensor] = {}
     remarks: tuple[str, ...] = ()
@@ -129,8 +129,8 @@ def full_name(model: str) -> str:
 
 def _with_own_weights(vit: Any, name: str, img_size: int | None) -> tuple[Any, tuple[str, ...]]:
     """The model with the weights that come with its name, and what was done to them."""
-    before = vit if img_size is None else build(name)
-    own = digits.load(name) if name in EMBEDDED_MODELS else _from_hub(name)
+    before: Any = vit if img_size is None else build(name)
+    own: Any = digits.load(name) if name in EMBEDDED_MODELS else _from_hub(name)
     own.pretrained_cfg = before.pretrained_cfg
     if img_size is None:
         return own, ()

@@ -46,7 +46,8 @@ def create(config: Mapping[str, Any]) -> nn.Module:
     if "register" in kind or kind == "dinov3_vit":
         sizes["num_reg_tokens" if kind == "dinov3_vit" else "reg_tokens"] = settings.get("num_register_tokens", 0)
     # A part more, since timm rounds the product of the ratio and the width down.
-    return timm.create_model(name, mlp_ratio=(hidden + 0.25) / settings["hidden_size"], **sizes)
+    vit: nn.Module = timm.create_model(name, mlp_ratio=(hidden + 0.25) / settings["hidden_size"], **sizes)
+    return vit
 
 
 def preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
