@@ -70,7 +70,8 @@ def read_checkpoint(given: str | Path, *, ema: bool = True) -> Checkpoint:
         remarks = (*remarks, *more)
     config = read_json(path.parent / CONFIG)
     names = _names_in(content) or names_of_config(config)
-    return Checkpoint(state, names, config, read_json(path.parent / PREPROCESSING), remarks)
+    preprocessing = read_json(path.parent / PREPROCESSING) if "model_type" in config else {}
+    return Checkpoint(state, names, config, preprocessing, remarks)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -121,11 +121,24 @@ def with_size(vit: Any, name: str, img_size: int) -> Any:
     return vit
 
 
-def settings_of(vit: Any, name: str, img_size: int | None) -> str:
-    """What, besides the weights, makes the model another one than its name says: empty for timm's own."""
+def preprocessing_of(vit: Any) -> dict[str, Any]:
+    """How images become the model's input, in timm's terms."""
+    return {key: vit.pretrained_cfg.get(key) for key in PREPROCESSED_BY}
+
+
+def settings_of(vit: Any, name: str, img_size: int | None, built: Mapping[str, Any]) -> str:
+    """What, besides the weights, makes the model another one than its name says: empty for timm's own.
+
+    Args:
+        vit: The model.
+        name: Its name.
+        img_size: Height and width of its images in pixels; None for its own.
+        built: Its `preprocessing_of` before weights were loaded.
+    """
     settings: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
+    if place_of(name) is not None or preprocessing_of(vit) != built:
+        settings["preprocessing"] = preprocessing_of(vit)
     if place_of(name) is not None:
-        settings["preprocessing"] = {key: vit.pretrained_cfg.get(key) for key in PREPROCESSED_BY}
         settings["model"] = repr(vit)
     return json.dumps(settings, sort_keys=True, default=str) if settings else ""
 

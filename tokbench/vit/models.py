@@ -19,7 +19,15 @@ from tokbench.names import EMBEDDED_MODELS, RANDOM
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.checkpoints import names_of_config, read_checkpoint
 from tokbench.vit.fitting import fit, resampled
-from tokbench.vit.model_sources import build, check_name, folder_of, preprocessed_as, settings_of, with_size
+from tokbench.vit.model_sources import (
+    build,
+    check_name,
+    folder_of,
+    preprocessed_as,
+    preprocessing_of,
+    settings_of,
+    with_size,
+)
 from tokbench.vit.supported import check_supported
 from tokbench.vit.weights import METHOD, misfits, split_method
 
@@ -76,6 +84,7 @@ def load_model(
         raise UserError(f"{name} comes with trained weights: leave --weights random out")
     vit: Any = build(name, img_size)
     check_supported(vit)
+    built = preprocessing_of(vit)
     method: dict[str, Tensor] = {}
     remarks: tuple[str, ...] = ()
     names = names_of_config(vit.pretrained_cfg)
@@ -91,7 +100,9 @@ def load_model(
     if names and len(names) != vit.num_classes:
         names = ()
     vit = vit.float().eval()
-    identity = _digest({**vit.state_dict(), **_prefixed(method)}, settings_of(vit, name, img_size), *_changes(remarks))
+    identity = _digest(
+        {**vit.state_dict(), **_prefixed(method)}, settings_of(vit, name, img_size, built), *_changes(remarks)
+    )
     return Pretrained(vit, identity, method, names, remarks)
 
 
