@@ -16,6 +16,7 @@ from tokbench.notation import parse_call, shortened, split_list
 from tokbench.schedule import Schedule
 from tokbench.schedule_text import split_schedules, takes_keep
 from tokbench.user_files import about, exists, expanded, merged, parse_toml, read_toml, with_whole_paths
+from tokbench.weights_setting import files_of, split_weights
 
 FILE_NAME = "tokbench.toml"
 PATHS = ("data", "calibration", "train", "weights", "cache")
@@ -24,6 +25,7 @@ PATHS = ("data", "calibration", "train", "weights", "cache")
 MAX_THREADS = 1024  # more than any machine has cores; the operating system may not give so many
 MAX_IMAGES = 2**20  # in a batch
 MAX_SEED = 2**32
+MAX_HEIGHT = 2**12  # of an image, in pixels
 
 Keep = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)]
@@ -40,7 +42,9 @@ class Suite(BaseModel):
 
     description: str = Field("", description="One sentence about the suite.")
     models: tuple[str, ...] = Field(
-        min_length=1, description=f"timm ViT models, or those of tokbench: {', '.join(EMBEDDED_MODELS)}."
+        min_length=1,
+        description=f"timm ViT models, those of tokbench ({', '.join(EMBEDDED_MODELS)}), hf-hub:USER/NAME, or "
+        "local-dir:FOLDER.",
     )
     methods: tuple[str, ...] = Field(
         min_length=1,
@@ -94,9 +98,19 @@ class Suite(BaseModel):
         None,
         description="Labelled images, as for --data, to classify the images by their 20 nearest neighbours among them.",
     )
-    weights: Literal["random"] | Path | None = Field(
+    weights: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         None,
-        description="A .safetensors or .pth file for the model, or random; default: timm's pretrained weights.",
+        description="A file or folder of weights for the model, or random; several as MODEL=FILE,MODEL=FILE. Default: "
+        "the pretrained ones.",
+    )
+    no_ema: bool = Field(
+        False, description="Where a checkpoint also has a moving average of the weights (EMA), take the others."
+    )
+    img_size: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_HEIGHT,
+        description="Height and width of the models' images, in pixels; default: each model's own.",
     )
     limit: int | None = Field(
         None,
@@ -158,6 +172,11 @@ class Suite(BaseModel):
                 raise ValueError(f"'{name}' cannot be measured: choose from {', '.join(known)}")
         return only
 
+    @pydantic.field_validator("weights", mode="before")
+    @classmethod
+    def _split_weights(cls, given: object) -> object:
+        return split_weights(given)
+
     @pydantic.field_validator("schedule", mode="before")
     @classmethod
     def _split_schedules(cls, given: object) -> object:
@@ -179,9 +198,11 @@ class Suite(BaseModel):
             UserError: A setting is wrong; the message begins with its name.
         """
         for name in PATHS:
-            if (path := getattr(self, name)) is not None:
-                with about(name):
-                    expanded(str(path))
+            given = [getattr(self, name)] if name != "weights" else [path for _, path in files_of(self.weights)]
+            for path in given:
+                if path is not None:
+                    with about(name):
+                        expanded(str(path))
         for call in (call for text in self.methods for call in split_list(text)):
             with about("methods"):
                 parse_call(call)

@@ -13,8 +13,10 @@ from typing import Any
 import pydantic
 
 from tokbench.errors import UserError, did_you_mean
+from tokbench.model_names import FOLDER, place_of
 from tokbench.names import EMBEDDED, RANDOM
 from tokbench.notation import first_problem, shortened
+from tokbench.weights_setting import with_paths
 
 
 def expanded(path: str) -> Path:
@@ -161,12 +163,25 @@ def _suite_with_whole_paths(table: str, suite: Any, folder: Path, names: Sequenc
     if not isinstance(suite, dict):
         return suite
     whole = dict(suite)
+
+    def in_folder(path: str) -> str:
+        return path if path in (EMBEDDED, RANDOM) or path.startswith("hfds/") else str(folder / expanded(path))
+
     for key in names:
         value = whole.get(key)
-        if isinstance(value, str) and value not in (EMBEDDED, RANDOM) and not value.startswith("hfds/"):
-            with about(f"[{shortened(table)}]: {key}"):
-                whole[key] = str(folder / expanded(value))
+        with about(f"[{shortened(table)}]: {key}"):
+            if key == "weights" and value is not None:
+                whole[key] = with_paths(value, in_folder)
+            elif isinstance(value, str):
+                whole[key] = in_folder(value)
+    if isinstance(models := whole.get("models"), list):
+        whole["models"] = [_model_in_folder(model, folder) if isinstance(model, str) else model for model in models]
     return whole
+
+
+def _model_in_folder(model: str, folder: Path) -> str:
+    place = place_of(model)
+    return f"{FOLDER}:{folder / expanded(place[1])}" if place and place[0] == FOLDER else model
 
 
 def _unreadable(file: Path, reason: str | None) -> UserError:

@@ -5,13 +5,15 @@ import shutil
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from measured_parts import edit, make
 
+from tokbench.config import Suite
 from tokbench.results import load
-from tokbench.results.merge import merge
+from tokbench.results.merge import _join_suites, merge
 from tokbench.results.store import Records
 
 Run = Callable[..., tuple[int, str, str]]
@@ -178,3 +180,19 @@ def test_spectra_are_joined_too(tmp_path: Path) -> None:
     for name in ("spectra.csv", "reconstruction.csv"):
         assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert not load(tmp_path / "joined").spectra.empty
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        ([("a=x",), ("b=y",)], ("a=x", "b=y")),
+        ([("a=x",), None], ("a=x",)),
+        ([("a=x", "b=y"), ("b=y",)], ("a=x", "b=y")),
+        ([("x",), ("x",)], ("x",)),
+        ([("x",), ("y",)], None),
+        ([("a=x",), ("a=y",)], None),
+    ],
+)
+def test_files_that_name_their_model_are_joined(given: list[Any], joined: tuple[str, ...] | None) -> None:
+    suite = Suite(models=("a",), methods=("none",))
+    assert _join_suites([suite.model_copy(update={"weights": one}) for one in given]).weights == joined

@@ -162,7 +162,6 @@ PTH: dict[str, Write] = {
     "empty dict": saved(dict),
     "empty model": saved(lambda: {"model": {}}),
     "list as model": saved(lambda: {"model": [1, 2]}),
-    "averaged weights alone": saved(lambda: {"model_ema": state(), "epoch": 3}),
     "no tensors": saved(lambda: {"epoch": 3, "line\nbreak": 4}),
     "dict of dicts": saved(lambda: {key: {"value": value} for key, value in state().items()}),
     "numbers as keys": saved(lambda: dict(enumerate(state().values()))),

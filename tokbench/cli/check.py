@@ -32,7 +32,9 @@ AGAINST = "Compare with a commit"
 
 
 @suite_options(
-    "models", "methods", "keep", "data", "calibration", "weights", "limit", "device", heading=AGAINST, defaults={}
+    *("models", "methods", "keep", "data", "calibration", "weights", "no_ema", "img_size", "limit", "device"),
+    heading=AGAINST,
+    defaults={},
 )
 def check(
     *,

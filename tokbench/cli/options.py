@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 
 from tokbench.config import Config, Suite
 from tokbench.errors import UserError
+from tokbench.model_names import FOLDER
 from tokbench.notation import shortened, split_list
 
 Settings = dict[str, Any]
@@ -29,7 +30,8 @@ Settings = dict[str, Any]
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "What to compare": ("models", "methods", "keep", "schedule", "site", "position", "baselines"),
     "How much": ("only", "limit", "seeds", "analyse"),
-    "Data": ("data", "train", "weights", "accuracy_batch", "workers", "cache", "memory"),
+    "Weights": ("weights", "no_ema", "img_size"),
+    "Data": ("data", "train", "accuracy_batch", "workers", "cache", "memory"),
     "Calibration": ("calibration", "set_apart", "calibration_limit"),
     "Device": ("device", "dtype", "threads"),
     "Timing": ("batch_size", "mode", "seconds", "precision", "timeout"),
@@ -125,8 +127,9 @@ def parse_settings(given: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: A list is not separated by commas, the schedule or `--at` has another form, or both are given.
     """
+    # The paths of weights may hold spaces and commas, so that the setting itself splits them.
     settings: Settings = {
-        name: parse_list(name, value) if _plain_type(Suite.model_fields[name].annotation) is tuple else value
+        name: parse_list(name, value) if _metavar(name) == "LIST" else value
         for name, value in given.items()
         if name != AT and value is not None
     }
@@ -151,7 +154,7 @@ def parse_list(name: str, text: str) -> tuple[str, ...]:
     """
     items = split_list(text)
     apart = split_list(re.sub(r"\s+\(", "(", text), separators=f",{string.whitespace}")
-    if len(apart) > len(items):
+    if len(apart) > len(items) and f"{FOLDER}:" not in text:  # the name of a folder may hold spaces
         suggested = ",".join(apart)
         raise UserError(
             f"invalid {flag(name)} '{shortened(text)}': separate items by commas, as in {flag(name)} {suggested}"
@@ -209,12 +212,22 @@ def _parameters(
         text = f"{field.description} [default: {default}]" if default else field.description
         plain = _plain_type(field.annotation)
         kind = plain if plain in (bool, int, float) else str
-        metavar = {bool: None, int: "INT", float: "FLOAT", tuple: "LIST", Path: "PATH"}.get(plain, "TEXT")
-        found.append(_parameter(name, kind, typer.Option(metavar=metavar, help=text, rich_help_panel=headings[name])))
+        # Of a setting that begins with "no", the opposite has no second "no".
+        written = [f"{flag(name)}/--{name.removeprefix('no_')}"] if name.startswith("no_") else []
+        option = typer.Option(*written, metavar=_metavar(name), help=text, rich_help_panel=headings[name])
+        found.append(_parameter(name, kind, option))
         if name == "schedule":
             option = typer.Option(metavar="LIST", help=AT_HELP, rich_help_panel=headings[name])
             found.append(_parameter(AT, str, option))
     return found
+
+
+def _metavar(name: str) -> str | None:
+    """What the help shows as the value of a field's option."""
+    if name == "weights":
+        return "[MODEL=]FILE"
+    plain = _plain_type(Suite.model_fields[name].annotation)
+    return {bool: None, int: "INT", float: "FLOAT", tuple: "LIST", Path: "PATH"}.get(plain, "TEXT")
 
 
 def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:

@@ -43,11 +43,15 @@ MEASURE_NOTHING = {
     "only": ["macs"],
     "site": None,
     "weights": None,
+    "no_ema": False,
+    "img_size": None,
 }
 
 
 @suite_options(
-    "models", "methods", "keep", "schedule", "site", "weights", "calibration", "calibration_limit", defaults=DEFAULTS
+    *("models", "methods", "keep", "schedule", "site", "weights", "no_ema", "img_size"),
+    *("calibration", "calibration_limit"),
+    defaults=DEFAULTS,
 )
 def show(
     *,

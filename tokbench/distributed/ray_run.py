@@ -24,7 +24,7 @@ from tokbench.distributed.parts import Part, divide
 from tokbench.distributed.writer import RemoteRecords, Writer
 from tokbench.errors import UserError
 from tokbench.measure.environment import device_name
-from tokbench.names import EMBEDDED
+from tokbench.names import EMBEDDED, RANDOM
 from tokbench.registry import discover
 from tokbench.results.store import FAILED, UNREADABLE_IMAGE, Store
 from tokbench.run.cells import Cell
@@ -32,6 +32,7 @@ from tokbench.run.measure import measure
 from tokbench.run.observer import Observer, Silent
 from tokbench.run.prepare import Prepared, prepare
 from tokbench.run.unreadable import LostImages
+from tokbench.weights_setting import with_paths
 
 REFRESH = 0.5  # seconds between two looks at what has been measured
 PIECES = 4  # parts of the accuracies per worker: few wait long for the last ones
@@ -166,11 +167,9 @@ def _check_alike(part: Part, prepared: Prepared, facts: dict[str, str]) -> None:
 def _for_workers(prepared: Prepared) -> Suite:
     """The suite with absolute paths."""
     suite = prepared.suite
-    paths: dict[str, Any] = {
-        name: path.expanduser().resolve()
-        for name in ("weights", "cache")
-        if isinstance(path := getattr(suite, name), Path)
-    }
+    paths: dict[str, Any] = {} if suite.cache is None else {"cache": suite.cache.expanduser().resolve()}
+    if suite.weights is not None:
+        paths["weights"] = with_paths(suite.weights, _absolute)
     for name in ("data", "calibration", "train"):
         given = getattr(suite, name)
         if given is not None and given != EMBEDDED and (images := Path(given).expanduser()).exists():
@@ -178,6 +177,11 @@ def _for_workers(prepared: Prepared) -> Suite:
     # A task on a CPU has its cores for everything it does, decoding included.
     decoding = {"workers": 0} if prepared.device.type == "cpu" else {}
     return suite.model_copy(update={**paths, **decoding, "device": prepared.device.type})
+
+
+def _absolute(path: str) -> str:
+    """The absolute path of a file of weights."""
+    return path if path == RANDOM else str(Path(path).expanduser().resolve())
 
 
 def _threads(prepared: Prepared) -> int:

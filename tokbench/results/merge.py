@@ -23,8 +23,9 @@ from tokbench.results.lock import locked
 from tokbench.results.plan import PLAN, MethodInfo, Plan, PlannedRow, plan_json
 from tokbench.results.store import RECORDS, Place, Records, Store, write_json
 from tokbench.rows import RowId
+from tokbench.weights_setting import files_of
 
-SHARED = ("site", "position", "dtype", "accuracy_batch", "seconds", "precision", "threads")
+SHARED = ("site", "position", "dtype", "accuracy_batch", "seconds", "precision", "threads", "img_size", "no_ema")
 """Settings of a suite that the directories must share."""
 
 JOINED = ("models", "methods", "baselines", "schedule", "keep", "batch_size", "seeds", "mode")
@@ -129,20 +130,28 @@ def _infos(plans: Sequence[Plan]) -> dict[str, list[MethodInfo]]:
 def _join_suites(suites: Sequence[Suite]) -> Suite:
     joined = {name: tuple(dict.fromkeys(item for suite in suites for item in getattr(suite, name))) for name in JOINED}
     only = tuple(kind for kind in KINDS if any(kind in suite.only for suite in suites))
-    # The weights of one model would be wrong for another, and each machine has the data somewhere else.
-    weights = suites[0].weights if all(suite.weights == suites[0].weights for suite in suites) else None
+    # Each machine has the data somewhere else.
     data, train = (
         next((path for suite in suites if (path := getattr(suite, name)) is not None), None)
         for name in ("data", "train")
     )
     others = {
         "only": only,
-        "weights": weights,
+        "weights": _join_weights([suite.weights for suite in suites]),
         "data": data,
         "train": train,
         "analyse": any(suite.analyse for suite in suites),
     }
     return suites[0].model_copy(update={**joined, **others})
+
+
+def _join_weights(given: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """The files of all models; None where files that name no model differ, which would be wrong for another model."""
+    if all(one == given[0] for one in given):
+        return given[0]
+    items = tuple(dict.fromkeys(item for one in given for item in one or ()))
+    models = [model for model, _ in files_of(items)]
+    return None if None in models or len(set(models)) < len(models) else items
 
 
 def _join_rows(sources: Sequence[Source]) -> list[PlannedRow]:

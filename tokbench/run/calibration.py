@@ -20,6 +20,7 @@ from tokbench.data.sets import ImageSet
 from tokbench.files import write_atomically, writing
 from tokbench.isolation import alive
 from tokbench.measure.sample_images import read_all
+from tokbench.model_names import file_stem
 from tokbench.results.lock import OTHER_FOLDER
 from tokbench.results.store import write_json
 from tokbench.run.build import build_model
@@ -190,5 +191,5 @@ def read_checkpoint(cell: Cell, key: str, folder: Path) -> Cell | None:
 
 
 def _files(model: str, method: str, key: str, folder: Path) -> tuple[Path, Path]:
-    stem = f"{model}-{method}-{key[:8]}"
+    stem = f"{file_stem(model)}-{method}-{key[:8]}"
     return folder / f"{stem}.safetensors", folder / f"{stem}.json"

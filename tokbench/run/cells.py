@@ -171,7 +171,7 @@ def _baselines(suite: Suite, model: str) -> Iterator[Variant]:
     """The plain model with fewer pixels, from the largest images to the smallest."""
     sizes = {size for size in suite.baselines if isinstance(size, int)}
     if "auto" in suite.baselines:
-        sizes.update(smaller_sizes(model))
+        sizes.update(smaller_sizes(model, suite.img_size))
     yield from (Variant(PLAIN, params=((IMG_SIZE, size),)) for size in sorted(sizes, reverse=True))
 
 
@@ -250,7 +250,7 @@ def _variant(method: Downsampler, params: dict[str, Any], suite: Suite, written:
 
 def _unmet(method: Downsampler, schedule: Schedule, suite: Suite) -> str:
     """What a method needs that the suite does not give; empty if that is nothing."""
-    if method.trained and suite.weights != RANDOM:
+    if method.trained and suite.weights != (RANDOM,):
         return UNTRAINED
     if method.calibrated and suite.calibration is None and suite.set_apart is None and suite.data != EMBEDDED:
         return UNCALIBRATED

@@ -18,7 +18,10 @@ from tokbench.measure.environment import resolve_device
 from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
 from tokbench.run.calibration import Calibration
-from tokbench.vit.models import Pretrained, check_name, load_model
+from tokbench.user_files import expanded
+from tokbench.vit.model_sources import check_name
+from tokbench.vit.models import Pretrained, load_model
+from tokbench.weights_setting import check_weights, files_of, weights_of
 
 DIGITS = 10
 
@@ -62,7 +65,7 @@ def open_inputs(suite: Suite) -> Inputs:
     images, calibration = _open_images(suite)
     return Inputs(
         device,
-        {name: load_model(name, suite.weights) for name in names},
+        {name: _load(name, suite) for name in names},
         images,
         _open_train(suite),
         calibration,
@@ -70,10 +73,21 @@ def open_inputs(suite: Suite) -> Inputs:
     )
 
 
+def _load(name: str, suite: Suite) -> Pretrained:
+    weights = weights_of(suite.weights, name)
+    path = weights if weights in (None, RANDOM) else expanded(weights)
+    return load_model(name, path, img_size=suite.img_size, ema=not suite.no_ema)
+
+
 def _check_fit(names: Sequence[str], suite: Suite) -> None:
     """Refuse combinations of models, weights and data that would give numbers without meaning."""
-    if suite.weights not in (None, RANDOM) and len(names) > 1:
-        raise UserError(f"--weights is one model's, and {len(names)} are compared: compare one model at a time")
+    check_weights(suite.weights, names)
+    weights = dict(files_of(suite.weights))
+    if weights.get(None, RANDOM) != RANDOM and len(names) > 1:
+        raise UserError(
+            f"--weights is one model's, and {len(names)} are compared: name each one's, as in "
+            "--weights MODEL=FILE,MODEL=FILE"
+        )
     needs = [need for kind in KINDS.values() if (need := kind.needs_data(suite)) is not None]
     if not needs:
         return
@@ -82,7 +96,7 @@ def _check_fit(names: Sequence[str], suite: Suite) -> None:
         raise UserError(
             f"no data to {purpose}: name them with --data (a folder by synset id, a .tar, a .parquet), or {way_out}"
         )
-    if suite.weights == RANDOM:
+    if RANDOM in weights.values():
         raise UserError(
             f"trained weights are needed to {purpose.removesuffix(' on')}: name them with --weights FILE, or {way_out}"
         )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import timm
+
+from tokbench.config import Suite
 from tokbench.measure.environment import describe
+from tokbench.model_names import place_of
 from tokbench.names import PLAIN
 from tokbench.registry import method_class
 from tokbench.results.directory import ENVIRONMENT, write_images
@@ -13,7 +17,7 @@ from tokbench.results.store import write_json
 from tokbench.run.method_info import method_info
 from tokbench.run.prepare import Prepared, Row
 from tokbench.values import json_value
-from tokbench.vit.models import full_name
+from tokbench.vit.models import Pretrained, full_name
 
 
 def plan_of(prepared: Prepared) -> Plan:
@@ -27,7 +31,7 @@ def plan_of(prepared: Prepared) -> Plan:
         images=None if images is None else ImagesInfo(images.name, len(images), images.identity, classes),
         rows=tuple(_planned(row, prepared.suite.dtype) for row in prepared.rows),
         methods={name: _info(name, prepared) for name in methods if name != PLAIN},
-        models={name: full_name(name) for name in prepared.models},
+        models={name: _known_as(name, model, prepared.suite) for name, model in prepared.models.items()},
     )
 
 
@@ -37,6 +41,17 @@ def write_plan(prepared: Prepared, directory: Path) -> None:
     write_json(directory / ENVIRONMENT, describe(prepared.device))
     if prepared.images is not None:
         write_images(directory, dict(zip(prepared.images.names, prepared.images.labels, strict=True)))
+
+
+def _known_as(name: str, model: Pretrained, suite: Suite) -> str:
+    """The name under which others publish numbers of a model; no such name where it has another head or image size."""
+    known = full_name(name)
+    config = timm.models.get_pretrained_cfg(known) if place_of(name) is None else None
+    if suite.img_size is not None:
+        return f"{known} at {suite.img_size} pixels"
+    if config is not None and config.num_classes != model.classes:
+        return f"{known} with {model.classes} classes"
+    return known
 
 
 def _info(name: str, prepared: Prepared) -> MethodInfo:

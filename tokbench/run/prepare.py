@@ -154,7 +154,8 @@ def prepare(cells: Sequence[Cell], suite: Suite, out: Path | None = None, tell: 
 
 def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
     """A cell's row with the keys of its measurements, without those that its model's head makes impossible."""
-    row = replace(row, cell=replace(cell, variant=row.cell.variant))
+    loaded = inputs.models[cell.model].remarks
+    row = replace(row, cell=replace(cell, variant=row.cell.variant), remarks=(*row.remarks, *loaded))
     if row.cell.variant.skipped:
         return row
     keys = keys_of(row, suite, inputs)

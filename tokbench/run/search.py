@@ -25,6 +25,7 @@ from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.plain_answers import Closeness, PlainAnswers
 from tokbench.measure.sample_images import batches_to_count, sample_images
 from tokbench.measure.schedule_search import Subject, Trial, carry_out, search
+from tokbench.model_names import file_stem
 from tokbench.names import CALIBRATED
 from tokbench.results.lock import locked
 from tokbench.run.build import build_method, build_model
@@ -174,7 +175,7 @@ def searched(
     if not inputs.models[cell.model].classes:
         raise UserError(f"schedule '{wanted}' needs a model that predicts classes, and {cell.model} has no head")
     key = search_key(cell, wanted, inputs, calibration, suite)
-    name = f"{cell.model}-{cell.variant.method}-{wanted.fraction:g}-{key[:8]}"
+    name = f"{file_stem(cell.model)}-{cell.variant.method}-{wanted.fraction:g}-{key[:8]}"
     setting = SearchSetting(cell, wanted, inputs, calibration, suite, check)
     folder = (out / SCHEDULES).absolute()  # a method may change the working directory
     with locked(folder):

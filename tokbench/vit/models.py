@@ -1,4 +1,4 @@
-"""Pretrained models by name: timm models, with weights from the hub or from a file, and the embedded models."""
+"""Pretrained models by name: with weights that come with them, from the hub or from a file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import timm
-import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.embedded import model as digits
-from tokbench.embedded.images import DATA_CONFIG
-from tokbench.errors import UserError, did_you_mean
+from tokbench.errors import UserError
+from tokbench.model_names import place_of
 from tokbench.names import EMBEDDED_MODELS, RANDOM
+from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.checkpoints import names_of_config, read_checkpoint
+from tokbench.vit.fitting import fit, resampled
+from tokbench.vit.model_sources import (
+    build,
+    check_name,
+    folder_of,
+    preprocessed_as,
+    preprocessing_of,
+    settings_of,
+    with_size,
+)
 from tokbench.vit.supported import check_supported
-from tokbench.vit.weights import METHOD, few, misfits, one_line, read_weights, split_method
+from tokbench.vit.weights import METHOD, misfits, split_method
 
 
 class MethodWeightsError(UserError):
@@ -37,7 +48,7 @@ class Pretrained:
         remarks: What was done to the weights on loading, for each row of the model.
     """
 
-    vit: VisionTransformer
+    vit: TimmViT
     identity: str
     downsampler: dict[str, Tensor] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
@@ -49,13 +60,21 @@ class Pretrained:
         return int(self.vit.num_classes)
 
 
-def load_model(name: str, weights: str | Path | None = None) -> Pretrained:
+def load_model(
+    name: str, weights: str | Path | None = None, *, img_size: int | None = None, ema: bool = True
+) -> Pretrained:
     """Load a model with pretrained weights.
 
     Args:
-        name: One of `EMBEDDED_MODELS`, or a name that timm knows.
-        weights: A `.safetensors` or `.pth` file in the key names of timm or of `DownsampledViT`; "random" draws them
-            from a fixed seed; None takes timm's hub, or for an embedded model the weights that come with tokbench.
+        name: One of `EMBEDDED_MODELS`, a name that timm knows, `hf-hub:user/name` or `local-dir:folder`.
+        weights: A file or a folder in the key names of timm, of `DownsampledViT`, of Hugging Face transformers, or of
+            the releases of DINOv2, MAE, CLIP and OpenCLIP; "random" draws them from a fixed seed; None takes those
+            that come with the model.
+        img_size: Height and width of the images in pixels; None takes the model's own.
+        ema: Whether to take the moving average of the weights where a file has both.
+
+    Returns:
+        The model. Its number of classes is that of the head in the file.
 
     Raises:
         UserError: The model is unknown or unsupported, or its weights cannot be loaded or do not fit.
@@ -63,18 +82,28 @@ def load_model(name: str, weights: str | Path | None = None) -> Pretrained:
     check_name(name)
     if name in EMBEDDED_MODELS and weights == RANDOM:
         raise UserError(f"{name} comes with trained weights: leave --weights random out")
-    vit = _build(name)
+    vit: Any = build(name, img_size)
     check_supported(vit)
+    built = preprocessing_of(vit)
     method: dict[str, Tensor] = {}
-    if weights is None:
-        vit = digits.load(name) if name in EMBEDDED_MODELS else _from_hub(name)
+    remarks: tuple[str, ...] = ()
+    names = names_of_config(vit.pretrained_cfg)
+    file = folder_of(name) if weights is None else Path(weights)
+    if file is None:
+        vit, remarks = _with_own_weights(vit, name, img_size)
     elif weights != RANDOM:
-        state, method = split_method(read_weights(Path(weights)))
-        _fill(vit, state, Path(weights))
-    if name in EMBEDDED_MODELS:
-        vit.pretrained_cfg = DATA_CONFIG
+        checkpoint = read_checkpoint(file, ema=ema)
+        state, method = split_method(checkpoint.state)
+        loaded = fit(vit, state, checkpoint, str(file))
+        remarks = (*checkpoint.remarks, *loaded, *preprocessed_as(vit, checkpoint.preprocessing))
+        names = checkpoint.class_names or names
+    if names and len(names) != vit.num_classes:
+        names = ()
     vit = vit.float().eval()
-    return Pretrained(vit, _digest({**vit.state_dict(), **_prefixed(method)}), method)
+    identity = _digest(
+        {**vit.state_dict(), **_prefixed(method)}, settings_of(vit, name, img_size, built), *_changes(remarks)
+    )
+    return Pretrained(vit, identity, method, names, remarks)
 
 
 def load_method_weights(model: DownsampledViT, weights: dict[str, Tensor]) -> None:
@@ -101,39 +130,28 @@ def load_method_weights(model: DownsampledViT, weights: dict[str, Tensor]) -> No
     method.load_state_dict(weights)
 
 
-def check_name(name: str) -> None:
-    """Check that tokbench or timm knows a model.
-
-    Raises:
-        UserError: Neither does; the message suggests the nearest name.
-    """
-    if name not in EMBEDDED_MODELS and not timm.is_model(name):
-        raise UserError(f"unknown model '{name}': {did_you_mean(name, list(model_names()))}")
-
-
-def model_names() -> tuple[str, ...]:
-    """The embedded models and timm's ViTs; `load_model` refuses those that `DownsampledViT` does not support."""
-    return (
-        *EMBEDDED_MODELS,
-        *timm.list_models(module="deit"),
-        *timm.list_models("vit_*", module="vision_transformer"),
-    )
-
-
 def full_name(model: str) -> str:
     """A model's name with the tag of its weights; where none is written, timm's default one."""
+    if place_of(model):
+        return model
     default = None if "." in model else timm.models.get_pretrained_cfg(model)
     return f"{model}.{default.tag}" if default is not None and default.tag else model
 
 
-def _build(name: str) -> VisionTransformer:
-    """The model with random weights, the same each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return digits.build(name) if name in EMBEDDED_MODELS else timm.create_model(name, pretrained=False)
+def _with_own_weights(vit: Any, name: str, img_size: int | None) -> tuple[Any, tuple[str, ...]]:
+    """The model with the weights that come with its name, and what was done to them."""
+    before: Any = vit if img_size is None else build(name)
+    own: Any = digits.load(name) if name in EMBEDDED_MODELS else _from_hub(name)
+    own.pretrained_cfg = before.pretrained_cfg
+    if img_size is None:
+        return own, ()
+    old, own = before.patch_embed.grid_size, with_size(own, name, img_size)
+    new = own.patch_embed.grid_size
+    changed = own.pos_embed is not None and old != new
+    return own, (resampled(old[0], *new),) if changed else ()
 
 
-def _from_hub(name: str) -> VisionTransformer:
+def _from_hub(name: str) -> Any:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the user need not see each retry
     try:
         return timm.create_model(name, pretrained=True)
@@ -150,24 +168,16 @@ def _prefixed(method: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{METHOD}{key}": value for key, value in method.items()}
 
 
-def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: Path) -> None:
-    problems = misfits(vit.state_dict(), state)
-    if problems:
-        raise UserError(
-            f"{one_line(str(path))} does not fit the model: {problems}; name the model that these weights belong to"
-        )
-    infinite = [key for key, value in state.items() if not value.isfinite().all()]
-    if infinite:
-        raise UserError(
-            f"{one_line(str(path))} has NaN or infinite weights in {few(infinite)}: "
-            "give a checkpoint from before the training diverged"
-        )
-    vit.load_state_dict(state)
+def _changes(remarks: tuple[str, ...]) -> list[str]:
+    """Those remarks that tell of a change which the weights do not show."""
+    return [remark for remark in remarks if "config.json says" in remark]
 
 
-def _digest(state: dict[str, Tensor]) -> str:
+def _digest(state: dict[str, Tensor], *settings: str) -> str:
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode())
         digest.update(state[key].contiguous().numpy().tobytes())
+    for setting in settings:
+        digest.update(setting.encode())
     return digest.hexdigest()

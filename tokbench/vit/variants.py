@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import timm
 import torch
 
-from tokbench.embedded import model as digits
 from tokbench.errors import UserError
-from tokbench.names import EMBEDDED_MODELS
 from tokbench.vit.adapters import TimmViT, adapter_of
-from tokbench.vit.models import check_name
+from tokbench.vit.model_sources import build, check_name
 
 SHARES = (13 / 14, 12 / 14, 11 / 14, 10 / 14, 9 / 14)
 """The heights of the smaller images by default: of 224 pixels in patches of 16 they are 208, 192, 176, 160 and 144."""
@@ -45,21 +42,22 @@ def with_fewer_pixels(vit: TimmViT, size: int) -> TimmViT:
     return smaller
 
 
-def smaller_sizes(model: str) -> list[int]:
+def smaller_sizes(model: str, img_size: int | None = None) -> list[int]:
     """The default sizes of the images that a model is compared with itself on, falling, in pixels.
 
     Args:
         model: Its name.
+        img_size: Height and width of its images, in pixels; None takes its own.
 
     Returns:
         Multiples of the patch size; empty for a model without patches.
 
     Raises:
-        UserError: There is no such model.
+        UserError: There is no such model, or it has no such size.
     """
     check_name(model)
     with torch.device("meta"):
-        vit = digits.build(model) if model in EMBEDDED_MODELS else timm.create_model(model)
+        vit = build(model, img_size)
     if adapter_of(vit) is None:
         return []
     grid, patch = min(vit.patch_embed.grid_size), max(vit.patch_embed.patch_size)

@@ -1,4 +1,4 @@
-"""Files of weights: read without running code from them; what is no state dict is refused in one line."""
+"""Single files of weights: read without running code from them; what is no state dict is refused in one line."""
 
 from __future__ import annotations
 
@@ -19,14 +19,23 @@ from torch import Tensor
 from tokbench.errors import UserError, escaped
 
 VIT, METHOD = "vit.", "downsampler."  # prefixes of the keys in the state dict of a DownsampledViT
-WRAPPERS = ("model", "state_dict")  # entries of a training checkpoint that hold the state dict
 PREFIXES = re.compile(r"^(?:(?:_orig_mod|module|model|backbone)\.)*")  # of compiled, parallel and wrapped models
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 OTHERS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.complex64, torch.complex128}
 SHOWN = 300  # characters of a text from a file
 
+WANTED = "--weights must name a .safetensors, .pth, .pt or .bin file, or a folder with one"
+
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"  # with which files begin that were saved before archives
+_OTHER_LIBRARIES = {
+    ".npz": "NumPy",
+    ".npy": "NumPy",
+    ".h5": "Keras",
+    ".msgpack": "Flax",
+    ".onnx": "ONNX",
+    ".gguf": "GGUF",
+}
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
@@ -36,35 +45,49 @@ _KINDS = {
 }
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running code from the file.
+def load_object(path: Path) -> Any:
+    """What a file holds, without running code from it: tensors, containers, numbers and namespaces.
 
     Args:
-        path: A `.safetensors` or `.pth` file; of a training checkpoint, its entry `model` or `state_dict` is used.
-
-    Returns:
-        The weights by name, without the prefixes that all names have from wrapping the model; floats as float32.
+        path: A `.safetensors` file, or one that `torch.save` has written.
 
     Raises:
-        UserError: The file does not exist, cannot be read, or holds anything but dense tensors.
+        UserError: The file does not exist, cannot be read, or holds anything else.
     """
     shown = one_line(str(path))
-    size = _size(path, shown)
+    file_size(path)
     try:
-        state = _load(path)
+        return _load(path)
     # Given other bytes than a pickle, the unpickler may raise any error.
     except Exception as error:
         cause, fix = _explain(error)
         raise UserError(f"{shown} cannot be read as weights ({one_line(cause)}): {fix}") from None
-    for key in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    fault = _fault(state, size)
-    if fault:
-        raise UserError(f"{shown} holds no state dict ({fault}): give a file of named tensors with timm's key names")
+
+
+def plain_state(state: object, path: Path) -> dict[str, Tensor]:
+    """A state dict out of a file, checked and as float32.
+
+    Args:
+        state: What should be named tensors.
+        path: The file.
+
+    Returns:
+        The weights by name, without the prefixes that all names have from wrapping the model.
+
+    Raises:
+        UserError: It holds anything but dense tensors.
+    """
+    fault = _fault(state, file_size(path))
+    if fault or not isinstance(state, dict):
+        raise UserError(f"{one_line(str(path))} holds no state dict ({fault}): give a file of named tensors of a ViT")
+    return without_shared_prefix({key: _plain(value) for key, value in state.items()})
+
+
+def without_shared_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the prefixes that all names have from wrapping the model."""
     shared = os.path.commonprefix(list(state))  # noqa: RUF071  (of names, not of paths)
     prefix = PREFIXES.findall(shared)[0]
-    return {key.removeprefix(prefix): _plain(value) for key, value in state.items()}
+    return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def split_method(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -115,23 +138,27 @@ def one_line(text: str) -> str:
     return escaped(cut)
 
 
-def _size(path: Path, shown: str) -> int:
-    """The size of a regular file in bytes, found without opening it, as opening a FIFO would wait."""
-    wanted = "--weights must name a .safetensors or .pth file"
+def file_size(path: Path) -> int:
+    """The size of a regular file in bytes, found without opening it, as opening a FIFO would wait.
+
+    Raises:
+        UserError: It is no regular file, or there is none.
+    """
+    shown = one_line(str(path))
     try:
         str(path).encode()
         status = path.stat()
     except FileNotFoundError:
         broken = " (a link to nothing)" if path.is_symlink() else ""
-        raise UserError(f"no weights at {shown}{broken}: {wanted}") from None
+        raise UserError(f"no weights at {shown}{broken}: {WANTED}") from None
     except OSError as error:
-        raise UserError(f"no weights at {shown} ({error.strerror}): {wanted}") from None
+        raise UserError(f"no weights at {shown} ({error.strerror}): {WANTED}") from None
     except UnicodeEncodeError:
         raise UserError(f"the name of {shown} is not UTF-8: rename the file of weights") from None
     except ValueError as error:  # a NUL in the name
-        raise UserError(f"no weights at {shown} ({error}): {wanted}") from None
+        raise UserError(f"no weights at {shown} ({error}): {WANTED}") from None
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{shown} is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}: {wanted}")
+        raise UserError(f"{shown} is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}: {WANTED}")
     return status.st_size
 
 
@@ -141,8 +168,11 @@ def _load(path: Path) -> Any:
         magic = file.read(len(_ZIP))
     if not magic:
         raise ValueError("it is empty")
-    if path.suffix.lower() == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         return load_file(path)
+    if suffix in _OTHER_LIBRARIES:
+        raise ValueError(f"it is a file of {_OTHER_LIBRARIES[suffix]}")
     if magic == _ZIP:
         _check_archive(path)
     elif not magic.startswith(_PICKLE):

@@ -1,0 +1,124 @@
+"""The setting `weights`: one file for the model, or a file for each of several models.
+
+An item is `FILE` or `MODEL=FILE`; `random` stands for weights that are drawn. Only a comma before `MODEL=` begins
+another item, so that a path may hold commas; a path that itself looks like an item is written in quotes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tokbench.errors import UserError, did_you_mean
+from tokbench.model_names import SOURCES
+from tokbench.notation import shortened
+
+_MODEL = rf"(?:[A-Za-z_][\w.-]*|(?:{'|'.join(SOURCES)}):[^=,]+)"
+_NAMED = re.compile(rf"({_MODEL})\s*=\s*(.*)", re.DOTALL)
+_QUOTED = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""", re.DOTALL)
+_QUOTED_PATH = re.compile(rf"(?:^|(?<=[=,\s])){_QUOTED.pattern}", re.DOTALL)
+_NEXT = re.compile(rf",\s*(?={_MODEL}\s*=)")
+
+
+def split_weights(given: object) -> object:
+    """The items of what the user gave: a text, a path, a list of them, or a mapping from models to files.
+
+    Anything else is returned as it is.
+
+    Raises:
+        ValueError: A path is missing.
+    """
+    if isinstance(given, Mapping):
+        return tuple(_written(str(model), _path(str(path))) for model, path in given.items())
+    if isinstance(given, Path):
+        return (_written(None, str(given)),)
+    if isinstance(given, str):
+        return tuple(_written(*_read(item)) for item in _split(given))
+    if isinstance(given, list | tuple) and all(isinstance(one, str | Path) for one in given):
+        parts = [split_weights(one) for one in given]
+        return tuple(item for part in parts if isinstance(part, tuple) for item in part)
+    return given
+
+
+def files_of(items: Sequence[str] | None) -> list[tuple[str | None, str]]:
+    """The model, None where none is named, and the path or `random`, of each item of `split_weights`."""
+    return [_read(item) for item in items or ()]
+
+
+def weights_of(items: Sequence[str] | None, model: str) -> str | None:
+    """The path, or `random`, of a model; None where it has its own weights."""
+    files = dict(files_of(items))
+    return files.get(model, files.get(None))
+
+
+def check_weights(items: Sequence[str] | None, models: Sequence[str]) -> None:
+    """Check that each file is of one model, and that the model is compared.
+
+    Raises:
+        UserError: This is not so; the message says how to write it.
+    """
+    named = [model for model, _ in files_of(items)]
+    if len(named) > 1 and None in named:
+        raise UserError("--weights gives a file without its model: name it, as in MODEL=FILE,MODEL=FILE")
+    if len(set(named)) < len(named):
+        raise UserError("--weights names a model twice: give one file for each")
+    unknown = [model for model in named if model is not None and model not in models]
+    if unknown:
+        known = did_you_mean(unknown[0], list(models))
+        raise UserError(
+            f"--weights names '{shortened(unknown[0])}', which is not compared: {known} (quote a path that has a =)"
+        )
+
+
+def with_paths(given: object, change: Callable[[str], str]) -> object:
+    """The setting with another path in each item.
+
+    Args:
+        given: What the user gave, in any of its forms; what has none of them is returned as it is.
+        change: Makes the other path; also gets `random`.
+    """
+    try:
+        items = split_weights(given)
+    except ValueError:  # which pydantic reports later
+        return given
+    if not isinstance(items, tuple):
+        return given
+    return tuple(_written(model, change(path)) for model, path in files_of(items))
+
+
+def _split(text: str) -> list[str]:
+    """Split before each `MODEL=`, but not in quotes."""
+    quoted = [match.span() for match in _QUOTED_PATH.finditer(text)]
+    items, start = [], 0
+    for comma in _NEXT.finditer(text):
+        if not any(first <= comma.start() < last for first, last in quoted):
+            items.append(text[start : comma.start()])
+            start = comma.end()
+    return [*items, text[start:]]
+
+
+def _read(item: str) -> tuple[str | None, str]:
+    item = item.strip()
+    named = None if _QUOTED.match(item) else _NAMED.fullmatch(item)
+    model, path = (named[1], named[2].strip()) if named else (None, item)
+    if _QUOTED.fullmatch(path):
+        try:
+            path = str(ast.literal_eval(path))
+        except SyntaxError:
+            raise ValueError(f"{path} is no text in quotes: double its backslashes") from None
+    return model, _path(path)
+
+
+def _path(path: str) -> str:
+    if not path:
+        raise ValueError("it names no file: give FILE, or MODEL=FILE for each model")
+    return path
+
+
+def _written(model: str | None, path: str) -> str:
+    """An item as `_read` reads it."""
+    odd = _NAMED.fullmatch(path) or _NEXT.search(path) or _QUOTED.match(path) or path != path.strip()
+    text = repr(path) if odd else path
+    return text if model is None else f"{model}={text}"
