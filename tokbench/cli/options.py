@@ -29,7 +29,10 @@ Settings = dict[str, Any]
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "What to compare": ("models", "methods", "keep", "schedule", "site", "baselines"),
     "How much": ("only", "limit", "seeds", "analyse"),
-    "Data": ("data", "train", "weights", "accuracy_batch", "workers", "cache", "memory"),
+    "Data": (
+        *("data", "split", "classes", "labels", "image_column", "label_column", "train", "weights"),
+        *("accuracy_batch", "workers", "cache", "memory"),
+    ),
     "Calibration": ("calibration", "set_apart", "calibration_limit"),
     "Device": ("device", "dtype", "threads"),
     "Timing": ("batch_size", "mode", "seconds", "precision", "timeout"),

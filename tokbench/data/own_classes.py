@@ -21,7 +21,7 @@ from tokbench.data.splits import refuse_several_splits
 
 __all__ = ["classes_from_folders", "classes_from_numbers", "classes_from_texts"]
 
-_GIVEN, _MODELS = "the names of --classes", "the model's class names"
+_GIVEN, _MODELS = "the classes", "the model's class names"
 _FIX = "give the names of the classes in the order of the model's outputs with --classes FILE"
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -51,7 +51,7 @@ def classes_from_folders(names: Sequence[str], solution_folders: Iterable[Path],
     if labelling.classes:
         numbered = _class_numbers([(_parents(name) or ("",))[-1] for name in names], labelling)
         if numbered is None:
-            raise _not_among(_folders(names), "the data", labelling.classes, _GIVEN)
+            raise _unlabelled(names, labelling)
         return numbered
     found = _in_named_folders(names, labelling.model_names, _MODELS) or _in_sorted_folders(names, labelling)
     if found is not None:
@@ -83,13 +83,13 @@ def classes_from_texts(texts: Sequence[str], labelling: Labelling, where: str) -
     if all(map(_NUMBER.fullmatch, texts)):
         return classes_from_numbers([int(text) for text in texts], (), labelling, where)
     if labelling.classes:
-        raise _not_among(_unmatched(texts, labelling.classes), where, labelling.classes, _GIVEN)
+        raise _not_among(_unmatched(texts, labelling.classes), labelling.classes, _GIVEN, where)
     if labelling.imagenet and all(map(is_synset, texts)):
         return Labelled("labels", labels_from_synsets(texts))
     known = _named(texts, labelling.model_names)
     if known is not None:
         if None in known:
-            raise _not_among(_unmatched(texts, labelling.model_names), where, labelling.model_names, _MODELS)
+            raise _not_among(_unmatched(texts, labelling.model_names), labelling.model_names, _MODELS, where)
         return _own("labels", known, labelling.model_names)
     order = sorted(set(texts))
     if labelling.fits(len(order)):
@@ -148,7 +148,7 @@ def _from_table_names(
         if index is not None and None not in index:
             return _own("labels", [index[number] for number in numbers], names)
         if names and (index is not None or whose is _GIVEN):
-            raise _not_among(_unmatched(table_names, names), where, names, whose)
+            raise _not_among(_unmatched(table_names, names), names, whose, where)
     return _own("labels", numbers, table_names) if labelling.fits(len(table_names)) else None
 
 
@@ -184,7 +184,7 @@ def _in_named_folders(names: Sequence[str], classes: Sequence[str], whose: str) 
         return None
     missing = [name for name, label in zip(names, found, strict=True) if label is None]
     if missing:
-        raise _not_among(_folders(missing), "the data", classes, whose)
+        raise _not_among(_folders(missing), classes, whose)
     return _own("folders", found, classes)
 
 
@@ -259,14 +259,17 @@ def _unlabelled(names: Sequence[str], labelling: Labelling) -> DataError:
         return DataError(
             f"cannot read a class from {few(loose)}, which are in no folder: move them into a class's folder or away"
         )
+    if labelling.classes:
+        return UnlabelledError(str(_not_among(folders, labelling.classes, _GIVEN)))
     return UnlabelledError(
         f"cannot read a class from {few(folders)}: there are {len(folders):,} folders, and {labelling.heads}: {_FIX}"
     )
 
 
-def _not_among(unknown: Iterable[str], where: str, classes: Sequence[str], whose: str) -> DataError:
-    fix = "correct one of the two" if whose is _GIVEN else _FIX
-    return DataError(f"{where}: {few(unknown)} not among {whose} ({few(classes)}): {fix}")
+def _not_among(unknown: Iterable[str], classes: Sequence[str], whose: str, where: str = "") -> DataError:
+    fix = "rename them, or correct --classes FILE" if whose is _GIVEN else _FIX
+    place = f" of {where}" if where else ""
+    return DataError(f"{few(unknown)}{place} not among {whose} ({few(classes)}): {fix}")
 
 
 def _unmatched(texts: Iterable[str], names: Sequence[str]) -> list[str]:

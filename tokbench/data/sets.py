@@ -102,7 +102,7 @@ class ImageSet:
             raise DataError(f"invalid limit {limit}: expected 1 or more images")
         if limit >= len(self):
             return self
-        return self._subset([i * len(self) // limit for i in range(limit)])
+        return self.part([i * len(self) // limit for i in range(limit)])
 
     def set_apart(self, fraction: float) -> tuple["ImageSet", "ImageSet"]:
         """Divide the set in two by a hash of each image, so that copies of an image are on the same side.
@@ -125,10 +125,10 @@ class ImageSet:
                 f"a fraction of {fraction:g} sets {sum(apart)} of {len(self)} images apart: choose another fraction"
             )
         sides = ([i for i, chosen in enumerate(apart) if chosen is side] for side in (True, False))
-        first, rest = map(self._subset, sides)
+        first, rest = map(self.part, sides)
         return first, rest
 
-    def _subset(self, chosen: Sequence[int]) -> "ImageSet":
+    def part(self, chosen: Sequence[int]) -> "ImageSet":
         """The images at these positions."""
         part = replace(
             self,

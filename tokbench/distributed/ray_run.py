@@ -168,7 +168,7 @@ def _for_workers(prepared: Prepared) -> Suite:
     suite = prepared.suite
     paths: dict[str, Any] = {
         name: path.expanduser().resolve()
-        for name in ("weights", "cache")
+        for name in ("weights", "cache", "classes", "labels")
         if isinstance(path := getattr(suite, name), Path)
     }
     for name in ("data", "calibration", "train"):
