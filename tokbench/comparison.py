@@ -220,7 +220,7 @@ def _about_guessing(guessing: Guessing, prepared: Prepared) -> list[str]:
     examples: list[str] = []
     if model is not None and prepared.images is not None:
         examples = answers_in_words(model, prepared.images, [place for place, _, _ in guessing.wrong])
-    return [f"WARNING: {guessing}", *(f"  {example}" for example in examples)]
+    return [f"WARNING: {guessing}", *examples]
 
 
 def _measured_on_calibration(results: Results) -> list[str]:

@@ -50,4 +50,5 @@ def _class(index: int, images: ImageSet, names: Sequence[str] = ()) -> str:
     known = names or images.class_names
     if not known and images.class_count == IMAGENET_CLASSES:
         known = ImageNetInfo().label_descriptions()
-    return f"{index} ({known[index]})" if index < len(known) else f"{index}"
+    name = known[index] if index < len(known) else ""
+    return f"{index} ({name})" if name not in ("", str(index)) else f"{index}"
