@@ -51,7 +51,7 @@ def _load(name: str, split: str, source: str, labelling: Labelling) -> tuple[Any
     rows = datasets.load_dataset(name, split=split)
     columns = choose_columns(
         rows.column_names,
-        images=[name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)],
+        images=[name for name, kind in rows.features.items() if _is_image(kind)],
         labels=[name for name, kind in rows.features.items() if _is_number(kind)],
         labelling=labelling,
         where=source,
@@ -59,6 +59,11 @@ def _load(name: str, split: str, source: str, labelling: Labelling) -> tuple[Any
     rows = rows.cast_column(columns.image, datasets.Image(decode=False))
     class_names = list(getattr(rows.features[columns.label], "names", None) or [])
     return rows, columns.image, class_names, list(rows[columns.label])
+
+
+def _is_image(kind: Any) -> bool:
+    # not all data sets declare their images, some have the encoded bytes in a plain struct
+    return type(kind).__name__ == "Image" or (isinstance(kind, dict) and "bytes" in kind)
 
 
 def _is_number(kind: Any) -> bool:

@@ -1,7 +1,7 @@
 """Parquet files in HuggingFace's layout: which rows they have, and the class of each."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -113,12 +113,17 @@ def _columns(schema: pa.Schema, file: Path, labelling: Labelling) -> Columns:
     for name in (columns.image, columns.label):
         if name not in types:
             raise DataError(f"{file} has the columns {', '.join(schema.names)}: {EXPECTED}")
-    image, label = types[columns.image], types[columns.label]
-    if not _has_bytes(image):
-        raise DataError(f"{file} has an '{columns.image}' of type {image}: {EXPECTED}")
+    label = types[columns.label]
+    if not _has_bytes(types[columns.image]):
+        raise _wrong_type(file, columns.image, types)
     if not (pa.types.is_integer(label) or pa.types.is_string(label) or pa.types.is_large_string(label)):
-        raise DataError(f"{file} has a '{columns.label}' of type {label}: {EXPECTED}")
+        raise _wrong_type(file, columns.label, types)
     return columns
+
+
+def _wrong_type(file: Path, column: str, types: Mapping[str, pa.DataType]) -> DataError:
+    article = "an" if column[:1] in "aeiou" else "a"
+    return DataError(f"{file} has {article} '{column}' of type {types[column]}: {EXPECTED}")
 
 
 def _has_bytes(column: pa.DataType) -> bool:
