@@ -6,14 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import timm
 from made_images import TABBY, TENCH, write_folder
 from own_models import ANIMALS, logits_of, model_of, picture, right_answers, save_weights
 from torchvision.datasets import ImageFolder
 
 import tokbench
+from tokbench.config import load_config
 from tokbench.data.class_names import read_class_names
 from tokbench.data.errors import DataError
 from tokbench.data.sets import Labelling, open_images
+from tokbench.errors import UserError
+from tokbench.run.inputs import Inputs, open_inputs
+from tokbench.run.labelling import in_another_order
+from tokbench.vit.models import Pretrained
 
 # Random weights are right on a third of the images.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is right on|.*is labelled:UserWarning")
@@ -343,6 +349,53 @@ def test_labels_that_do_not_match_are_reported_with_examples(run: Run, tmp_path:
     text_file(tmp_path / "order.txt", [ANIMALS[(place + 1) % 3] for place in range(3)])
     code, out, err = run(*command(tmp_path, 3, "--classes", "order.txt"))
     assert (code, err, json.loads(out)[0]["top1"]) == (0, "", 100)
+
+
+def test_of_two_models_the_one_with_another_head_is_not_evaluated(tmp_path: Path) -> None:
+    names = in_folders(ANIMALS)
+    write_pictures(tmp_path / "data", names)
+    table = tokbench.compare(
+        "imagenet", out=tmp_path / "out", models=[model_of(12), model_of(3)], data=str(tmp_path / "data"),
+        methods=["none"], baselines=["none"], only=["macs", "accuracy"], workers=0, device="cpu", progress=False,
+    ).set_index("model")  # fmt: skip
+    labels = {name: ANIMALS.index(name.split("/")[0]) for name in names}
+    right = right_answers({name: tmp_path / "data" / name for name in names}, labels, 3)
+    assert table.loc[model_of(3), "top1"] == pytest.approx(100 * sum(right.values()) / COUNT)
+    assert "its head has 12 outputs, and there are 3 classes" in table.loc[model_of(12), "remarks"]
+    assert table["top1"].notna().tolist() == [False, True]
+
+
+def test_a_model_with_the_classes_in_another_order_is_noticed(tmp_path: Path) -> None:
+    write_folder(tmp_path, [f"{name}/1.png" for name in ANIMALS])
+    images = open_images(tmp_path, Labelling(outputs=(3,), model_names=ANIMALS))
+    vit = timm.create_model(model_of(3))
+    for names, expected in {ANIMALS: False, ANIMALS[::-1]: True, (): False, ("x", "y", "z"): False}.items():
+        assert in_another_order(images, Pretrained(vit, "", class_names=names)) == expected
+
+
+def test_neighbours_and_calibration_images_have_the_same_classes(tmp_path: Path) -> None:
+    """Training images in some of the folders: their classes are those of the data, whatever their number."""
+    names = in_folders(ANIMALS)
+    write_pictures(tmp_path / "data", names)
+    write_pictures(tmp_path / "train", in_folders(ANIMALS[1:], 40))
+    write_pictures(tmp_path / "flat", [f"{number}.png" for number in range(4)])
+    found = inputs_of(tmp_path, train=str(tmp_path / "train"), calibration=str(tmp_path / "flat"), split=None)
+    assert found.train is not None
+    assert found.calibration is not None
+    assert {(name.split("/")[0], label) for name, label in zip(found.train.names, found.train.labels, strict=True)} == {
+        ("cats", 1),
+        ("dogs", 2),
+    }
+    assert found.calibration.images.unlabelled
+    assert found.classes == 3
+    write_pictures(tmp_path / "train", ["wolves/1.png"])
+    with pytest.raises(UserError, match=r"^--train: 'wolves' not among the classes"):
+        inputs_of(tmp_path, train=str(tmp_path / "train"))
+
+
+def inputs_of(folder: Path, **settings: object) -> Inputs:
+    own = {"models": (model_of(3),), "weights": save_weights(3, folder), "data": str(folder / "data"), "device": "cpu"}
+    return open_inputs(load_config().suite("imagenet", {**own, **settings}))
 
 
 def test_a_model_with_another_head_is_left_out(run: Run, tmp_path: Path) -> None:

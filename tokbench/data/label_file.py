@@ -61,10 +61,9 @@ def read_label_file(file: Path, names: Sequence[str], label_column: str | None =
 def _places(names: Sequence[str]) -> Mapping[str, str]:
     """Each image by its path, and by its file name with and without suffix where only one image has it."""
     paths = {name: name for name in names}
-    for short in (lambda path: path.name, lambda path: path.stem):
-        shortened = {name: short(PurePosixPath(name)) for name in names}
-        counts = Counter(shortened.values())
-        paths = {text: name for name, text in shortened.items() if counts[text] == 1} | paths
+    for shortened in ([PurePosixPath(name).name for name in names], [PurePosixPath(name).stem for name in names]):
+        counts = Counter(shortened)
+        paths = {text: name for text, name in zip(shortened, names, strict=True) if counts[text] == 1} | paths
     return paths
 
 

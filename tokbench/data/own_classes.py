@@ -222,7 +222,7 @@ def _class_numbers(folders: Sequence[str], labelling: Labelling) -> Labelled | N
     if count is None or highest >= count or (not any((*labelling.outputs, *labelling.classes)) and len(known) < count):
         return None
     names = labelling.classes or tuple(map(str, range(count)))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not labelling.classes and sorted(known) != sorted(known, key=int):
         notes = (
             f"the folders 0..{highest} are taken as class numbers, as timm does; torchvision's ImageFolder sorts "

@@ -46,8 +46,8 @@ def at_chance(results: Results) -> list[Guessing]:
     """The plain models whose answers are no better than guesses.
 
     A model counts as guessing where one that draws classes by chance gets as many right in more than 1 % of sets
-    (binomial), and one that is right half as often as between chance and always gets as few right in less than 0.1 %:
-    the latter spares weak models on few images of few classes.
+    (binomial), and one whose accuracy is halfway between chance and 100 % gets as few right in less than 0.1 %. The
+    second condition spares weak models on few images of few classes.
 
     Args:
         results: A results directory.
