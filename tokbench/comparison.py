@@ -13,7 +13,7 @@ from tokbench.data.formats import describe_left_out
 from tokbench.distributed.parts import share
 from tokbench.distributed.ray_run import run_on_ray
 from tokbench.errors import UserError
-from tokbench.published.plausible import at_chance
+from tokbench.published.plausible import Guessing, at_chance
 from tokbench.published.timm_accuracy import unlike_published
 from tokbench.registry import Broken, discover
 from tokbench.results.directory import Results, check_places, write_tables
@@ -29,6 +29,7 @@ from tokbench.run.observer import Observer, Silent
 from tokbench.run.plan import write_plan
 from tokbench.run.prepare import Prepared, prepare, silent
 from tokbench.run.search import Tell
+from tokbench.run.wrong_answers import answers_in_words
 from tokbench.schedule_text import takes_keep
 
 Watch = Callable[[Results], AbstractContextManager[Observer]]
@@ -130,7 +131,8 @@ def carry_out(
         if retry:
             store.forget_ended()
         ignored = None if prepared.images is None else describe_left_out(prepared.images.ignored)
-        notes = [*filter(None, [ignored]), *_about_records(store), *left_out]
+        labels = () if prepared.images is None else prepared.images.notes
+        notes = [*filter(None, [ignored]), *labels, *_about_records(store), *left_out]
         write_plan(prepared, out)
         results = Results(out, store)
         with watch(results) as observer:
@@ -142,7 +144,7 @@ def carry_out(
                 measure(prepared, store, observer)
         results.refresh()
         write_tables(results)
-    return Finished(results, (*notes, *_about(results)))
+    return Finished(results, (*notes, *_about(results, prepared)))
 
 
 def _about_records(store: Store) -> list[str]:
@@ -200,11 +202,25 @@ def _how_to_have_both(before: Suite, now: Suite) -> str:
     return f"for one table of both add {' '.join(options)}, for two tables choose another folder with --out DIR"
 
 
-def _about(results: Results) -> list[str]:
+def _about(results: Results, prepared: Prepared) -> list[str]:
     """What else to know of a finished run: unreadable images, implausible plain models."""
     lost = [f"unreadable image {name}: {reason}" for name, reason in results.unreadable.items()]
-    plain = (*unlike_published(results.table, results.plan), *at_chance(results))
-    return [*lost, *(f"WARNING: {text}" for text in (*plain, *_measured_on_calibration(results)))]
+    plain = [f"WARNING: {text}" for text in unlike_published(results.table, results.plan)]
+    return [
+        *lost,
+        *plain,
+        *(line for guessing in at_chance(results) for line in _about_guessing(guessing, prepared)),
+        *(f"WARNING: {text}" for text in _measured_on_calibration(results)),
+    ]
+
+
+def _about_guessing(guessing: Guessing, prepared: Prepared) -> list[str]:
+    """The warning, and a line for each of the examples."""
+    model = prepared.models.get(guessing.model)
+    examples: list[str] = []
+    if model is not None and prepared.images is not None:
+        examples = answers_in_words(model, prepared.images, [place for place, _, _ in guessing.wrong])
+    return [f"WARNING: {guessing}", *examples]
 
 
 def _measured_on_calibration(results: Results) -> list[str]:

@@ -19,7 +19,7 @@ from tokbench.user_files import about, exists, expanded, merged, parse_toml, rea
 from tokbench.weights_setting import files_of, split_weights
 
 FILE_NAME = "tokbench.toml"
-PATHS = ("data", "calibration", "train", "weights", "cache")
+PATHS = ("data", "classes", "labels", "calibration", "train", "weights", "cache")
 """The settings that name a file or a folder."""
 
 MAX_THREADS = 1024  # more than any machine has cores; the operating system may not give so many
@@ -78,8 +78,28 @@ class Suite(BaseModel):
     )
     data: str | None = Field(
         None,
-        description="Images: embedded, a folder with one subfolder per synset id, a .tar, a .parquet or hfds/NAME. "
+        description="Images: embedded, a folder with one subfolder per class, a .tar, a .parquet or hfds/NAME. "
         "Agreement needs no labels.",
+    )
+    split: str | None = Field(
+        None, description="Of --data with several splits read this one: the name of a folder or file, as val."
+    )
+    classes: Path | None = Field(
+        None,
+        description="The names of the classes in the order of the model's outputs: a .txt with one per line, or a "
+        ".json. Default: ImageNet's, the model's own, or the sorted names of the class folders.",
+    )
+    labels: Path | None = Field(
+        None,
+        description="A .csv with the class of each file of --data, by name or number; default: its folder says it.",
+    )
+    image_column: str | None = Field(
+        None, description="The column with the images in parquet files and hfds/NAME; default: image, or the only one."
+    )
+    label_column: str | None = Field(
+        None,
+        description="The column with the labels in parquet files, hfds/NAME, --labels and the .json of shards; "
+        "default: label, or the only one.",
     )
     calibration: str | None = Field(
         None,

@@ -161,7 +161,7 @@ def link_to_itself(root: Path) -> Path:
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 HEADER = b"ImageId,PredictionString\n"
 MISTAKES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "labels are texts": (odd_table(IMAGE, pa.string()), "a 'label' of type string: expected"),
+    "labels are texts": (odd_table(IMAGE, pa.string()), "has rows whose label is not in"),
     "labels are fractions": (odd_table(IMAGE, pa.float64()), "a 'label' of type double: expected"),
     "labels are booleans": (odd_table(IMAGE, pa.bool_()), "a 'label' of type bool: expected"),
     "labels are lists": (odd_table(IMAGE, pa.list_(pa.int64())), "a 'label' of type list"),

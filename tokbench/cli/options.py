@@ -31,7 +31,10 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "What to compare": ("models", "methods", "keep", "schedule", "site", "position", "baselines"),
     "How much": ("only", "limit", "seeds", "analyse"),
     "Weights": ("weights", "no_ema", "img_size"),
-    "Data": ("data", "train", "accuracy_batch", "workers", "cache", "memory"),
+    "Data": (
+        *("data", "split", "classes", "labels", "image_column", "label_column", "train"),
+        *("accuracy_batch", "workers", "cache", "memory"),
+    ),
     "Calibration": ("calibration", "set_apart", "calibration_limit"),
     "Device": ("device", "dtype", "threads"),
     "Timing": ("batch_size", "mode", "seconds", "precision", "timeout"),

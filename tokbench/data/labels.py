@@ -15,12 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokbench.data.errors import DataError, UnlabelledError
-from tokbench.data.splits import refuse_several_splits
+from tokbench.data.labelling import IMAGENET_CLASSES, few
 
 SOLUTION = "LOC_val_solution.csv"
 """Kaggle's list of the validation labels, with the columns `ImageId,PredictionString`."""
 
-_CLASSES = 1000
 _SYNSET = re.compile(r"n\d{8}")
 _SYNSET_IN_FILE = re.compile(r"(?:^|_)(n\d{8})(?=[_.])")
 _NUMBER = re.compile(r"0*([0-9]{1,3}|1000)")
@@ -41,6 +40,26 @@ def synset_index() -> dict[str, int]:
     return {synset: index for index, synset in enumerate(_synsets("imagenet_synsets.txt"))}
 
 
+def is_synset(text: str) -> bool:
+    """Whether a text is a WordNet synset id, `n01440764`."""
+    return _SYNSET.fullmatch(text) is not None
+
+
+def labels_from_synsets(synsets: Sequence[str]) -> tuple[int, ...]:
+    """The class index of each synset id.
+
+    Raises:
+        DataError: An id is not one of the 1,000.
+    """
+    index = synset_index()
+    unknown = dict.fromkeys(synset for synset in synsets if synset not in index)
+    if unknown:
+        raise DataError(
+            f"not among the 1,000 classes of ImageNet-1k: {few(unknown)}; remove these images or correct the id"
+        )
+    return tuple(index[synset] for synset in synsets)
+
+
 def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) -> tuple[Kind, tuple[int, ...]]:
     """Read each image's class from its path.
 
@@ -57,10 +76,9 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
 
     Raises:
         UnlabelledError: No name has a class, or the official names need the solution and it is missing.
-        DataError: A name has no class or one that is not among the 1,000; the names give their class in different ways;
-            or the list has both training and validation images.
+        DataError: A name has no class or one that is not among the 1,000, or the names give their class in different
+            ways.
     """
-    refuse_several_splits(names)
     clues = [_clue(name) for name in names]
     unlabelled = dict.fromkeys(
         _folder_or_name(name) for name, clue in zip(names, clues, strict=True) if clue is None
@@ -68,24 +86,25 @@ def labels_from_names(names: Sequence[str], solution_folders: Iterable[Path]) ->
     if unlabelled:
         error = DataError if any(clues) else UnlabelledError
         raise error(
-            f"cannot read a class from {_first(unlabelled)}: name each folder by its synset id (n01440764) or its "
-            "class number (0..999 or 1..1000), or start the file names with the synset id"
+            f"cannot read a class from {few(unlabelled)}: name each folder by its synset id (n01440764) or its "
+            "class number (0..999 or 1..1000), start the file names with the synset id, or give the names of your own "
+            "classes with --classes FILE, or the labels with --labels FILE"
         )
     known = [clue for clue in clues if clue is not None]
     examples = {kind: name for name, (kind, _) in zip(names, known, strict=True)}
     if len(examples) > 1:
         raise DataError(
-            f"the images are labelled in different ways ({_first(examples.values())}): pass only one of these folders"
+            f"the images are labelled in different ways ({few(examples.values())}): pass only one of these folders"
         )
     (kind,) = examples
     texts = [text for _, text in known]
     if kind is Kind.SYNSETS:
-        return kind, _indices(texts)
+        return kind, labels_from_synsets(texts)
     stems = [PurePosixPath(name).stem for name in names]
     solution = _find_solution(solution_folders) if all(map(_OFFICIAL.fullmatch, stems)) else None
     if kind is Kind.NUMBERS and solution is None:
         return kind, _from_numbers([int(text) for text in texts])
-    return Kind.OFFICIAL, _indices(_look_up_solution(stems, solution))
+    return Kind.OFFICIAL, labels_from_synsets(_look_up_solution(stems, solution))
 
 
 def _from_numbers(numbers: Sequence[int]) -> tuple[int, ...]:
@@ -94,9 +113,9 @@ def _from_numbers(numbers: Sequence[int]) -> tuple[int, ...]:
     Raises:
         DataError: There are both.
     """
-    if {0, _CLASSES} <= set(numbers):
+    if {0, IMAGENET_CLASSES} <= set(numbers):
         raise DataError("the folders are numbered both '0' and '1000': number the classes 0..999 or 1..1000")
-    first = 1 if _CLASSES in numbers else 0
+    first = 1 if IMAGENET_CLASSES in numbers else 0
     return tuple(number - first for number in numbers)
 
 
@@ -113,14 +132,14 @@ def labels_from_values(values: Sequence[Any], class_names: Sequence[str] | None,
         DataError: The numbers are not classes of ImageNet-1k.
     """
     if class_names and all(_SYNSET.fullmatch(name) for name in class_names):
-        index = dict(enumerate(_indices(class_names)))
+        index = dict(enumerate(labels_from_synsets(class_names)))
         values = [index.get(value) for value in values]
-    elif class_names and len(class_names) != _CLASSES:
+    elif class_names and len(class_names) != IMAGENET_CLASSES:
         raise DataError(
-            f"{where} has {len(class_names)} classes ({_first(class_names)}): use a set with ImageNet-1k's 1,000 "
+            f"{where} has {len(class_names)} classes ({few(class_names)}): use a set with ImageNet-1k's 1,000 "
             "classes, or one whose classes are named by synset id"
         )
-    labels = tuple(value for value in values if type(value) is int and 0 <= value < _CLASSES)
+    labels = tuple(value for value in values if type(value) is int and 0 <= value < IMAGENET_CLASSES)
     if len(labels) < len(values):
         raise DataError(
             f"{where} has rows whose label is not in 0..999 (a test split has no labels): use the validation split"
@@ -151,7 +170,7 @@ def recognise(kind: str, labels: Sequence[int]) -> tuple[str, tuple[int, ...] | 
 
 
 def _is_complete(counts: Counter[int], images_per_class: int) -> bool:
-    return len(counts) == _CLASSES and set(counts.values()) == {images_per_class}
+    return len(counts) == IMAGENET_CLASSES and set(counts.values()) == {images_per_class}
 
 
 def _synsets(file: str) -> list[str]:
@@ -172,16 +191,6 @@ def _clue(name: str) -> tuple[Kind, str] | None:
     return None
 
 
-def _indices(synsets: Sequence[str]) -> tuple[int, ...]:
-    index = synset_index()
-    unknown = dict.fromkeys(synset for synset in synsets if synset not in index)
-    if unknown:
-        raise DataError(
-            f"not among the 1,000 classes of ImageNet-1k: {_first(unknown)}; remove these images or correct the id"
-        )
-    return tuple(index[synset] for synset in synsets)
-
-
 def _find_solution(folders: Iterable[Path]) -> Path | None:
     return next((file for folder in folders if (file := folder / SOLUTION).is_file()), None)
 
@@ -195,7 +204,7 @@ def _look_up_solution(image_ids: Sequence[str], solution: Path | None) -> list[s
     answers = _read_solution(solution)
     missing = [image_id for image_id in image_ids if not answers.get(image_id)]
     if missing:
-        raise DataError(f"{solution} has no line for {_first(missing)}: download the complete list from Kaggle")
+        raise DataError(f"{solution} has no line for {few(missing)}: download the complete list from Kaggle")
     return [answers[image_id][0] for image_id in image_ids]
 
 
@@ -213,9 +222,3 @@ def _read_solution(solution: Path) -> dict[str | None, list[str]]:
 
 def _folder_or_name(name: str) -> str:
     return PurePosixPath(name).parent.name or name
-
-
-def _first(names: Iterable[str], count: int = 3) -> str:
-    names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(repr(name) for name in names[:count]) + more

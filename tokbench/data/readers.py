@@ -121,22 +121,51 @@ class TarMembers:
             return file.read(size)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """The images of several readers, one after the other.
+
+    Attributes:
+        readers: In order.
+        starts: The position of the first image of each in the whole set.
+    """
+
+    readers: tuple[Reader, ...]
+    starts: tuple[int, ...]
+
+    def read(self, index: int) -> Image.Image:
+        """Decode the image at a position."""
+        reader, place = self._at(index)
+        return reader.read(place)
+
+    def content(self, index: int) -> bytes:
+        """The bytes of the image at a position."""
+        reader, place = self._at(index)
+        return reader.content(place)
+
+    def _at(self, index: int) -> tuple[Reader, int]:
+        number = bisect_right(self.starts, index) - 1
+        return self.readers[number], index - self.starts[number]
+
+
 class ParquetRows:
     """Rows of parquet files in HuggingFace's layout, read lazily, one row group at a time.
 
     Args:
         groups: The row groups in order, each a file and the number of the group in it.
         starts: The position of each group's first row in the whole set.
+        column: The column with the images.
     """
 
-    def __init__(self, groups: tuple[tuple[Path, int], ...], starts: tuple[int, ...]) -> None:
+    def __init__(self, groups: tuple[tuple[Path, int], ...], starts: tuple[int, ...], column: str) -> None:
         self.groups = groups
         self.starts = starts
+        self.column = column
         self._loaded = threading.local()  # the row group that a thread has read last
 
     def __reduce__(self) -> tuple[Any, ...]:
         # without the loaded row group, which is megabytes and useless to another process
-        return ParquetRows, (self.groups, self.starts)
+        return ParquetRows, (self.groups, self.starts, self.column)
 
     def read(self, index: int) -> Image.Image:
         """Decode the row at a position."""
@@ -161,25 +190,39 @@ class ParquetRows:
         file, number = self.groups[group]
         # without arrow's threads, which do not exist in a forked worker
         with pq.ParquetFile(file, pre_buffer=False) as table:
-            return table.read_row_group(number, columns=["image.bytes"], use_threads=False)["image"]
+            rows = table.read_row_group(number, columns=[f"{self.column}.bytes"], use_threads=False)
+            return rows[self.column]
 
 
 @dataclass(frozen=True)
 class HubRows:
-    """Rows of a HuggingFace dataset, through timm's reader."""
+    """Rows of a HuggingFace dataset, whose images are not decoded.
 
-    reader: Any
+    Attributes:
+        dataset: A `datasets.Dataset`.
+        column: The column with the images.
+    """
+
+    dataset: Any
+    column: str
 
     def read(self, index: int) -> Image.Image:
         """Decode the row at a position."""
-        with self.reader[index][0] as file:
-            return decode(file)
+        return decode(BytesIO(self.content(index)))
 
     def content(self, index: int) -> bytes:
-        """The image bytes of the row at a position."""
-        with self.reader[index][0] as file:
-            content: bytes = file.read()
+        """The image bytes of the row at a position.
+
+        Raises:
+            ValueError: The row has no image.
+        """
+        image = self.dataset[index][self.column] or {}
+        if image.get("bytes"):
+            content: bytes = image["bytes"]
             return content
+        if not image.get("path"):
+            raise ValueError("the row has no image bytes")
+        return regular(Path(image["path"])).read_bytes()
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,45 @@
-"""Opening an image set: ImageNet and its variants, in the layouts in which they are distributed.
+"""Opening an image set: ImageNet and its variants, in the layouts in which they are distributed, and any other classes.
 
 | source | layout |
 | --- | --- |
 | folder | by synset id, `n01440764/any.JPEG`, at any depth; or the id in the file name, `n01440764_any.JPEG` |
 | folder | by class number, `0` to `999` (ImageNet-V2), or `1` to `1000` if there is a `1000` and no `0` |
 | folder | the official validation images, with Kaggle's `LOC_val_solution.csv` next to or above them |
+| folder | one folder per class, `cats/any.jpg`, of any classes; see `tokbench.data.own_classes` |
+| folder | any images, with a table of their classes (`Labelling.labels`) |
 | tar | any of these, uncompressed: the official `ILSVRC2012_img_val.tar`, ImageNet-V2's, your own |
+| tars | webdataset's shards with `.cls` or `.json` labels: one, a folder of them, or `val-{000000..000003}.tar` |
 | parquet | HuggingFace's columns `image` (struct of bytes and path) and `label`; a file, or a folder of them |
-| `hfds/NAME` | a HuggingFace dataset through timm; `hfds/NAME:SPLIT` if the split is not `validation` |
+| `hfds/NAME` | a HuggingFace dataset; `hfds/NAME:SPLIT` if the split is not `validation` |
 
 Images are the files that Pillow can read, by their suffix. Hidden files are ignored, other files are counted in
 `ImageSet.ignored`. Where no image has a known class, the set is unlabelled; a few without one are an error, and so are
-images of several splits. Of parquet files of several splits, the validation split is read.
+images of several splits of which none is named. Of parquet files of several splits, the validation split is read.
 """
 
-import importlib.util
-import os
-import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from itertools import accumulate
+from pathlib import Path
 
-import pyarrow as pa
-from timm.data.dataset_factory import create_dataset
-
+from tokbench.data.archives import expand_shards, open_archive
 from tokbench.data.errors import DataError, UnlabelledError
+from tokbench.data.folders import list_files
 from tokbench.data.formats import count_left_out, hidden, is_image
+from tokbench.data.hub import HUB, open_hub
 from tokbench.data.identity import content_digests, digest
-from tokbench.data.labels import SOLUTION, labels_from_names, labels_from_values, recognise
+from tokbench.data.label_file import read_label_file
+from tokbench.data.labelling import IMAGENET_CLASSES, Labelled, Labelling
+from tokbench.data.labels import SOLUTION, recognise
 from tokbench.data.names import in_utf8
-from tokbench.data.readers import Files, HubRows, Reader, Subset, TarMembers
+from tokbench.data.own_classes import classes_from_folders, classes_from_texts
+from tokbench.data.readers import Files, Joined, Reader, Subset
+from tokbench.data.splits import of_split, refuse_several_splits
 from tokbench.data.tables import open_tables
 
-__all__ = ["DataError", "ImageSet", "open_images"]
-
-_HUB = "hfds/"
+__all__ = ["DataError", "ImageSet", "Labelling", "open_images"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +48,19 @@ class ImageSet:
 
     Attributes:
         name: 'imagenet', 'imagenet-v2', 'imagenet-a' or 'imagenet-r' if it is that set, else how it is labelled:
-            'synsets', 'numbers', 'official', 'parquet', 'hfds/NAME' or 'unlabelled'. A part of a set has the
-            set's name if it was taken by `head` or `set_apart`, else not.
+            'synsets', 'numbers', 'official', 'folders', 'labels', 'shards', 'parquet', 'hfds/NAME' or 'unlabelled'.
+            A part of a set has the set's name if it was taken by `head` or `set_apart`, else not.
         names: A stable name per image: its path under the root or in the archive, or `file.parquet#row`; bytes that
             are not UTF-8 as in `in_utf8`.
-        labels: The ImageNet-1k class of each image, 0..999; all -1 where the images have no labels.
+        labels: The class of each image, from 0; all -1 where the images have no labels.
         classes: The classes that logits are restricted to (the 200 of ImageNet-A and -R), None for all.
         reader: Decodes the image at a position.
         ignored: How many files were left out, by their suffix (see `tokbench.data.formats.describe_left_out`).
         unlabelled: Why the images have no labels, and how to give them some; empty where they have.
+        class_names: The names of the classes in the order of their indices; empty for ImageNet-1k's, and where the
+            classes have numbers only.
+        class_count: How many classes there are.
+        notes: What a user should know of how the classes were found, a line each.
     """
 
     name: str
@@ -63,6 +70,9 @@ class ImageSet:
     reader: Reader
     ignored: Mapping[str, int] = field(default_factory=dict)
     unlabelled: str = ""
+    class_names: tuple[str, ...] = ()
+    class_count: int = IMAGENET_CLASSES
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -92,7 +102,7 @@ class ImageSet:
             raise DataError(f"invalid limit {limit}: expected 1 or more images")
         if limit >= len(self):
             return self
-        return self._subset([i * len(self) // limit for i in range(limit)])
+        return self.part([i * len(self) // limit for i in range(limit)])
 
     def set_apart(self, fraction: float) -> tuple["ImageSet", "ImageSet"]:
         """Divide the set in two by a hash of each image, so that copies of an image are on the same side.
@@ -115,10 +125,10 @@ class ImageSet:
                 f"a fraction of {fraction:g} sets {sum(apart)} of {len(self)} images apart: choose another fraction"
             )
         sides = ([i for i, chosen in enumerate(apart) if chosen is side] for side in (True, False))
-        first, rest = map(self._subset, sides)
+        first, rest = map(self.part, sides)
         return first, rest
 
-    def _subset(self, chosen: Sequence[int]) -> "ImageSet":
+    def part(self, chosen: Sequence[int]) -> "ImageSet":
         """The images at these positions."""
         part = replace(
             self,
@@ -131,145 +141,137 @@ class ImageSet:
         return part
 
 
-def open_images(source: str | Path) -> ImageSet:
+def open_images(source: str | Path, labelling: Labelling | None = None) -> ImageSet:
     """Open an image set, without decoding any image.
 
     Args:
         source: A folder, a tar archive, a parquet file, or `hfds/NAME`; the module docstring lists the layouts.
+        labelling: How the images are labelled, and what is known of the classes; None expects those of ImageNet-1k.
 
     Raises:
         DataError: The source does not exist, has no images, or some of its images have a known class and others none.
     """
+    labelling = labelling or Labelling()
     try:
         path = Path(source).expanduser()
         if path.is_dir():
-            return _open_folder(path)
+            return _open_folder(path, labelling)
         if path.is_file():
-            return _open_parquet(path.parent, [path.name]) if _is_table(path.name) else _open_tar(path)
+            is_table = _is_table(path.name)
+            return _open_parquet(path.parent, [path.name], labelling) if is_table else _open_tars([path], labelling)
         exists = path.exists()
     except (OSError, RuntimeError) as error:  # RuntimeError: a home of nobody, a link to itself
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{source} cannot be opened ({reason}): check the path and its permissions") from error
-    if str(source).startswith(_HUB):
-        return _open_hub(str(source))
+    if str(source).startswith(HUB):
+        return _open_hub(str(source), labelling)
+    if shards := expand_shards(str(path)):
+        return _open_tars(shards, labelling)
     problem = "is neither a folder nor a file" if exists else "does not exist"
     raise DataError(f"{path} {problem}: expected a folder of images, a .tar, a .parquet or hfds/NAME")
 
 
-def _open_folder(root: Path) -> ImageSet:
-    files = _list_files(root)
+def _open_folder(root: Path, labelling: Labelling) -> ImageSet:
+    files = list_files(root)
     names = [name for name in files if is_image(name)]
     tables = [name for name in files if _is_table(name) and not hidden(name)]
     if names and tables:
         raise DataError(f"{root} has both images and parquet files: pass a folder with only one of them")
     if tables:
-        return _open_parquet(root, tables)
-    _not_empty(names, root)
-    return _named(names, _with_parents(root), Files(root, tuple(names)), count_left_out(files, SOLUTION))
+        return _open_parquet(root, tables, labelling)
+    shards = [name for name in files if name.lower().endswith(".tar") and not hidden(name)]
+    if shards and not names:
+        if labelling.split is not None:
+            shards = [shards[place] for place in of_split(shards, labelling.split, str(root))]
+        refuse_several_splits(f"{shard.removesuffix('.tar')}/" for shard in shards)
+        return _open_tars([root / shard for shard in shards], replace(labelling, split=None))
+    found = _Found(tuple(_not_empty(names, root)), Files(root, tuple(names)), count_left_out(files, SOLUTION))
+    return _labelled(found, _with_parents(root), labelling, root)
 
 
 def _is_table(name: str) -> bool:
     return name.lower().endswith(".parquet")
 
 
-def _open_tar(archive: Path) -> ImageSet:
+def _open_tars(shards: Sequence[Path], labelling: Labelling) -> ImageSet:
+    """One archive, or several as one set, where the name of each is the folder of its images."""
+    archives = [open_archive(shard, labelling.label_column) for shard in shards]
+    several = len(shards) > 1
+    names = [
+        f"{shard.stem}/{name}" if several else name
+        for shard, own in zip(shards, archives, strict=True)
+        for name in own.names
+    ]
+    _not_empty(names, shards[0].parent if several else shards[0])
+    if len({own.labels is None for own in archives if own.names}) > 1:
+        raise DataError(f"some shards in {shards[0].parent} have labels and others none: pass only those of one set")
+    labels = [label for own in archives for label in own.labels or ()]
+    starts = tuple(accumulate((len(own.names) for own in archives), initial=0))[:-1]
+    reader: Reader = Joined(tuple(own.reader for own in archives), starts) if several else archives[0].reader
+    ignored = sum((Counter({**count_left_out(own.files, SOLUTION), **own.links}) for own in archives), Counter())
+    found = _Found(tuple(names), reader, dict(ignored.most_common()))
+    if labels and labelling.labels is None:
+        return _assemble("shards", found, classes_from_texts(labels, labelling, str(shards[0])))
+    return _labelled(found, _with_parents(shards[0].parent), labelling, shards[0])
+
+
+def _open_parquet(root: Path, tables: Sequence[str], labelling: Labelling) -> ImageSet:
+    found = open_tables(root, tables, labelling)
+    return _assemble("parquet", _Found(tuple(_not_empty(found.names, root)), found.reader, {}), found.labelled)
+
+
+def _open_hub(source: str, labelling: Labelling) -> ImageSet:
+    labelled, reader = open_hub(source, labelling)
+    names = tuple(f"{row:07d}" for row in range(len(labelled.labels)))
+    return _assemble(source.partition(":")[0], _Found(tuple(_not_empty(names, source)), reader, {}), labelled)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Images without their classes: their names, their reader, and how many other files there were."""
+
+    names: tuple[str, ...]
+    reader: Reader
+    ignored: Mapping[str, int]
+
+
+def _labelled(found: _Found, solution_folders: Sequence[Path], labelling: Labelling, where: Path) -> ImageSet:
+    """The set of images whose class is in a table, in their names, or nowhere."""
+    labels = None
+    if labelling.labels is not None:  # which may be of all splits
+        labels = read_label_file(labelling.labels, found.names, labelling.label_column)
+    if labelling.split is not None:
+        places = of_split(found.names, labelling.split, str(where))
+        labels = None if labels is None else [labels[place] for place in places]
+        found = replace(
+            found,
+            names=tuple(found.names[place] for place in places),
+            reader=Subset(found.reader, tuple(places)),
+        )
+    if labels is not None:
+        return _assemble("labels", found, classes_from_texts(labels, labelling, str(labelling.labels)))
     try:
-        # "r:" rejects compressed archives: there, reading one image means decompressing everything before it
-        with tarfile.open(archive, "r:") as tar:
-            spans, others = _spans(tar)
-            _check_end_of_archive(archive, tar.offset)
-    except Exception as error:  # a damaged header makes tarfile raise almost anything
-        raise DataError(
-            f"{archive} cannot be read as a tar archive ({_first_line(error)}): decompress it if it ends in .gz, "
-            "unpack it if it is another type of archive, or download it again if it is truncated"
-        ) from error
-    names = sorted(name for name in spans if is_image(name))
-    _not_empty(names, archive)
-    reader = TarMembers(archive, tuple(spans[name] for name in names))
-    return _named(names, _with_parents(archive.parent), reader, {**count_left_out(spans, SOLUTION), **others})
-
-
-def _spans(tar: tarfile.TarFile) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
-    """Each file's (offset, size), and how many images are links or others that are no files, by suffix."""
-    spans: dict[str, tuple[int, int]] = {}
-    others: Counter[str] = Counter()
-    for member in tar:
-        name = str(PurePosixPath(member.name))
-        if member.isfile():
-            spans[name] = member.offset_data, member.size  # the last member of a name counts, as when unpacking
-        elif member.islnk() and (target := str(PurePosixPath(member.linkname))) in spans:
-            spans[name] = spans[target]  # tar stores a file with two names once
-        elif not member.isdir() and is_image(name):
-            others[f"{PurePosixPath(name).suffix.lower()} (link)"] += 1
-    return spans, others
-
-
-def _check_end_of_archive(archive: Path, end: int) -> None:
-    """Raise if the archive does not end with an end marker: tarfile mistakes a broken header for the end."""
-    with archive.open("rb") as file:
-        file.seek(end)
-        if any(file.read(tarfile.BLOCKSIZE)):
-            raise tarfile.ReadError(f"broken at byte {end}")
-
-
-def _open_parquet(root: Path, tables: Sequence[str]) -> ImageSet:
-    found = open_tables(root, tables)
-    return _assemble("parquet", _not_empty(found.names, root), found.labels, found.reader, {})
-
-
-def _open_hub(source: str) -> ImageSet:
-    name, _, split = source.partition(":")
-    if importlib.util.find_spec("datasets") is None:
-        raise DataError(f"{source} needs HuggingFace datasets: pip install 'tokbench[hf]'")
-    try:
-        reader = create_dataset(name, root=None, split=split or "validation").reader
-        column = list(reader.dataset[reader.label_key])
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DataError(
-            f"{source} cannot be opened ({_first_line(error)}): check its name and split, log in if it is gated, or "
-            "download its parquet files and pass their folder"
-        ) from error
-    labels = labels_from_values(column, list(reader.class_to_idx), source)
-    names = [f"{row:07d}" for row in range(len(labels))]
-    return _assemble(name, _not_empty(names, source), labels, HubRows(reader), {})
-
-
-def _named(
-    names: Sequence[str], solution_folders: Sequence[Path], reader: Reader, ignored: Mapping[str, int]
-) -> ImageSet:
-    """The set of images whose class is in their names, or nowhere."""
-    try:
-        kind, labels = labels_from_names(names, solution_folders)
+        labelled = classes_from_folders(found.names, solution_folders, labelling)
     except UnlabelledError as error:
-        none = (-1,) * len(names)
-        return ImageSet("unlabelled", tuple(map(in_utf8, names)), none, None, reader, ignored, str(error))
-    return _assemble(kind, names, labels, reader, ignored)
+        none = (-1,) * len(found.names)
+        names = tuple(map(in_utf8, found.names))
+        return ImageSet("unlabelled", names, none, None, found.reader, found.ignored, str(error))
+    return _assemble(labelled.kind, found, labelled)
 
 
-def _assemble(
-    kind: str, names: Sequence[str], labels: Sequence[int], reader: Reader, ignored: Mapping[str, int]
-) -> ImageSet:
-    name, classes = recognise(kind, labels)
-    return ImageSet(name, tuple(map(in_utf8, names)), tuple(labels), classes, reader, ignored)
-
-
-def _list_files(root: Path) -> list[str]:
-    """Return the files under a folder, sorted, so that their order does not depend on the file system."""
-
-    def fail(error: OSError) -> None:
-        raise DataError(
-            f"{error.filename} cannot be listed ({error.strerror}): check its permissions or remove it"
-        ) from error
-
-    found: list[str] = []
-    seen: set[Path] = set()
-    for name, _, files in os.walk(root, followlinks=True, onerror=fail):
-        folder = Path(name)
-        if folder.resolve() in seen:
-            raise DataError(f"{folder} links to a folder that is already part of the set: remove the link")
-        seen.add(folder.resolve())
-        found += ((folder / file).relative_to(root).as_posix() for file in files)
-    return sorted(found)
+def _assemble(kind: str, found: _Found, labelled: Labelled) -> ImageSet:
+    name, classes = recognise(kind, labelled.labels) if labelled.imagenet else (kind, None)
+    return ImageSet(
+        name,
+        tuple(map(in_utf8, found.names)),
+        labelled.labels,
+        classes,
+        found.reader,
+        found.ignored,
+        class_names=labelled.class_names,
+        class_count=labelled.class_count,
+        notes=labelled.notes,
+    )
 
 
 def _not_empty(names: Sequence[str], where: Path | str) -> Sequence[str]:
@@ -285,7 +287,3 @@ def _with_parents(folder: Path) -> list[Path]:
     # in Kaggle's archive the list is four folders above the images
     folder = folder.resolve()
     return [folder, *folder.parents]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

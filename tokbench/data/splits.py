@@ -6,7 +6,7 @@ from posixpath import dirname
 
 from tokbench.data.errors import DataError
 
-__all__ = ["one_split", "refuse_several_splits"]
+__all__ = ["of_split", "one_split", "refuse_several_splits"]
 
 _WORDS = {
     "train": "train training trained trainset trn",
@@ -33,7 +33,33 @@ def refuse_several_splits(names: Iterable[str]) -> None:
     splits.pop("", None)
     if len(splits) > 1:
         one, other, *_ = splits.values()
-        raise DataError(f"the images are from both {one!r} and {other!r}: pass the folder of one split")
+        raise DataError(
+            f"the images are from both {one!r} and {other!r}: pass the folder of one split, or name it with --split"
+        )
+
+
+def of_split(names: Sequence[str], split: str, where: str) -> list[int]:
+    """The positions of the images or tables of one split.
+
+    Args:
+        names: Paths relative to the root, with forward slashes.
+        split: The name of a folder, or of a file without its suffix; else a word for the same split: `val` also means
+            the folder `validation`.
+        where: The root, for the message.
+
+    Raises:
+        DataError: There is no such split.
+    """
+    parts = [name.rpartition(".")[0].split("/") for name in names]
+    exact = [place for place, own in enumerate(parts) if split.casefold() in map(str.casefold, own)]
+    told = [_split(own) for own in parts]
+    meant = _split([split])[0]
+    found = exact or [place for place, (own, _) in enumerate(told) if own and own == meant]
+    if not found:
+        known = sorted({part for _, part in told if part})
+        there = f"there are {', '.join(map(repr, known))}" if known else "no folder or file has the name of a split"
+        raise DataError(f"{where} has no split {split!r}: {there}")
+    return found
 
 
 def one_split(tables: Sequence[str]) -> list[str]:
@@ -56,8 +82,8 @@ def one_split(tables: Sequence[str]) -> list[str]:
     if len(wanted) != 1:
         words = ", ".join(repr(word) if word else "others" for word in splits.values())
         raise DataError(
-            f"the parquet files are of several splits ({words}): pass the file of one split, or a folder with only its "
-            "files"
+            f"the parquet files are of several splits ({words}): pass the file of one split, a folder with only "
+            "its files, or name the split with --split"
         )
     return [table for table, (split, _) in zip(tables, found, strict=True) if split in wanted]
 

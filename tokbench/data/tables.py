@@ -1,7 +1,7 @@
 """Parquet files in HuggingFace's layout: which rows they have, and the class of each."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tokbench.data.columns import EXPECTED, Columns, choose_columns, classes_of_column
 from tokbench.data.errors import DataError
-from tokbench.data.labels import labels_from_values
+from tokbench.data.labelling import Labelled, Labelling
 from tokbench.data.readers import ParquetRows
-from tokbench.data.splits import one_split
+from tokbench.data.splits import of_split, one_split
 
 __all__ = ["Tables", "open_tables"]
 
@@ -24,50 +25,67 @@ class Tables:
 
     Attributes:
         names: `file.parquet#row` of each.
-        labels: The class of each.
+        labelled: The class of each.
         reader: Decodes the image at a position.
     """
 
     names: tuple[str, ...]
-    labels: tuple[int, ...]
+    labelled: Labelled
     reader: ParquetRows
 
 
-def open_tables(root: Path, tables: Sequence[str]) -> Tables:
+def open_tables(root: Path, tables: Sequence[str], labelling: Labelling) -> Tables:
     """Read the labels of parquet files.
 
     Args:
         root: A folder.
-        tables: Paths relative to it. Of several splits, only the validation split is read.
+        tables: Paths relative to it. Of several splits, the named one is read, else the validation split.
+        labelling: Which columns to read, and what is known of the classes.
 
     Raises:
-        DataError: They are of several splits, cannot be read, or have rows without a known class.
+        DataError: They are of several splits, cannot be read, have other columns or class names than each other, or
+            have rows without a known class.
     """
-    names: list[str] = []
-    labels: list[int] = []
-    groups: list[tuple[Path, int]] = []
-    sizes: list[int] = []
-    for table in one_split(tables):
-        column, class_names, rows = _read_labels(root / table)
-        labels += labels_from_values(column, class_names, table)
-        names += [f"{table}#{row:07d}" for row in range(len(column))]
-        groups += [(root / table, number) for number in range(len(rows))]
-        sizes += rows
-    starts = tuple(accumulate(sizes, initial=0))[:-1]
-    return Tables(tuple(names), tuple(labels), ParquetRows(tuple(groups), starts))
+    chosen = one_split(tables) if labelling.split is None else _of_split(tables, labelling.split, root)
+    parts = [_read_labels(root / table, labelling) for table in chosen]
+    names = [f"{table}#{row:07d}" for table, part in zip(chosen, parts, strict=True) for row in range(len(part.values))]
+    groups = [
+        (root / table, number) for table, part in zip(chosen, parts, strict=True) for number in range(len(part.rows))
+    ]
+    first = parts[0]
+    for table, part in zip(chosen, parts, strict=True):
+        if (part.columns, part.class_names) != (first.columns, first.class_names):
+            raise DataError(f"{table} has other columns or class names than {chosen[0]}: pass files of one data set")
+    starts = tuple(accumulate((size for part in parts for size in part.rows), initial=0))[:-1]
+    values = [value for part in parts for value in part.values]
+    labelled = classes_of_column(values, first.class_names or (), labelling, str(root / chosen[0]))
+    return Tables(tuple(names), labelled, ParquetRows(tuple(groups), starts, first.columns.image))
 
 
-def _read_labels(file: Path) -> tuple[list[Any], list[str] | None, list[int]]:
-    """Return the label column, its class names if there are any, and the number of rows of each row group."""
+@dataclass(frozen=True)
+class _Labels:
+    """Of one file: its columns, the values of the labels, their names, and the rows of each row group."""
+
+    columns: Columns
+    values: list[Any]
+    class_names: list[str] | None
+    rows: list[int]
+
+
+def _of_split(tables: Sequence[str], split: str, root: Path) -> list[str]:
+    return [tables[place] for place in of_split(tables, split, str(root))]
+
+
+def _read_labels(file: Path, labelling: Labelling) -> _Labels:
     try:
         with pq.ParquetFile(_existing(file)) as table:
             schema = table.schema_arrow
-            _check_columns(schema, file)
-            column = table.read(columns=["label"], use_threads=False)["label"].to_pylist()
+            columns = _columns(schema, file, labelling)
+            values = table.read(columns=[columns.label], use_threads=False)[columns.label].to_pylist()
             rows = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
-        if sum(rows) != len(column):
-            raise ValueError(f"{sum(rows)} rows, {len(column)} labels")
-        return column, _class_names(schema), rows
+        if sum(rows) != len(values):
+            raise ValueError(f"{sum(rows)} rows, {len(values)} labels")
+        return _Labels(columns, values, _class_names(schema, columns.label), rows)
     except DataError:
         raise
     except Exception as error:  # a damaged file makes arrow raise almost anything
@@ -81,27 +99,48 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _check_columns(schema: pa.Schema, file: Path) -> None:
-    expected = "expected 'label', whole numbers, and 'image', a struct with 'bytes'"
-    if any(schema.get_field_index(name) < 0 for name in ("image", "label")):  # also where a name occurs twice
-        raise DataError(f"{file} has the columns {', '.join(schema.names)}: {expected}")
-    image, label = schema.field("image").type, schema.field("label").type
-    binary = (pa.types.is_binary, pa.types.is_large_binary)
-    content = image.field("bytes").type if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0 else None
-    if content is None or not any(check(content) for check in binary):
-        raise DataError(f"{file} has an 'image' of type {image}: {expected}")
-    if not pa.types.is_integer(label):
-        raise DataError(f"{file} has a 'label' of type {label}: {expected}")
+def _columns(schema: pa.Schema, file: Path, labelling: Labelling) -> Columns:
+    """Which columns have the images and the labels."""
+    once = [name for name in schema.names if schema.get_field_index(name) >= 0]  # not those that occur twice
+    types = {name: schema.field(name).type for name in once}
+    columns = choose_columns(
+        schema.names,
+        images=[name for name in once if _has_bytes(types[name])],
+        labels=[name for name in once if pa.types.is_integer(types[name])],
+        labelling=labelling,
+        where=str(file),
+    )
+    for name in (columns.image, columns.label):
+        if name not in types:
+            raise DataError(f"{file} has the columns {', '.join(schema.names)}: {EXPECTED}")
+    label = types[columns.label]
+    if not _has_bytes(types[columns.image]):
+        raise _wrong_type(file, columns.image, types)
+    if not (pa.types.is_integer(label) or pa.types.is_string(label) or pa.types.is_large_string(label)):
+        raise _wrong_type(file, columns.label, types)
+    return columns
 
 
-def _class_names(schema: pa.Schema) -> list[str] | None:
+def _wrong_type(file: Path, column: str, types: Mapping[str, pa.DataType]) -> DataError:
+    article = "an" if column[:1] in "aeiou" else "a"
+    return DataError(f"{file} has {article} '{column}' of type {types[column]}: {EXPECTED}")
+
+
+def _has_bytes(column: pa.DataType) -> bool:
+    if not pa.types.is_struct(column) or column.get_field_index("bytes") < 0:
+        return False
+    content = column.field("bytes").type
+    return bool(pa.types.is_binary(content) or pa.types.is_large_binary(content))
+
+
+def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
     """The class names that HuggingFace writes into the metadata.
 
     Raises:
         ValueError: The metadata are damaged.
     """
     described: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    for key in ("info", "features", "label", "names"):
+    for key in ("info", "features", column, "names"):
         if not isinstance(described, dict):
             raise ValueError(f"its metadata have no object with '{key}'")
         described = described.get(key)

@@ -167,7 +167,11 @@ def _check_alike(part: Part, prepared: Prepared, facts: dict[str, str]) -> None:
 def _for_workers(prepared: Prepared) -> Suite:
     """The suite with absolute paths."""
     suite = prepared.suite
-    paths: dict[str, Any] = {} if suite.cache is None else {"cache": suite.cache.expanduser().resolve()}
+    paths: dict[str, Any] = {
+        name: path.expanduser().resolve()
+        for name in ("cache", "classes", "labels")
+        if isinstance(path := getattr(suite, name), Path)
+    }
     if suite.weights is not None:
         paths["weights"] = with_paths(suite.weights, _absolute)
     for name in ("data", "calibration", "train"):

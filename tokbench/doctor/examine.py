@@ -16,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from tokbench.config import load_config
 from tokbench.data.loading import batches
-from tokbench.data.sets import open_images
+from tokbench.data.sets import Labelling, open_images
 from tokbench.doctor import machine
 from tokbench.doctor.machine import GIB, Finding
 from tokbench.errors import UserError
@@ -98,7 +98,7 @@ def results_folder(folder: Path) -> Finding:
 def images(source: str) -> Finding:
     """Whether the image set can be opened, what it contains, and whether its first image can be decoded."""
     try:
-        found = open_images(source)
+        found = open_images(source, Labelling(outputs=()))  # of any classes: no model says which
     except UserError as error:
         return Finding("data", "problem", str(error))
     classes = "without labels" if found.unlabelled else f"of {len(set(found.labels)):,} classes"

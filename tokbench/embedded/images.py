@@ -20,6 +20,9 @@ DATA_CONFIG: dict[str, Any] = {
 }
 """Arguments of timm's `create_transform`. Canvases are resized for baselines with fewer pixels only."""
 
+DIGITS = tuple("0123456789")
+"""The names of the classes."""
+
 _CALIBRATION = 2  # the seed of the positions, the clutter and the noise of the canvases to calibrate on
 
 
@@ -56,4 +59,6 @@ def _of(canvases: Canvases, name: str) -> ImageSet:
         labels=tuple(canvases.labels.tolist()),
         classes=None,
         reader=CanvasReader(canvases),
+        class_names=DIGITS,
+        class_count=len(DIGITS),
     )

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from tokbench.data.labelling import IMAGENET_CLASSES
 from tokbench.data.loading import Batch, Unreadable
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import DownsamplerError
@@ -25,8 +26,6 @@ from tokbench.measure.shared_blocks import SharedBlocks
 from tokbench.outcomes import TOP, UNREADABLE, WRONG
 from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
-
-IMAGENET_CLASSES = 1000  # `ImageSet.classes` are some of these
 
 # How an image comes out on the device: how many classes ranked before the right one, or one of these.
 _NOT_AMONG_TOP, _NOT_FINITE = TOP, TOP + 1
@@ -150,6 +149,7 @@ def evaluate(
     if isinstance(plain, Exception):
         raise plain
     device = model.vit.patch_embed.proj.weight.device
+    # `ImageSet.classes` are some of ImageNet's
     fits = classes is not None and model.vit.num_classes == IMAGENET_CLASSES
     allowed = torch.tensor(classes, device=device) if fits else None
     ranks, differences = [], []

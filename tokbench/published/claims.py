@@ -64,7 +64,8 @@ def beside(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
     They agree in model, method, parameters, regime, schedule and keep; parameters that a source does not name are
     taken to be the method's defaults. `difference` is measured minus claimed, in points, and missing where
-    `not_comparable` says why: a published top-1 is of ImageNet's 50,000 validation images.
+    `not_comparable` says why: a published top-1 is of ImageNet's 50,000 validation images. There is nothing to compare
+    where the images are of other classes.
 
     Args:
         table: The rows of a comparison; seeds count by their mean.
@@ -73,6 +74,8 @@ def beside(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     Returns:
         One row for each pair of a measured setting and a published number, with the columns `BESIDE`.
     """
+    if plan.images is not None and plan.images.own_classes:
+        return pd.DataFrame(columns=list(BESIDE))
     claims = published({name: plan.methods.get(name, MethodInfo()) for name in table["method"].unique()})
     plain = claims[(claims["method"] == PLAIN) & (claims["model"] == claims["published_model"])]
     public = dict(zip(plain["model"], plain["top1"], strict=True))

@@ -65,12 +65,19 @@ class ImagesInfo:
         count: How many images were asked for.
         identity: A hash of which they are.
         classes: How many classes an image may belong to.
+        class_names: The names of classes other than ImageNet's, in the order of their indices.
     """
 
     name: str
     count: int
     identity: str = ""
     classes: int = 1000
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def own_classes(self) -> bool:
+        """Whether the classes are not those of ImageNet-1k, of which the known sets may have a part."""
+        return bool(self.class_names) or (self.classes != 1000 and not self.name.startswith("imagenet"))
 
 
 @dataclass(frozen=True)

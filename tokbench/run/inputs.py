@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from tokbench.config import Suite
+from tokbench.data.labelling import IMAGENET_CLASSES, Labelling
 from tokbench.data.sets import ImageSet, open_images
 from tokbench.embedded.images import calibration_set, image_set
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
-from tokbench.measure.answers import IMAGENET_CLASSES
 from tokbench.measure.environment import resolve_device
 from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
 from tokbench.run.calibration import Calibration
-from tokbench.user_files import expanded
+from tokbench.run.labelling import for_training_images, labelling_of
+from tokbench.user_files import about, expanded
 from tokbench.vit.model_sources import check_name
 from tokbench.vit.models import Pretrained, load_model
 from tokbench.weights_setting import check_weights, files_of, weights_of
-
-DIGITS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +61,16 @@ def open_inputs(suite: Suite) -> Inputs:
     for name in names:
         check_name(name)
     _check_fit(names, suite)
-    images, calibration = _open_images(suite)
+    models = {name: _load(name, suite) for name in names}
+    labelling = labelling_of(suite, list(models.values()))
+    images, calibration = _open_images(suite, labelling)
     return Inputs(
         device,
-        {name: _load(name, suite) for name in names},
+        models,
         images,
-        _open_train(suite),
+        _open_train(suite, for_training_images(labelling, images)),
         calibration,
-        DIGITS if suite.data == EMBEDDED else IMAGENET_CLASSES,
+        IMAGENET_CLASSES if images is None else images.class_count,
     )
 
 
@@ -94,7 +95,7 @@ def _check_fit(names: Sequence[str], suite: Suite) -> None:
     purpose, way_out = needs[-1]
     if suite.data is None:
         raise UserError(
-            f"no data to {purpose}: name them with --data (a folder by synset id, a .tar, a .parquet), or {way_out}"
+            f"no data to {purpose}: name them with --data (a folder of class folders, a .tar, a .parquet), or {way_out}"
         )
     if RANDOM in weights.values():
         raise UserError(
@@ -104,19 +105,19 @@ def _check_fit(names: Sequence[str], suite: Suite) -> None:
     if unfit:
         raise UserError(
             f"model '{unfit[0]}' cannot read these data: {', '.join(EMBEDDED_MODELS)} go with "
-            f"--data {EMBEDDED}, timm's models with ImageNet's"
+            f"--data {EMBEDDED}, other models with photographs"
         )
 
 
-def _open_images(suite: Suite) -> tuple[ImageSet | None, Calibration | None]:
+def _open_images(suite: Suite, labelling: Labelling) -> tuple[ImageSet | None, Calibration | None]:
     """The images to measure, and those to calibrate on."""
     if suite.set_apart is not None and suite.calibration is not None:
         raise UserError("--calibration names other images, --set-apart takes a part of --data: give one of the two")
     if suite.data is None:
         if suite.set_apart is not None:
             raise UserError("--set-apart takes a part of --data, which is missing")
-        return None, _calibration(suite, None, None)
-    images = image_set() if suite.data == EMBEDDED else open_images(suite.data)
+        return None, _calibration(suite, labelling, None, None)
+    images = image_set() if suite.data == EMBEDDED else open_images(suite.data, labelling)
     if images.unlabelled and suite.train is not None:
         raise UserError(f"{images.unlabelled}; or leave --train out, which needs labels")
     if images.unlabelled and any(KINDS[name].needs_labels for name in suite.only):
@@ -126,10 +127,12 @@ def _open_images(suite: Suite) -> tuple[ImageSet | None, Calibration | None]:
         )
     apart, images = (None, images) if suite.set_apart is None else images.set_apart(suite.set_apart)
     images = images.head(suite.limit) if suite.limit else images
-    return images, _calibration(suite, images, apart)
+    return images, _calibration(suite, labelling, images, apart)
 
 
-def _calibration(suite: Suite, images: ImageSet | None, apart: ImageSet | None) -> Calibration | None:
+def _calibration(
+    suite: Suite, labelling: Labelling, images: ImageSet | None, apart: ImageSet | None
+) -> Calibration | None:
     """The images to calibrate on: those set apart, those named, or with embedded data the training digits.
 
     Raises:
@@ -139,22 +142,23 @@ def _calibration(suite: Suite, images: ImageSet | None, apart: ImageSet | None) 
     if suite.calibration is not None and unfit:
         raise UserError(
             f"model '{unfit[0]}' cannot read the images of --calibration: {', '.join(EMBEDDED_MODELS)} go with "
-            f"--calibration {EMBEDDED}, timm's models with ImageNet's"
+            f"--calibration {EMBEDDED}, other models with photographs"
         )
     if apart is None:
         if suite.calibration not in (None, EMBEDDED):
-            apart = open_images(str(suite.calibration))
+            apart = open_images(str(suite.calibration), replace(labelling, split=None, labels=None))
         elif EMBEDDED in (suite.calibration, suite.data):
             apart = calibration_set()
     return None if apart is None else Calibration(apart.head(suite.calibration_limit), images)
 
 
-def _open_train(suite: Suite) -> ImageSet | None:
+def _open_train(suite: Suite, labelling: Labelling) -> ImageSet | None:
     if suite.train is None:
         return None
     if importlib.util.find_spec("sklearn") is None:
         raise UserError("--train needs scikit-learn: pip install 'tokbench[knn]'")
-    train = open_images(suite.train)
-    if train.unlabelled:
-        raise UserError(f"--train: {train.unlabelled}")
+    with about("--train"):
+        train = open_images(suite.train, labelling)
+        if train.unlabelled:
+            raise UserError(train.unlabelled)
     return train

@@ -7,6 +7,7 @@ from pathlib import Path
 import timm
 
 from tokbench.config import Suite
+from tokbench.data.sets import ImageSet
 from tokbench.measure.environment import describe
 from tokbench.model_names import place_of
 from tokbench.names import PLAIN
@@ -23,16 +24,20 @@ from tokbench.vit.models import Pretrained, full_name
 def plan_of(prepared: Prepared) -> Plan:
     """The plan as results directories keep it."""
     images = prepared.images
-    classes = prepared.classes if images is None or images.classes is None else len(images.classes)
     methods = dict.fromkeys(row.cell.variant.method for row in prepared.rows)
     return Plan(
         suite=prepared.suite,
         device=prepared.device.type,
-        images=None if images is None else ImagesInfo(images.name, len(images), images.identity, classes),
+        images=None if images is None else _images_info(images, prepared.classes),
         rows=tuple(_planned(row, prepared.suite.dtype) for row in prepared.rows),
         methods={name: _info(name, prepared) for name in methods if name != PLAIN},
         models={name: _known_as(name, model, prepared.suite) for name, model in prepared.models.items()},
     )
+
+
+def _images_info(images: ImageSet, classes: int) -> ImagesInfo:
+    counted = classes if images.classes is None else len(images.classes)
+    return ImagesInfo(images.name, len(images), images.identity, counted, images.class_names)
 
 
 def write_plan(prepared: Prepared, directory: Path) -> None:

@@ -31,6 +31,7 @@ from tokbench.run.cells import Cell, Variant
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.inputs import Inputs, open_inputs
 from tokbench.run.keys import calibration_key, keys_of
+from tokbench.run.labelling import in_another_order
 from tokbench.run.search import Tell, remark, searched
 from tokbench.schedule import Budget, Schedule, Searched
 from tokbench.vit.backbone import DownsampledViT
@@ -159,15 +160,24 @@ def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
     if row.cell.variant.skipped:
         return row
     keys = keys_of(row, suite, inputs)
-    classes = inputs.models[cell.model].vit.num_classes
-    if classes == inputs.classes or not any(KINDS[kind].compares_classes for kind in keys):
+    unfit = _unfit(inputs.models[cell.model], inputs)
+    if not unfit or not any(KINDS[kind].compares_classes for kind in keys):
         return replace(row, keys=keys)
-    head = f"its head has {classes} outputs" if classes else "it has no head"
-    remark = f"{cell.model} cannot be evaluated on these data: {head}, and there are {inputs.classes} classes"
+    remark = f"{cell.model} cannot be evaluated on these data: {unfit}"
     keys = {kind: key for kind, key in keys.items() if not KINDS[kind].compares_classes}
     if not keys:
         row = replace(row, cell=replace(row.cell, variant=replace(row.cell.variant, skipped=remark)))
     return replace(row, keys=keys, remarks=(*row.remarks, remark))
+
+
+def _unfit(model: Pretrained, inputs: Inputs) -> str:
+    """Why a model's answers cannot be compared with the labels; empty if they can."""
+    if model.classes != inputs.classes:
+        head = f"its head has {model.classes} outputs" if model.classes else "it has no head"
+        return f"{head}, and there are {inputs.classes} classes"
+    if inputs.images is not None and in_another_order(inputs.images, model):
+        return "its weights name its outputs in another order than that of the classes; compare it by itself"
+    return ""
 
 
 def _with_schedule(

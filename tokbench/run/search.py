@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tokbench.data.labelling import IMAGENET_CLASSES
 from tokbench.errors import UserError
 from tokbench.files import remove_scratch
-from tokbench.measure.answers import IMAGENET_CLASSES
 from tokbench.measure.budget import OutOfReachError
 from tokbench.measure.environment import DTYPES
 from tokbench.measure.equal_cost_counts import Backbone

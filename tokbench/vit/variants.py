@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def smaller_sizes(model: str, img_size: int | None = None) -> list[int]:
     """
     check_name(model)
     with torch.device("meta"):
-        vit = build(model, img_size)
+        vit: Any = build(model, img_size)
     if adapter_of(vit) is None:
         return []
     grid, patch = min(vit.patch_embed.grid_size), max(vit.patch_embed.patch_size)
