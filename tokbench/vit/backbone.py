@@ -137,9 +137,17 @@ class DownsampledViT(nn.Module):
             DownsamplerError: The method violates the contract.
             UserError: The method's constants have not been set.
         """
+        return self.classify(self.encode(images, image_ids, observe))
+
+    def encode(self, images: Tensor, image_ids: Tensor | None = None, observe: Observer | None = None) -> Tokens:
+        """The tokens that leave the last block, before the final norm, with a record of what each represents.
+
+        For models that read tokens instead of logits, such as a decoder or a language model. Arguments and errors are
+        those of `forward`.
+        """
         if image_ids is None:
             image_ids = torch.arange(images.shape[0], device=images.device)
-        return self.classify(self.through(self.embed(images), range(len(self.vit.blocks)), image_ids, observe))
+        return self.through(self.embed(images), range(len(self.vit.blocks)), image_ids, observe)
 
     @property
     def start(self) -> int:
