@@ -122,3 +122,15 @@ def test_cmyk_is_inverted_and_multiplied(tmp_path: Path) -> None:
     ink = np.asarray(image).astype(float) / 255
     expected = 255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])
     assert np.abs(read(encoded(image, "TIFF"), tmp_path, ".tif") - expected).max() <= 1
+
+
+def test_sixteen_bits_are_clipped(tmp_path: Path) -> None:
+    grey = noise(dtype=np.uint16)
+    grey[0, :4] = (0, 7, 255, 256)
+    found = read(encoded(Image.fromarray(grey), "PNG"), tmp_path, ".png")
+    assert np.array_equal(found, np.repeat(np.minimum(grey, 255)[..., None], 3, axis=2))
+
+
+def test_a_transparent_colour_of_a_palette_keeps_its_colour(tmp_path: Path) -> None:
+    opaque = np.asarray(Image.open(io.BytesIO(palette())).convert("RGB"))
+    assert np.array_equal(read(palette(transparency=3), tmp_path, ".png"), opaque)

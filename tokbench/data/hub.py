@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,15 +20,18 @@ HUB = "hfds/"
 _SPLIT = "validation"
 
 
-def open_hub(source: str, labelling: Labelling) -> tuple[Labelled, HubRows]:
+def open_hub(source: str, labelling: Labelling) -> tuple[int, Callable[[Labelling], Labelled], HubRows]:
     """Load a data set's table, without decoding any image.
 
     Args:
         source: `hfds/NAME` or `hfds/NAME:SPLIT`; without a split the validation split is read.
-        labelling: Which split and columns to read, and what is known of the classes.
+        labelling: Which split and columns to read.
+
+    Returns:
+        How many rows there are, what gives the class of each from what is known of the classes, and their reader.
 
     Raises:
-        DataError: `datasets` is not installed, the data set cannot be opened, or its labels mean no classes.
+        DataError: `datasets` is not installed, or the data set cannot be opened.
     """
     name, _, split = source.removeprefix(HUB).partition(":")
     if split and labelling.split not in (None, split):
@@ -34,14 +39,14 @@ def open_hub(source: str, labelling: Labelling) -> tuple[Labelled, HubRows]:
     if importlib.util.find_spec("datasets") is None:
         raise DataError(f"{source} needs HuggingFace datasets: pip install 'tokbench[hf]'")
     try:
-        rows, columns, class_names, values = _load(name, split or labelling.split or _SPLIT, source, labelling)
+        rows, column, class_names, values = _load(name, split or labelling.split or _SPLIT, source, labelling)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
             f"{source} cannot be opened ({reason}): check its name and split (NAME:SPLIT or --split), log in if it is "
             "gated, or download its parquet files and pass their folder"
         ) from error
-    return classes_of_column(values, class_names, labelling, source), HubRows(rows, columns)
+    return len(values), partial(classes_of_column, values, class_names, where=source), HubRows(rows, column)
 
 
 def _load(name: str, split: str, source: str, labelling: Labelling) -> tuple[Any, str, list[str], list[Any]]:

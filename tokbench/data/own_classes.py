@@ -17,7 +17,6 @@ from tokbench.data.class_names import ClassIndex
 from tokbench.data.errors import DataError, UnlabelledError
 from tokbench.data.labelling import Labelled, Labelling, few
 from tokbench.data.labels import is_synset, labels_from_names, labels_from_synsets, labels_from_values
-from tokbench.data.splits import refuse_several_splits
 
 __all__ = ["classes_from_folders", "classes_from_numbers", "classes_from_texts"]
 
@@ -26,7 +25,7 @@ _FIX = "give the names of the classes in the order of the model's outputs with -
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-def classes_from_folders(names: Sequence[str], solution_folders: Iterable[Path], labelling: Labelling) -> Labelled:
+def classes_from_folders(names: Sequence[str], solution_folders: Sequence[Path], labelling: Labelling) -> Labelled:
     """The class of each image from the folders in its path.
 
     Args:
@@ -36,9 +35,8 @@ def classes_from_folders(names: Sequence[str], solution_folders: Iterable[Path],
 
     Raises:
         UnlabelledError: No folder says a class, or it cannot be told which classes they are.
-        DataError: Some images have a class and others none, or they are of several splits.
+        DataError: Some images have a class and others none.
     """
-    refuse_several_splits(names)
     refusal: DataError | None = None
     given = _in_named_folders(names, labelling.classes, _GIVEN)
     if given is not None:

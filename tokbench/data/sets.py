@@ -19,126 +19,27 @@ images of several splits of which none is named. Of parquet files of several spl
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
 from tokbench.data.archives import expand_shards, open_archive
-from tokbench.data.errors import DataError, UnlabelledError
+from tokbench.data.errors import DataError
 from tokbench.data.folders import list_files
 from tokbench.data.formats import count_left_out, hidden, is_image
+from tokbench.data.found import FoundImages
 from tokbench.data.hub import HUB, open_hub
-from tokbench.data.identity import content_digests, digest
+from tokbench.data.image_set import ImageSet
 from tokbench.data.label_file import read_label_file
-from tokbench.data.labelling import IMAGENET_CLASSES, Labelled, Labelling
-from tokbench.data.labels import SOLUTION, recognise
-from tokbench.data.names import in_utf8
+from tokbench.data.labelling import Labelling
+from tokbench.data.labels import SOLUTION
 from tokbench.data.own_classes import classes_from_folders, classes_from_texts
 from tokbench.data.readers import Files, Joined, Reader, Subset
 from tokbench.data.splits import of_split, refuse_several_splits
 from tokbench.data.tables import open_tables
 
-__all__ = ["DataError", "ImageSet", "Labelling", "open_images"]
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Images in a fixed order, sorted by name.
-
-    Attributes:
-        name: 'imagenet', 'imagenet-v2', 'imagenet-a' or 'imagenet-r' if it is that set, else how it is labelled:
-            'synsets', 'numbers', 'official', 'folders', 'labels', 'shards', 'parquet', 'hfds/NAME' or 'unlabelled'.
-            A part of a set has the set's name if it was taken by `head` or `set_apart`, else not.
-        names: A stable name per image: its path under the root or in the archive, or `file.parquet#row`; bytes that
-            are not UTF-8 as in `in_utf8`.
-        labels: The class of each image, from 0; all -1 where the images have no labels.
-        classes: The classes that logits are restricted to (the 200 of ImageNet-A and -R), None for all.
-        reader: Decodes the image at a position.
-        ignored: How many files were left out, by their suffix (see `tokbench.data.formats.describe_left_out`).
-        unlabelled: Why the images have no labels, and how to give them some; empty where they have.
-        class_names: The names of the classes in the order of their indices; empty for ImageNet-1k's, and where the
-            classes have numbers only.
-        class_count: How many classes there are.
-        notes: What a user should know of how the classes were found, a line each.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    labels: tuple[int, ...]
-    classes: tuple[int, ...] | None
-    reader: Reader
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    unlabelled: str = ""
-    class_names: tuple[str, ...] = ()
-    class_count: int = IMAGENET_CLASSES
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @cached_property
-    def identity(self) -> str:
-        """sha256 (hexadecimal) of names, labels, classes and content, wherever and whenever these were stored.
-
-        It reads all images once.
-        """
-        return digest(self.names, self.labels, self.classes, self.digests)
-
-    @cached_property
-    def digests(self) -> list[str | None]:
-        """The sha256 (hexadecimal) of each encoded image; None for one that cannot be read. It reads all images."""
-        return content_digests(self.reader, len(self))
-
-    def head(self, limit: int) -> "ImageSet":
-        """A subset of `limit` images, evenly spaced over the list so that all classes stay in proportion.
-
-        It has the same images each time, and is the whole set if that has no more than `limit`.
-
-        Raises:
-            DataError: `limit` is not positive.
-        """
-        if limit < 1:
-            raise DataError(f"invalid limit {limit}: expected 1 or more images")
-        if limit >= len(self):
-            return self
-        return self.part([i * len(self) // limit for i in range(limit)])
-
-    def set_apart(self, fraction: float) -> tuple["ImageSet", "ImageSet"]:
-        """Divide the set in two by a hash of each image, so that copies of an image are on the same side.
-
-        An image is on the same side in every set and on every machine. One that cannot be read is among the rest.
-
-        Args:
-            fraction: How much to set apart, between 0 and 1.
-
-        Returns:
-            The images set apart, and the rest.
-
-        Raises:
-            DataError: One of them would be empty.
-        """
-        below = int(fraction * 2**32)
-        apart = [found is not None and int(found[:8], 16) < below for found in self.digests]
-        if all(apart) or not any(apart):
-            raise DataError(
-                f"a fraction of {fraction:g} sets {sum(apart)} of {len(self)} images apart: choose another fraction"
-            )
-        sides = ([i for i, chosen in enumerate(apart) if chosen is side] for side in (True, False))
-        first, rest = map(self.part, sides)
-        return first, rest
-
-    def part(self, chosen: Sequence[int]) -> "ImageSet":
-        """The images at these positions."""
-        part = replace(
-            self,
-            names=tuple(self.names[i] for i in chosen),
-            labels=tuple(self.labels[i] for i in chosen),
-            reader=Subset(self.reader, tuple(chosen)),
-        )
-        if "digests" in vars(self):  # known already: reading all images again would take minutes
-            vars(part)["digests"] = [self.digests[i] for i in chosen]
-        return part
+__all__ = ["DataError", "FoundImages", "ImageSet", "Labelling", "find_images", "open_images"]
 
 
 def open_images(source: str | Path, labelling: Labelling | None = None) -> ImageSet:
@@ -152,6 +53,19 @@ def open_images(source: str | Path, labelling: Labelling | None = None) -> Image
         DataError: The source does not exist, has no images, or some of its images have a known class and others none.
     """
     labelling = labelling or Labelling()
+    return find_images(source, labelling).with_classes(labelling)
+
+
+def find_images(source: str | Path, labelling: Labelling) -> FoundImages:
+    """Find the images of a set, and everything that is said of their classes, before it is known which there are.
+
+    Args:
+        source: As for `open_images`.
+        labelling: How the images are labelled; of the classes nothing need be known.
+
+    Raises:
+        DataError: The source does not exist, cannot be read, or has no images.
+    """
     try:
         path = Path(source).expanduser()
         if path.is_dir():
@@ -171,7 +85,7 @@ def open_images(source: str | Path, labelling: Labelling | None = None) -> Image
     raise DataError(f"{path} {problem}: expected a folder of images, a .tar, a .parquet or hfds/NAME")
 
 
-def _open_folder(root: Path, labelling: Labelling) -> ImageSet:
+def _open_folder(root: Path, labelling: Labelling) -> FoundImages:
     files = list_files(root)
     names = [name for name in files if is_image(name)]
     tables = [name for name in files if _is_table(name) and not hidden(name)]
@@ -185,15 +99,15 @@ def _open_folder(root: Path, labelling: Labelling) -> ImageSet:
             shards = [shards[place] for place in of_split(shards, labelling.split, str(root))]
         refuse_several_splits(f"{shard.removesuffix('.tar')}/" for shard in shards)
         return _open_tars([root / shard for shard in shards], replace(labelling, split=None))
-    found = _Found(tuple(_not_empty(names, root)), Files(root, tuple(names)), count_left_out(files, SOLUTION))
-    return _labelled(found, _with_parents(root), labelling, root)
+    _not_empty(names, root)
+    return _named(names, Files(root, tuple(names)), count_left_out(files, SOLUTION), root, root, labelling)
 
 
 def _is_table(name: str) -> bool:
     return name.lower().endswith(".parquet")
 
 
-def _open_tars(shards: Sequence[Path], labelling: Labelling) -> ImageSet:
+def _open_tars(shards: Sequence[Path], labelling: Labelling) -> FoundImages:
     """One archive, or several as one set, where the name of each is the folder of its images."""
     archives = [open_archive(shard, labelling.label_column) for shard in shards]
     several = len(shards) > 1
@@ -209,78 +123,57 @@ def _open_tars(shards: Sequence[Path], labelling: Labelling) -> ImageSet:
     starts = tuple(accumulate((len(own.names) for own in archives), initial=0))[:-1]
     reader: Reader = Joined(tuple(own.reader for own in archives), starts) if several else archives[0].reader
     ignored = sum((Counter({**count_left_out(own.files, SOLUTION), **own.links}) for own in archives), Counter())
-    found = _Found(tuple(names), reader, dict(ignored.most_common()))
+    counts = dict(ignored.most_common())
     if labels and labelling.labels is None:
-        return _assemble("shards", found, classes_from_texts(labels, labelling, str(shards[0])))
-    return _labelled(found, _with_parents(shards[0].parent), labelling, shards[0])
+        classes = partial(classes_from_texts, labels, where=str(shards[0]))
+        return FoundImages(tuple(names), reader, counts, classes, "shards")
+    return _named(names, reader, counts, shards[0].parent, shards[0], labelling)
 
 
-def _open_parquet(root: Path, tables: Sequence[str], labelling: Labelling) -> ImageSet:
+def _open_parquet(root: Path, tables: Sequence[str], labelling: Labelling) -> FoundImages:
+    _no_label_file(root, labelling)
     found = open_tables(root, tables, labelling)
-    return _assemble("parquet", _Found(tuple(_not_empty(found.names, root)), found.reader, {}), found.labelled)
+    _not_empty(found.names, root)
+    return FoundImages(found.names, found.reader, {}, found.classes, "parquet")
 
 
-def _open_hub(source: str, labelling: Labelling) -> ImageSet:
-    labelled, reader = open_hub(source, labelling)
-    names = tuple(f"{row:07d}" for row in range(len(labelled.labels)))
-    return _assemble(source.partition(":")[0], _Found(tuple(_not_empty(names, source)), reader, {}), labelled)
+def _open_hub(source: str, labelling: Labelling) -> FoundImages:
+    _no_label_file(source, labelling)
+    count, classes, reader = open_hub(source, labelling)
+    names = tuple(f"{row:07d}" for row in range(count))
+    _not_empty(names, source)
+    return FoundImages(names, reader, {}, classes, source.partition(":")[0])
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """Images without their classes: their names, their reader, and how many other files there were."""
-
-    names: tuple[str, ...]
-    reader: Reader
-    ignored: Mapping[str, int]
+def _no_label_file(where: Path | str, labelling: Labelling) -> None:
+    if labelling.labels is not None:
+        raise DataError(f"--labels is a table of image files, and {where} has a column of labels: use --label-column")
 
 
-def _labelled(found: _Found, solution_folders: Sequence[Path], labelling: Labelling, where: Path) -> ImageSet:
-    """The set of images whose class is in a table, in their names, or nowhere."""
+def _named(
+    names: Sequence[str], reader: Reader, ignored: Mapping[str, int], folder: Path, where: Path, labelling: Labelling
+) -> FoundImages:
+    """Images whose class is in a table, in their names, or nowhere; those of one split, if one is named."""
     labels = None
     if labelling.labels is not None:  # which may be of all splits
-        labels = read_label_file(labelling.labels, found.names, labelling.label_column)
+        labels = read_label_file(labelling.labels, names, labelling.label_column)
     if labelling.split is not None:
-        places = of_split(found.names, labelling.split, str(where))
+        places = of_split(names, labelling.split, str(where))
         labels = None if labels is None else [labels[place] for place in places]
-        found = replace(
-            found,
-            names=tuple(found.names[place] for place in places),
-            reader=Subset(found.reader, tuple(places)),
-        )
+        names, reader = [names[place] for place in places], Subset(reader, tuple(places))
     if labels is not None:
-        return _assemble("labels", found, classes_from_texts(labels, labelling, str(labelling.labels)))
-    try:
-        labelled = classes_from_folders(found.names, solution_folders, labelling)
-    except UnlabelledError as error:
-        none = (-1,) * len(found.names)
-        names = tuple(map(in_utf8, found.names))
-        return ImageSet("unlabelled", names, none, None, found.reader, found.ignored, str(error))
-    return _assemble(labelled.kind, found, labelled)
+        classes = partial(classes_from_texts, labels, where=str(labelling.labels))
+        return FoundImages(tuple(names), reader, ignored, classes, "labels")
+    refuse_several_splits(names)
+    return FoundImages(tuple(names), reader, ignored, partial(classes_from_folders, names, _with_parents(folder)))
 
 
-def _assemble(kind: str, found: _Found, labelled: Labelled) -> ImageSet:
-    name, classes = recognise(kind, labelled.labels) if labelled.imagenet else (kind, None)
-    return ImageSet(
-        name,
-        tuple(map(in_utf8, found.names)),
-        labelled.labels,
-        classes,
-        found.reader,
-        found.ignored,
-        class_names=labelled.class_names,
-        class_count=labelled.class_count,
-        notes=labelled.notes,
-    )
-
-
-def _not_empty(names: Sequence[str], where: Path | str) -> Sequence[str]:
+def _not_empty(names: Sequence[str], where: Path | str) -> None:
     if not names:
         raise DataError(
             f"{where} has no images (.jpg, .png, .webp or others that Pillow reads): pass the folder of the images, or "
             "the .tar or .parquet file itself"
         )
-    return names
 
 
 def _with_parents(folder: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """Parquet files in HuggingFace's layout: which rows they have, and the class of each."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ class Tables:
 
     Attributes:
         names: `file.parquet#row` of each.
-        labelled: The class of each.
+        classes: Gives the class of each, from what is known of the classes.
         reader: Decodes the image at a position.
     """
 
     names: tuple[str, ...]
-    labelled: Labelled
+    classes: Callable[[Labelling], Labelled]
     reader: ParquetRows
 
 
@@ -40,11 +41,10 @@ def open_tables(root: Path, tables: Sequence[str], labelling: Labelling) -> Tabl
     Args:
         root: A folder.
         tables: Paths relative to it. Of several splits, the named one is read, else the validation split.
-        labelling: Which columns to read, and what is known of the classes.
+        labelling: Which split and columns to read.
 
     Raises:
-        DataError: They are of several splits, cannot be read, have other columns or class names than each other, or
-            have rows without a known class.
+        DataError: They are of several splits, cannot be read, or have other columns or class names than each other.
     """
     chosen = one_split(tables) if labelling.split is None else _of_split(tables, labelling.split, root)
     parts = [_read_labels(root / table, labelling) for table in chosen]
@@ -58,8 +58,8 @@ def open_tables(root: Path, tables: Sequence[str], labelling: Labelling) -> Tabl
             raise DataError(f"{table} has other columns or class names than {chosen[0]}: pass files of one data set")
     starts = tuple(accumulate((size for part in parts for size in part.rows), initial=0))[:-1]
     values = [value for part in parts for value in part.values]
-    labelled = classes_of_column(values, first.class_names or (), labelling, str(root / chosen[0]))
-    return Tables(tuple(names), labelled, ParquetRows(tuple(groups), starts, first.columns.image))
+    classes = partial(classes_of_column, values, first.class_names or (), where=str(root / chosen[0]))
+    return Tables(tuple(names), classes, ParquetRows(tuple(groups), starts, first.columns.image))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from tokbench.config import Suite
 from tokbench.data.labelling import IMAGENET_CLASSES, Labelling
-from tokbench.data.sets import ImageSet, open_images
+from tokbench.data.sets import FoundImages, ImageSet, find_images, open_images
 from tokbench.embedded.images import calibration_set, image_set
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
@@ -18,7 +18,7 @@ from tokbench.measure.environment import resolve_device
 from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
 from tokbench.run.calibration import Calibration
-from tokbench.run.labelling import for_training_images, labelling_of
+from tokbench.run.labelling import for_training_images, labelling_of, of_models
 from tokbench.user_files import about, expanded
 from tokbench.vit.model_sources import check_name
 from tokbench.vit.models import Pretrained, load_model
@@ -61,9 +61,13 @@ def open_inputs(suite: Suite) -> Inputs:
     for name in names:
         check_name(name)
     _check_fit(names, suite)
+    _check_calibration(suite)
+    labelling = labelling_of(suite)
+    # before the models, which may have to be downloaded
+    found = None if suite.data in (None, EMBEDDED) else find_images(str(suite.data), labelling)
     models = {name: _load(name, suite) for name in names}
-    labelling = labelling_of(suite, list(models.values()))
-    images, calibration = _open_images(suite, labelling)
+    labelling = of_models(labelling, list(models.values()))
+    images, calibration = _open_images(suite, labelling, found)
     return Inputs(
         device,
         models,
@@ -109,15 +113,27 @@ def _check_fit(names: Sequence[str], suite: Suite) -> None:
         )
 
 
-def _open_images(suite: Suite, labelling: Labelling) -> tuple[ImageSet | None, Calibration | None]:
-    """The images to measure, and those to calibrate on."""
+def _check_calibration(suite: Suite) -> None:
+    """Refuse images to calibrate on that there are not, that are named twice, or that a model cannot read."""
     if suite.set_apart is not None and suite.calibration is not None:
         raise UserError("--calibration names other images, --set-apart takes a part of --data: give one of the two")
+    if suite.set_apart is not None and suite.data is None:
+        raise UserError("--set-apart takes a part of --data, which is missing")
+    unfit = [name for name in suite.models if (name in EMBEDDED_MODELS) != (suite.calibration == EMBEDDED)]
+    if suite.calibration is not None and unfit:
+        raise UserError(
+            f"model '{unfit[0]}' cannot read the images of --calibration: {', '.join(EMBEDDED_MODELS)} go with "
+            f"--calibration {EMBEDDED}, other models with photographs"
+        )
+
+
+def _open_images(
+    suite: Suite, labelling: Labelling, found: FoundImages | None
+) -> tuple[ImageSet | None, Calibration | None]:
+    """The images to measure, and those to calibrate on."""
     if suite.data is None:
-        if suite.set_apart is not None:
-            raise UserError("--set-apart takes a part of --data, which is missing")
         return None, _calibration(suite, labelling, None, None)
-    images = image_set() if suite.data == EMBEDDED else open_images(suite.data, labelling)
+    images = image_set() if found is None else found.with_classes(labelling)
     if images.unlabelled and suite.train is not None:
         raise UserError(f"{images.unlabelled}; or leave --train out, which needs labels")
     if images.unlabelled and any(KINDS[name].needs_labels for name in suite.only):
@@ -133,17 +149,7 @@ def _open_images(suite: Suite, labelling: Labelling) -> tuple[ImageSet | None, C
 def _calibration(
     suite: Suite, labelling: Labelling, images: ImageSet | None, apart: ImageSet | None
 ) -> Calibration | None:
-    """The images to calibrate on: those set apart, those named, or with embedded data the training digits.
-
-    Raises:
-        UserError: A model cannot read them.
-    """
-    unfit = [name for name in suite.models if (name in EMBEDDED_MODELS) != (suite.calibration == EMBEDDED)]
-    if suite.calibration is not None and unfit:
-        raise UserError(
-            f"model '{unfit[0]}' cannot read the images of --calibration: {', '.join(EMBEDDED_MODELS)} go with "
-            f"--calibration {EMBEDDED}, other models with photographs"
-        )
+    """The images to calibrate on: those set apart, those named, or with embedded data the training digits."""
     if apart is None:
         if suite.calibration not in (None, EMBEDDED):
             apart = open_images(str(suite.calibration), replace(labelling, split=None, labels=None))

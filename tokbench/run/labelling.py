@@ -13,12 +13,8 @@ from tokbench.user_files import expanded
 from tokbench.vit.models import Pretrained
 
 
-def labelling_of(suite: Suite, models: Sequence[Pretrained]) -> Labelling:
-    """How the images of `--data` are labelled.
-
-    Args:
-        suite: Names the classes, the table of labels, the split and the columns.
-        models: Their outputs say how many classes there may be, and the first that has names for them, which.
+def labelling_of(suite: Suite) -> Labelling:
+    """How the images of `--data` are labelled, as far as the settings say it.
 
     Raises:
         DataError: The names of the classes cannot be read.
@@ -29,6 +25,13 @@ def labelling_of(suite: Suite, models: Sequence[Pretrained]) -> Labelling:
         split=suite.split,
         image_column=suite.image_column,
         label_column=suite.label_column,
+    )
+
+
+def of_models(labelling: Labelling, models: Sequence[Pretrained]) -> Labelling:
+    """The same with what models say: their outputs how many classes there may be, and the first named ones which."""
+    return replace(
+        labelling,
         outputs=tuple(dict.fromkeys(model.classes for model in models)),
         model_names=next((model.class_names for model in models if model.class_names), ()),
     )
