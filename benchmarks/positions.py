@@ -37,15 +37,15 @@ from tokbench.embedded.canvases import compose, digits, held_out, to_input
 from tokbench.embedded.model import ROTARY
 from tokbench.errors import UserError
 from tokbench.files import write_atomically
+from tokbench.names import POSITIONS, Position
 from tokbench.registry import create, discover
 from tokbench.stats.differences import mean_interval, score_p
 
-RULES = ("mean", "destination", "rotation", "none")
-DEFAULT, *OTHERS = RULES
+DEFAULT, *OTHERS = POSITIONS
 KEEPS = (0.7, 0.5, 0.3)
 SCHEDULE = "stages(at=3-6-9)"
-SEEDS = (0, 3, 4, 5, 6)  # of the canvases; 0 gives those of the embedded suite, and 2 is left for calibration
-CALIBRATION = 2
+SEEDS = (0, 3, 4, 5, 6)  # of the canvases; 0 gives those of the embedded suite
+CALIBRATION = 2  # the seed of the canvases to calibrate on
 LEVEL = 0.05
 BATCH = 250
 OUT = TRUST.with_name("positions")
@@ -102,7 +102,7 @@ def merges(model: DownsampledViT, images: Tensor) -> bool:
 def measured(canvases: Canvases, left_out: list[str]) -> Iterator[Cell]:
     """The cells of all merging methods; `left_out` receives those that do not run in this model, and why."""
 
-    def reduced(method: str, keep: float, rule: str) -> DownsampledViT:
+    def reduced(method: str, keep: float, rule: Position) -> DownsampledViT:
         model = tokbench.reduce(canvases.plain.vit, method, keep, schedule=SCHEDULE, position=rule)
         tokbench.calibrate(model, canvases.calibration)
         return model
@@ -111,7 +111,7 @@ def measured(canvases: Canvases, left_out: list[str]) -> Iterator[Cell]:
     for method, keep in track(list(itertools.product(methods, KEEPS)), console=Console(stderr=True)):
         try:
             if merges(reduced(method, keep, DEFAULT), canvases.images[0]):
-                yield Cell(method, keep, {rule: canvases.shares(reduced(method, keep, rule)) for rule in RULES})
+                yield Cell(method, keep, {rule: canvases.shares(reduced(method, keep, rule)) for rule in POSITIONS})
         except UserError as error:
             left_out.append(f"{method} at keep {keep}: {error}")
 
@@ -121,9 +121,7 @@ def holm(p: ArrayLike) -> Shares:
     values = np.asarray(p, dtype=float)
     order = np.argsort(values)
     steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(steps, 1)
-    return adjusted
+    return np.minimum(steps, 1)[np.argsort(order)]
 
 
 def table_of(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -148,14 +146,14 @@ def table_of(cells: Sequence[Cell]) -> pd.DataFrame:
 def rendered(table: pd.DataFrame) -> str:
     """A row per method and keep: top-1 under each rule, and the sure differences from the default."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("method", "keep", *RULES):
+    for name in ("method", "keep", *POSITIONS):
         shown.add_column(name, justify="left" if name == "method" else "right")
     shown.add_column(f"surely different from {DEFAULT}")
     for (method, keep), rows in table.groupby(["method", "keep"], sort=False):
         top1 = rows.set_index("position")["top1"]
         sure = rows[rows["p_holm"] < LEVEL].to_dict("records")
         found = [f"{row['position']} {_interval(row['delta_top1'], row['delta_lo'], row['delta_hi'])}" for row in sure]
-        shown.add_row(method, f"{keep}", *(f"{top1[rule]:.1f}" for rule in RULES), "\n".join(found))
+        shown.add_row(method, f"{keep}", *(f"{top1[rule]:.1f}" for rule in POSITIONS), "\n".join(found))
     out = StringIO()
     Console(file=out, width=100).print(shown)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

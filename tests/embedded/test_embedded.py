@@ -149,6 +149,13 @@ def test_rotary_positions_have_a_quarter_of_the_channels_per_axis_and_sign():
     np.testing.assert_allclose(found, np.concatenate([np.sin(angles), np.cos(angles)]), atol=1e-6)
 
 
+def test_on_smaller_images_patches_have_the_same_distances():
+    vit = load(ROTARY)
+    whole = vit.rope.get_embed().unflatten(0, (8, 8))
+    vit.set_input_size((24, 24))
+    torch.testing.assert_close(vit.rope.get_embed().unflatten(0, (6, 6)), whole[:6, :6])
+
+
 def test_the_rotary_model_reads_positions():
     """Otherwise the answer would be the same for the same patches elsewhere."""
     x = to_input(held_out(count=100).images)

@@ -26,14 +26,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.embedded.canvases import SIDE, augment, compose, digits, held_out, to_input
-from tokbench.embedded.model import GRID, PATCH, build, weights_file
+from tokbench.embedded.model import GRID, PATCH, ROTARY, build, weights_file
 from tokbench.files import write_atomically
 from tokbench.names import EMBEDDED_MODELS, EmbeddedModel
 from tokbench.stats.proportions import wilson
 
 STEPS = 4500
-MINUTES = 8
-"""The duration of `STEPS` steps of the widest model on two free cores of a 2023 server."""
+MINUTES = dict.fromkeys(EMBEDDED_MODELS, 8) | {ROTARY: 15}
+"""Per model: `STEPS` steps take no longer on two free cores of a 2023 server."""
 
 STAGES = ((16, 0.4), (24, 0.2), (SIDE, 0.4))
 """Per stage: the side of the canvases in pixels, and the share of the steps."""
@@ -67,7 +67,7 @@ def main(
         typer.echo(f"error: {out.parent} is not a folder; create it, or give another --out", err=True)
         raise typer.Exit(2)
     console = Console()
-    console.print(f"{model}, {steps} steps: about {math.ceil(MINUTES * steps / STEPS)} minutes on two free cores.")
+    console.print(f"{model}, {steps} steps: about {math.ceil(MINUTES[model] * steps / STEPS)} minutes on two free cores.")
     began = time.perf_counter()
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=steps)
