@@ -67,7 +67,8 @@ def main(
         typer.echo(f"error: {out.parent} is not a folder; create it, or give another --out", err=True)
         raise typer.Exit(2)
     console = Console()
-    console.print(f"{model}, {steps} steps: about {math.ceil(MINUTES[model] * steps / STEPS)} minutes on two free cores.")
+    minutes = math.ceil(MINUTES[model] * steps / STEPS)
+    console.print(f"{model}, {steps} steps: about {minutes} minutes on two free cores.")
     began = time.perf_counter()
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=steps)
