@@ -74,8 +74,8 @@ class Canvases:
         sets = [held_out(seed) for seed in SEEDS]
         self.plain = plain
         self.labels = np.stack([shown.labels for shown in sets])  # (seeds, digits)
-        self.images = torch.cat([to_input(shown.images) for shown in sets]).split(BATCH)
-        self.ids = torch.arange(self.labels.size).split(BATCH)
+        self.images = torch.split(torch.cat([to_input(shown.images) for shown in sets]), BATCH)
+        self.ids = torch.split(torch.arange(self.labels.size), BATCH)
         train = digits("train").images
         self.calibration = to_input(compose(train, train, seed=CALIBRATION))
         self._entering: dict[int, list[Tokens]] = {}  # the tokens that enter a block, per batch
@@ -153,7 +153,7 @@ def rendered(table: pd.DataFrame) -> str:
         top1 = rows.set_index("position")["top1"]
         sure = rows[rows["p_holm"] < LEVEL].to_dict("records")
         found = [f"{row['position']} {_interval(row['delta_top1'], row['delta_lo'], row['delta_hi'])}" for row in sure]
-        shown.add_row(method, f"{keep}", *(f"{top1[rule]:.1f}" for rule in POSITIONS), "\n".join(found))
+        shown.add_row(f"{method}", f"{keep}", *(f"{top1[rule]:.1f}" for rule in POSITIONS), "\n".join(found))
     out = StringIO()
     Console(file=out, width=100).print(shown)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

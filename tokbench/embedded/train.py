@@ -184,7 +184,7 @@ def write_weights(vit: VisionTransformer | Eva, out: Path) -> None:
 def _window(rows: Tensor, side: int, corner: tuple[int, int]) -> Tensor:
     """The rows of a window's patches, (side², C), from those of all patches of a full canvas, (GRID², C)."""
     row, column = corner
-    return rows.unflatten(0, (GRID, GRID))[row : row + side, column : column + side].flatten(0, 1)
+    return rows.view(GRID, GRID, -1)[row : row + side, column : column + side].flatten(0, 1)
 
 
 def _stages(steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
