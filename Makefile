@@ -33,7 +33,7 @@ docs: setup ## write the pages that are made from the code
 	@$(BIN)/python docs/python_page.py
 
 embedded: setup ## train the embedded models again; says how long each takes
-	@for model in digits_deit digits_deit_32 digits_deit_16; do $(BIN)/python -m tokbench.embedded.train --model $$model || exit; done
+	@for model in digits_deit digits_deit_32 digits_deit_16 digits_rope; do $(BIN)/python -m tokbench.embedded.train --model $$model || exit; done
 
 setup: $(VENV)/installed ## install everything into .venv
 

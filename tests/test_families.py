@@ -14,13 +14,18 @@ FAMILIES = [
     ("vit_small_patch32_224", "vit_base_patch32_224"),
     ("vit_base_patch16_clip_224.openai", "vit_large_patch16_clip_224.openai"),
     ("vit_base_patch16_clip_224.laion2b",),
-    EMBEDDED_MODELS,
+    ("digits_deit", "digits_deit_32", "digits_deit_16"),
+    ("digits_rope",),
 ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_models_that_differ_in_size_only_are_one_family(family):
     assert len({family_of(model) for model in family}) == 1
+
+
+def test_every_embedded_model_is_in_one_of_these_families():
+    assert set(EMBEDDED_MODELS) <= {model for family in FAMILIES for model in family}
 
 
 def test_all_others_are_different_families():

@@ -9,8 +9,8 @@ CALIBRATED = "calibrated"  # regime: the same, with constants of the method set 
 PUBLISHED = "published"  # the schedule value that selects each method's own published schedule
 
 EMBEDDED = "embedded"  # the data set that is shipped with tokbench
-EmbeddedModel = Literal["digits_deit", "digits_deit_32", "digits_deit_16"]
-EMBEDDED_MODELS: tuple[EmbeddedModel, ...] = get_args(EmbeddedModel)  # the widest, which is the default, first
+EmbeddedModel = Literal["digits_deit", "digits_deit_32", "digits_deit_16", "digits_rope"]
+EMBEDDED_MODELS: tuple[EmbeddedModel, ...] = get_args(EmbeddedModel)  # the default first
 RANDOM = "random"  # weights drawn from a fixed seed: enough to measure compute and time
 
 # The plain model's attention: timm's fused kernel, or separate matrix products. Some methods need the attention matrix;

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from timm.models.eva import Eva
 from typer.testing import CliRunner
 
 from tokbench.embedded import canvases, train
 from tokbench.embedded.canvases import DIGITS, SIDE, compose, digits, held_out, to_input
-from tokbench.embedded.model import build, load, weights_file
+from tokbench.embedded.model import ROTARY, build, load, weights_file
 from tokbench.names import EMBEDDED_MODELS
 
 CHECKSUM = "50e7846064960901bb674dc8becc646d6e9be9d10c8d06bb547c99000afb6166"
@@ -106,8 +107,11 @@ def test_augmented_digits_resemble_the_originals():
     assert (varied != real).any(axis=(1, 2)).all()
 
 
+DEITS = tuple(model for model in EMBEDDED_MODELS if model != ROTARY)
+
+
 @pytest.mark.parametrize("model", EMBEDDED_MODELS)
-def test_the_models_are_small_deits(model):
+def test_the_models_are_small_vits(model):
     vit = load(model)
     assert len(vit.blocks) == 12
     assert vit.patch_embed.num_patches <= 64
@@ -118,18 +122,56 @@ def test_the_models_are_small_deits(model):
     assert {weight.dtype for weight in vit.state_dict().values()} == {torch.float32}
 
 
-def test_the_models_differ_in_width_only():
-    models = [load(model) for model in EMBEDDED_MODELS]
+def test_the_deits_differ_in_width_only():
+    models = [load(model) for model in DEITS]
     assert [vit.embed_dim for vit in models] == [48, 32, 16]
     assert {vit.embed_dim // vit.blocks[0].attn.num_heads for vit in models} == {16}
     assert {(len(vit.blocks), vit.patch_embed.num_patches) for vit in models} == {(12, 64)}
+
+
+def test_the_rotary_model_differs_from_the_default_one_in_positions_only():
+    """It has no embeddings of 65 positions, and timm's `Eva` has no bias of the keys."""
+    deit, rotary = build(), build(ROTARY)
+    weights = [sum(weight.numel() for weight in vit.parameters()) for vit in (deit, rotary)]
+    assert weights[0] - weights[1] == 65 * 48 + 12 * 48
+    assert isinstance(rotary, Eva)
+    assert rotary.pos_embed is None
+    assert [vit.blocks[0].attn.num_heads for vit in (deit, rotary)] == [3, 3]
+    assert [vit.blocks[0].mlp.fc1.out_features for vit in (deit, rotary)] == [192, 192]
+
+
+def test_rotary_positions_have_a_quarter_of_the_channels_per_axis_and_sign():
+    """Row by row over the grid: sines, then cosines, of the row's and the column's angle at four frequencies."""
+    row, column = 5, 3
+    frequencies = 100.0 ** -(np.arange(4) / 4)
+    angles = np.concatenate([row * frequencies, column * frequencies]).repeat(2)
+    found = load(ROTARY).rope.get_embed()[8 * row + column].numpy()
+    np.testing.assert_allclose(found, np.concatenate([np.sin(angles), np.cos(angles)]), atol=1e-6)
+
+
+def test_on_smaller_images_patches_have_the_same_distances():
+    vit = load(ROTARY)
+    whole = vit.rope.get_embed().unflatten(0, (8, 8))
+    vit.set_input_size((24, 24))
+    torch.testing.assert_close(vit.rope.get_embed().unflatten(0, (6, 6)), whole[:6, :6])
+
+
+def test_the_rotary_model_reads_positions():
+    """Otherwise the answer would be the same for the same patches elsewhere."""
+    x = to_input(held_out(count=100).images)
+    patches = x.unfold(2, 4, 4).unfold(3, 4, 4).flatten(2, 3)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    moved = patches[:, :, order].unflatten(2, (8, 8)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    vit = load(ROTARY)
+    with torch.inference_mode():
+        assert (vit(x).argmax(1) != vit(moved).argmax(1)).float().mean() > 0.5
 
 
 def test_the_shipped_files_are_small_together():
     assert sum(weights_file(model).stat().st_size for model in EMBEDDED_MODELS) <= 4 * 1024**2
 
 
-@pytest.mark.parametrize(("model", "least"), list(zip(EMBEDDED_MODELS, (950, 950, 850), strict=True)))
+@pytest.mark.parametrize(("model", "least"), list(zip(EMBEDDED_MODELS, (950, 950, 850, 950), strict=True)))
 def test_the_shipped_models_classify_the_held_out_canvases(model, least):
     correct, images = train.evaluate(load(model))
     assert images == 1000
@@ -142,14 +184,17 @@ def test_the_default_model_is_the_published_one():
     assert load().embed_dim == load("digits_deit").embed_dim
 
 
-def test_a_full_window_equals_the_plain_model():
-    vit, x = load(), to_input(held_out(count=3).images)
+@pytest.mark.parametrize("model", ["digits_deit", ROTARY])
+def test_a_full_window_equals_the_plain_model(model):
+    vit, x = load(model), to_input(held_out(count=3).images)
     with torch.no_grad():
         torch.testing.assert_close(train.window_logits(vit, x, (0, 0)), vit(x))
 
 
-def test_a_window_uses_its_own_positions():
-    vit, x = load(), to_input(held_out(count=3).images)[:, :, :16, :16]
+@pytest.mark.parametrize("model", ["digits_deit", ROTARY])
+def test_a_window_uses_its_own_positions(model):
+    """With rotary positions patches see each other alike in every window, but the class token is at the origin."""
+    vit, x = load(model), to_input(held_out(count=3).images)[:, :, :16, :16]
     with torch.no_grad():
         assert not torch.allclose(train.window_logits(vit, x, (0, 0)), train.window_logits(vit, x, (4, 4)))
 

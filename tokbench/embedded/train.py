@@ -21,18 +21,19 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tokbench.embedded.canvases import SIDE, augment, compose, digits, held_out, to_input
-from tokbench.embedded.model import GRID, PATCH, build, weights_file
+from tokbench.embedded.model import GRID, PATCH, ROTARY, build, weights_file
 from tokbench.files import write_atomically
 from tokbench.names import EMBEDDED_MODELS, EmbeddedModel
 from tokbench.stats.proportions import wilson
 
 STEPS = 4500
-MINUTES = 8
-"""The duration of `STEPS` steps of the widest model on two free cores of a 2023 server."""
+MINUTES = dict.fromkeys(EMBEDDED_MODELS, 8) | {ROTARY: 15}
+"""Per model: `STEPS` steps take no longer on two free cores of a 2023 server."""
 
 STAGES = ((16, 0.4), (24, 0.2), (SIDE, 0.4))
 """Per stage: the side of the canvases in pixels, and the share of the steps."""
@@ -66,7 +67,8 @@ def main(
         typer.echo(f"error: {out.parent} is not a folder; create it, or give another --out", err=True)
         raise typer.Exit(2)
     console = Console()
-    console.print(f"{model}, {steps} steps: about {math.ceil(MINUTES * steps / STEPS)} minutes on two free cores.")
+    minutes = math.ceil(MINUTES[model] * steps / STEPS)
+    console.print(f"{model}, {steps} steps: about {minutes} minutes on two free cores.")
     began = time.perf_counter()
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=steps)
@@ -85,7 +87,7 @@ def train(
     steps: int = STEPS,
     seed: int = 0,
     on_step: Callable[[], object] = lambda: None,
-) -> VisionTransformer:
+) -> VisionTransformer | Eva:
     """Train a model from random weights.
 
     The same seed, machine, library versions and thread count give the same weights.
@@ -136,7 +138,7 @@ def batches(side: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
             yield inputs[i : i + BATCH], labels[i : i + BATCH]
 
 
-def window_logits(vit: VisionTransformer, images: Tensor, corner: tuple[int, int]) -> Tensor:
+def window_logits(vit: VisionTransformer | Eva, images: Tensor, corner: tuple[int, int]) -> Tensor:
     """The model's logits for canvases that are windows of full ones.
 
     Args:
@@ -148,16 +150,21 @@ def window_logits(vit: VisionTransformer, images: Tensor, corner: tuple[int, int
         (B, 10). For full canvases at (0, 0), this equals `vit(images)`.
     """
     side = images.shape[-1] // PATCH
-    row, column = corner
-    grid = vit.pos_embed[:, 1:].unflatten(1, (GRID, GRID))
-    positions = grid[:, row : row + side, column : column + side].flatten(1, 2)
-    patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2) + positions
-    prefix = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(images), -1, -1)
-    logits: Tensor = vit.forward_head(vit.norm(vit.blocks(torch.cat([prefix, patches], 1))))
+    patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
+    prefix = vit.cls_token.expand(len(images), -1, -1)
+    if isinstance(vit, Eva):
+        rotations = _window(vit.rope.get_embed(), side, corner)
+        x = torch.cat([prefix, patches], 1)
+        for block in vit.blocks:
+            x = block(x, rope=rotations)
+    else:
+        positions = _window(vit.pos_embed[0, 1:], side, corner)
+        x = vit.blocks(torch.cat([prefix + vit.pos_embed[:, :1], patches + positions], 1))
+    logits: Tensor = vit.forward_head(vit.norm(x))
     return logits
 
 
-def evaluate(vit: VisionTransformer) -> tuple[int, int]:
+def evaluate(vit: VisionTransformer | Eva) -> tuple[int, int]:
     """Count the held-out canvases that the model classifies correctly: (correct, all)."""
     canvases = held_out()
     with torch.inference_mode():
@@ -165,13 +172,19 @@ def evaluate(vit: VisionTransformer) -> tuple[int, int]:
     return int((top1 == canvases.labels).sum()), len(canvases.labels)
 
 
-def write_weights(vit: VisionTransformer, out: Path) -> None:
+def write_weights(vit: VisionTransformer | Eva, out: Path) -> None:
     """Write the weights as safetensors.
 
     Raises:
         OSError: The file cannot be written; an existing file is left unchanged.
     """
     write_atomically(out, lambda path: path.write_bytes(save(vit.state_dict())))
+
+
+def _window(rows: Tensor, side: int, corner: tuple[int, int]) -> Tensor:
+    """The rows of a window's patches, (side², C), from those of all patches of a full canvas, (GRID², C)."""
+    row, column = corner
+    return rows.view(GRID, GRID, -1)[row : row + side, column : column + side].flatten(0, 1)
 
 
 def _stages(steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
@@ -184,7 +197,7 @@ def _stages(steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, 
             yield images, labels, (int(row), int(column))
 
 
-def _optimizer(vit: VisionTransformer) -> torch.optim.Optimizer:
+def _optimizer(vit: VisionTransformer | Eva) -> torch.optim.Optimizer:
     """AdamW with weight decay for the matrices of the linear layers only."""
     matrices = [weight for weight in vit.parameters() if weight.ndim == 2]
     others = [weight for weight in vit.parameters() if weight.ndim != 2]
