@@ -19,7 +19,7 @@ from torch.nn import functional as F
 Run = Callable[..., tuple[int, str, str]]
 
 CLASSES = ("checks", "stripes across", "stripes down")
-SIDE, PER_CLASS, STEPS = 64, 20, 150
+SIDE, PER_CLASS, STEPS = 64, 20, 60
 MODEL = "test_vit"
 
 
@@ -40,7 +40,7 @@ def trained() -> tuple[nn.Module, nn.Module]:
     ema = ModelEmaV3(vit, decay=0.9)
     optimizer = torch.optim.AdamW(vit.parameters(), lr=1e-3)
     for _ in range(STEPS):
-        labels = torch.from_numpy(rng.integers(0, 3, 48))
+        labels = torch.from_numpy(rng.integers(0, 3, 32))
         images = torch.from_numpy(np.stack([pattern(CLASSES[label], rng) for label in labels]))
         x = images.permute(0, 3, 1, 2) / 255 * 2 - 1  # the model's mean and deviation are 0.5
         optimizer.zero_grad()
@@ -89,6 +89,7 @@ def compared(run: Run, project: Path, *more: str) -> tuple[pd.DataFrame, str]:
     code, printed, error = run(
         *("compare", "imagenet", "--data", str(project / "photos"), "--models", MODEL, "--img-size", str(SIDE)),
         *("--weights", str(project / "checkpoint.pth"), "--methods", "tome,score_pruning(score=cls)", "--keep", "0.7"),
+        *("--at", "2,4"),
         *("--only", "macs,accuracy,agreement", "--baselines", "none", "--out", "out", *more),
     )
     assert code == 0, error
