@@ -13,7 +13,18 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def compared(run: Run, tmp_path: Path) -> Callable[..., pd.DataFrame]:
     def compare(*more: str) -> pd.DataFrame:
-        given = ("--methods", "tome", "--keep", "0.5", "--only", "macs,accuracy", "--baselines", "none", "--limit", "64")
+        given = (
+            "--methods",
+            "tome",
+            "--keep",
+            "0.5",
+            "--only",
+            "macs,accuracy",
+            "--baselines",
+            "none",
+            "--limit",
+            "64",
+        )
         code, _, error = run("compare", *given, "--batch-size", "1", "--out", str(tmp_path / "out"), *more)
         assert code == 0, error
         return pd.read_parquet(tmp_path / "out" / "table.parquet").set_index("method")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm.layers
 import torch
 from timm.layers import apply_rot_embed_cat
@@ -38,7 +40,7 @@ class EvaAdapter(Adapter):
         """The input tokens of the first block."""
         x = vit.patch_embed(images)
         grid = tuple(x.shape[1:3]) if x.ndim == 4 else vit.patch_embed.grid_size
-        x, _ = vit._pos_embed(x)
+        x, _ = Eva._pos_embed(_WithoutRotary(vit), x)
         x = getattr(vit, "norm_pre", nn.Identity())(x)  # missing in older timm versions
         tokens = Tokens.from_sequence(x, grid, vit.num_prefix_tokens)
         return tokens if vit.rope is None else tokens.with_rotary()
@@ -82,6 +84,21 @@ class EvaAdapter(Adapter):
     def pools_prefix(self, vit: TimmViT) -> bool:
         """Attention pooling reads all tokens, the mean only the patches."""
         return getattr(vit, "attn_pool", None) is not None
+
+
+class _WithoutRotary:
+    """A model as `_pos_embed` sees it, but without rotary positions.
+
+    With them, `_pos_embed` would compute the table a second time, which takes long where each block has its own.
+    """
+
+    rope = None
+
+    def __init__(self, vit: TimmViT) -> None:
+        self._vit = vit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vit, name)
 
 
 def _projections(attention: TimmAttention, x: Tensor) -> tuple[Tensor, ...]:
