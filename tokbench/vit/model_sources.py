@@ -136,8 +136,15 @@ def settings_of(vit: Any, name: str, img_size: int | None, built: Mapping[str, A
     if place_of(name) is not None or preprocessing_of(vit) != built:
         settings["preprocessing"] = preprocessing_of(vit)
     if place_of(name) is not None:
-        settings["model"] = repr(vit)
+        settings["model"] = [repr(vit), *_unseen(vit)]
     return json.dumps(settings, sort_keys=True, default=str) if settings else ""
+
+
+def _unseen(vit: Any) -> list[Any]:
+    """What changes a model's answers and shows neither in its weights nor in its representation as a text."""
+    rope = vars(vit.rope) if getattr(vit, "rope", None) is not None else {}
+    rotation = {key: value for key, value in rope.items() if isinstance(value, bool | int | float | str)}
+    return [vit.global_pool, [block.attn.num_heads for block in vit.blocks], rotation]
 
 
 def preprocessed_as(vit: Any, config: Mapping[str, Any]) -> list[str]:
