@@ -142,6 +142,20 @@ def test_names_that_differ_in_case_only_are_told_apart(tmp_path: Path) -> None:
     assert labels_in(tmp_path, Labelling(outputs=(2,), classes=("a", "A"))) == {"a/1.png": 0, "A/2.png": 1}
 
 
+def test_a_name_that_two_classes_have_names_none(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["crane/1.png", "dog/1.png"])
+    with pytest.raises(DataError, match="'crane' not among the model's class names"):
+        open_images(tmp_path, Labelling(outputs=(4,), model_names=("crane", "dog", "crane", "cat")))
+
+
+def test_numbered_folders_without_a_zero_are_noted(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["1/a.png", "2/b.png"])
+    images = open_images(tmp_path, THREE)
+    assert images.labels == (1, 2)
+    assert "the folders '1', '2' are taken as class numbers from 0, though there is no 0" in images.notes[0]
+    assert open_images(tmp_path, Labelling(outputs=(2,))).labels == (0, 1)
+
+
 def test_the_model_s_names_come_before_the_sorted_folders(tmp_path: Path) -> None:
     write_folder(tmp_path, [f"{name}/1.png" for name in ANIMALS])
     named = Labelling(outputs=(3,), model_names=("dogs", "cats", "birds"))
