@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from tokbench.data.sets import Labelling, open_images
 from tokbench.errors import UserError
 from tokbench.run.inputs import Inputs, open_inputs
 from tokbench.run.labelling import in_another_order
-from tokbench.vit.models import Pretrained
+from tokbench.run.wrong_answers import answers_in_words
+from tokbench.vit.models import Pretrained, load_model
 
 # Random weights are right on a third of the images.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is right on|.*is labelled:UserWarning")
@@ -363,6 +365,14 @@ def test_labels_that_do_not_match_are_reported_with_examples(run: Run, tmp_path:
     text_file(tmp_path / "order.txt", [ANIMALS[(place + 1) % 3] for place in range(3)])
     code, out, err = run(*command(tmp_path, 3, "--classes", "order.txt"))
     assert (code, err, json.loads(out)[0]["top1"]) == (0, "", 100)
+
+
+def test_names_from_a_file_of_weights_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data", ["0/1.png"])
+    images = open_images(tmp_path / "data", THREE)
+    model = replace(load_model(model_of(3), save_weights(3, tmp_path)), class_names=("\x1b[31ma", "\x1b[31mb", "c\nd"))
+    (line,) = answers_in_words(model, images, [0])
+    assert line.isprintable()
 
 
 def test_of_two_models_the_one_with_another_head_is_not_evaluated(tmp_path: Path) -> None:
