@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,6 +107,17 @@ def test_answers_are_those_of_an_independent_loop(tmp_path: Path) -> None:
     assert 0 < sum(found.values()) < 24
 
 
+def test_numbers_are_names_where_a_model_has_such_names(tmp_path: Path) -> None:
+    """torchvision sorts numbered folders as texts, and training scripts save that order."""
+    order = tuple(sorted(map(str, range(12))))
+    (tmp_path / "l.csv").write_text("a,10\nb,2")
+    write_folder(tmp_path / "set", ["a.png", "b.png"])
+    labelling = Labelling(outputs=(12,), labels=tmp_path / "l.csv")
+    assert open_images(tmp_path / "set", labelling).labels == (10, 2)
+    images = open_images(tmp_path / "set", replace(labelling, model_names=order))
+    assert images.labels == (order.index("10"), order.index("2")) == (2, 4)
+
+
 # Splits
 
 
@@ -142,6 +154,14 @@ def test_the_named_split_of_parquet_files_is_read(tmp_path: Path) -> None:
     assert open_images(tmp_path, THREE).labels == (1,)
     with pytest.raises(DataError, match=r"has no split 'dev': there are "):
         open_images(tmp_path, of_split("dev"))
+
+
+@pytest.mark.parametrize("split", ["val", "validation"])
+def test_images_and_classes_with_the_words_of_splits_are_not_lost(split: str, tmp_path: Path) -> None:
+    names = ["val/cat/train_1.png", "val/test_tube/1.png", "train/cat/val.png", "train/test_tube/2.png"]
+    images = open_images(write_folder(tmp_path, names), of_split(split))
+    assert images.names == ("val/cat/train_1.png", "val/test_tube/1.png")
+    assert images.labels == (0, 1)
 
 
 def test_a_table_may_be_of_all_splits(tmp_path: Path) -> None:

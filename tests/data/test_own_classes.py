@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from tokbench.data.sets import Labelling, open_images
 from tokbench.errors import UserError
 from tokbench.run.inputs import Inputs, open_inputs
 from tokbench.run.labelling import in_another_order
-from tokbench.vit.models import Pretrained
+from tokbench.run.wrong_answers import answers_in_words
+from tokbench.vit.models import Pretrained, load_model
 
 # Random weights are right on a third of the images.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is right on|.*is labelled:UserWarning")
@@ -140,6 +142,20 @@ def test_names_are_found_whatever_their_case_and_separators(tmp_path: Path) -> N
 def test_names_that_differ_in_case_only_are_told_apart(tmp_path: Path) -> None:
     write_folder(tmp_path, ["a/1.png", "A/2.png"])
     assert labels_in(tmp_path, Labelling(outputs=(2,), classes=("a", "A"))) == {"a/1.png": 0, "A/2.png": 1}
+
+
+def test_a_name_that_two_classes_have_names_none(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["crane/1.png", "dog/1.png"])
+    with pytest.raises(DataError, match="'crane' not among the model's class names"):
+        open_images(tmp_path, Labelling(outputs=(4,), model_names=("crane", "dog", "crane", "cat")))
+
+
+def test_numbered_folders_without_a_zero_are_noted(tmp_path: Path) -> None:
+    write_folder(tmp_path, ["1/a.png", "2/b.png"])
+    images = open_images(tmp_path, THREE)
+    assert images.labels == (1, 2)
+    assert "the folders '1', '2' are taken as class numbers from 0, though there is no 0" in images.notes[0]
+    assert open_images(tmp_path, Labelling(outputs=(2,))).labels == (0, 1)
 
 
 def test_the_model_s_names_come_before_the_sorted_folders(tmp_path: Path) -> None:
@@ -349,6 +365,14 @@ def test_labels_that_do_not_match_are_reported_with_examples(run: Run, tmp_path:
     text_file(tmp_path / "order.txt", [ANIMALS[(place + 1) % 3] for place in range(3)])
     code, out, err = run(*command(tmp_path, 3, "--classes", "order.txt"))
     assert (code, err, json.loads(out)[0]["top1"]) == (0, "", 100)
+
+
+def test_names_from_a_file_of_weights_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data", ["0/1.png"])
+    images = open_images(tmp_path / "data", THREE)
+    model = replace(load_model(model_of(3), save_weights(3, tmp_path)), class_names=("\x1b[31ma", "\x1b[31mb", "c\nd"))
+    (line,) = answers_in_words(model, images, [0])
+    assert line.isprintable()
 
 
 def test_of_two_models_the_one_with_another_head_is_not_evaluated(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import pickle
 import tarfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,27 @@ def test_the_label_has_another_name(tmp_path: Path) -> None:
     assert open_images(archive, Labelling(outputs=(3,), label_column="kind")).labels == (2,)
     with pytest.raises(DataError, match=r"no sample has 'odd' in its \.json: correct --label-column"):
         open_images(archive, Labelling(outputs=(3,), label_column="odd"))
+
+
+def test_a_named_label_comes_before_the_class(tmp_path: Path) -> None:
+    members = {"0.png": png((1, 2, 3)), "0.cls": b"1", "0.json": b'{"fine": 2}'}
+    shard = write_members(tmp_path / "a.tar", members)
+    assert open_images(shard, THREE).labels == (1,)
+    assert open_images(shard, replace(THREE, label_column="fine")).labels == (2,)
+
+
+def test_shards_of_the_same_name_have_images_of_different_names(tmp_path: Path) -> None:
+    for place, folder in enumerate("ab"):
+        write_members(tmp_path / folder / "0.tar", samples([place]))
+    images = open_images(tmp_path, THREE)
+    assert images.names == ("a/0/000000.png", "b/0/000000.png")
+    assert images.labels == (0, 1)
+
+
+def test_a_mask_beside_the_image_is_refused(tmp_path: Path) -> None:
+    members = {"0.jpg": png((1, 2, 3)), "0.seg.png": png((4, 5, 6)), "0.cls": b"1"}
+    with pytest.raises(DataError, match=r"samples of several images \('0.jpg', '0.seg.png'\): write shards with one"):
+        open_images(write_members(tmp_path / "a.tar", members), THREE)
 
 
 def test_objects_without_a_label_are_other_files(tmp_path: Path) -> None:

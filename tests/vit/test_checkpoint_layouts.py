@@ -67,6 +67,7 @@ SAVED: dict[str, Callable[[State], Any]] = {
     "timm's averages": lambda state: {"state_dict": OTHER, "state_dict_ema": state},
     "DeiT's averages": lambda state: {"model": OTHER, "model_ema": prefixed(state, "module."), "args": ARGUMENTS},
     "torchvision's averages": lambda state: {"model": OTHER, "model_ema": averaged(state)},
+    "averages in a wrapper": lambda state: {"model": OTHER, "ema": {"decay": 0.9, "module": state}},
     "averages alone": lambda state: {"model_ema": state},
     "averages among the weights": lambda state: {
         "state_dict": {**prefixed(OTHER, "model."), **prefixed(state, "model_ema.module.")}

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from small_checkpoints import answers, folder_for, moved, small_vit
+from timm.models import save_for_hf
 
 import tokbench
 from tokbench import load_model
@@ -124,3 +125,20 @@ def test_a_reduced_models_file_keeps_its_method(source: Any, name: str, tmp_path
     assert model.downsampler is not None
     assert read.downsampler.keys() == model.downsampler.state_dict().keys()
     torch.testing.assert_close(answers(read.vit), answers(source), rtol=0, atol=1e-5)
+
+
+def test_preprocessing_is_that_of_timms_configuration_beside_the_weights(tmp_path: Path) -> None:
+    vit = timm.create_model("test_vit", num_classes=3)
+    saved = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "interpolation": "bilinear", "crop_pct": 0.8}
+    vit.pretrained_cfg = {**vit.pretrained_cfg, **saved}
+    save_for_hf(vit, str(tmp_path), safe_serialization=True)
+    read = load_model("test_vit", tmp_path)
+    assert {key: read.vit.pretrained_cfg[key] for key in saved} == saved
+    assert read.remarks == ("preprocessing as config.json says",)
+    assert load_model(f"local-dir:{tmp_path}").remarks == ()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (tmp_path / "model.safetensors").rename(alone / "x.safetensors")
+    without = load_model("test_vit", alone / "x.safetensors")
+    assert without.remarks == ()
+    assert without.identity != read.identity

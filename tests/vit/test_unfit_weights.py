@@ -87,3 +87,14 @@ def test_an_odd_index_is_refused(index: object, message: str, tmp_path: Path) ->
 def test_a_size_that_the_patches_do_not_divide_is_refused(size: int) -> None:
     with pytest.raises(UserError, match=r"patches of 16 pixels: give a multiple of 16, such as (16|32)$"):
         load_model("test_vit", "random", img_size=size)
+
+
+@pytest.mark.parametrize("last", ["head", "backbone.head"])
+def test_of_two_heads_none_is_chosen(last: str, tmp_path: Path) -> None:
+    """The head of the pretraining is often left in the backbone; which one comes last in the file says nothing."""
+    state = timm.create_model("test_vit", num_classes=5).state_dict()
+    both = {f"backbone.{key}": value for key, value in state.items()}
+    other = {f"classifier.{kind}": state[f"head.{kind}"] + 1 for kind in ("weight", "bias")}
+    torch.save({**both, **other} if last == "head" else {**other, **both}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="it has two heads, one of them classifier: leave the unused one out of it"):
+        load_model("test_vit", tmp_path / "x.pth")

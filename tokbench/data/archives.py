@@ -116,11 +116,12 @@ def _labels(
     archive: Path, names: Sequence[str], spans: Mapping[str, tuple[int, int]], label_key: str | None
 ) -> tuple[tuple[str, ...] | None, set[str]]:
     """The labels of the samples, None where they have none, and the members that they are in."""
-    for suffix in (_CLASS, _OBJECT):
+    for suffix in (_CLASS, _OBJECT) if label_key is None else (_OBJECT,):
         members = {name: f"{_sample(name)}{suffix}" for name in names}
         there = {member for member in members.values() if member in spans}
         if not there:
             continue
+        _check_one_image(archive, {name: member for name, member in members.items() if member in there})
         read = _read_labels(archive, {member: spans[member] for member in there}, label_key)
         labels = [read.get(members[name]) for name in names]
         missing = [name for name, label in zip(names, labels, strict=True) if label is None]
@@ -134,6 +135,16 @@ def _labels(
         if label_key is not None:
             raise DataError(f"{archive}: no sample has '{label_key}' in its {suffix}: correct --label-column")
     return None, set()
+
+
+def _check_one_image(archive: Path, members: Mapping[str, str]) -> None:
+    """Refuse samples with several images, such as a mask beside the photograph, which are not all of the class."""
+    counts = Counter(members.values())
+    several = [name for name, member in members.items() if counts[member] > 1]
+    if several:
+        raise DataError(
+            f"{archive} has samples of several images ({few(several)}): write shards with one image in each sample"
+        )
 
 
 def _sample(name: str) -> str:

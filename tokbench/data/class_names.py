@@ -22,7 +22,10 @@ _KEYS = ("id2label", "class_to_idx", "label2id", "label_names")
 
 
 class ClassIndex:
-    """Finds the index of the class that a text names: exactly, else without regard to case, `_`, `-` and spaces."""
+    """Finds the index of the class that a text names: exactly, else without regard to case, `_`, `-` and spaces.
+
+    A name that several classes have finds none of them: ImageNet has two kinds of `crane`.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         """Index some names.
@@ -30,7 +33,8 @@ class ClassIndex:
         Args:
             names: Of the classes, in their order.
         """
-        self._exact = {name: index for index, name in enumerate(names)}
+        same = Counter(names)
+        self._exact = {name: index for index, name in enumerate(names) if same[name] == 1}
         counts = Counter(map(_loose, names))
         # two names that differ in case only are told apart exactly or not at all
         self._loose = {_loose(name): index for index, name in enumerate(names) if counts[_loose(name)] == 1}

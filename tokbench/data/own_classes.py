@@ -78,6 +78,10 @@ def classes_from_texts(texts: Sequence[str], labelling: Labelling, where: str) -
     given = _named(texts, labelling.classes)
     if given is not None and None not in given:
         return _own("labels", given, labelling.classes)
+    if not labelling.classes and not labelling.imagenet:  # names may be numbers in another order
+        known = _named(texts, labelling.model_names)
+        if known is not None and None not in known:
+            return _own("labels", known, labelling.model_names)
     if all(map(_NUMBER.fullmatch, texts)):
         return classes_from_numbers([int(text) for text in texts], (), labelling, where)
     if labelling.classes:
@@ -142,6 +146,8 @@ def _from_table_names(
 ) -> Labelled | None:
     """Numbers whose names the table gives, as the user's, the model's or the table's own classes."""
     for names, whose in ((labelling.classes, _GIVEN), (labelling.model_names, _MODELS)):
+        if tuple(names) == tuple(table_names):  # among which may be the same name twice
+            return _own("labels", numbers, names)
         index = _named(table_names, names)
         if index is not None and None not in index:
             return _own("labels", [index[number] for number in numbers], names)
@@ -221,8 +227,14 @@ def _class_numbers(folders: Sequence[str], labelling: Labelling) -> Labelled | N
         return None
     names = labelling.classes or tuple(map(str, range(count)))
     notes: tuple[str, ...] = ()
+    if not labelling.classes and min(map(int, known)) > 0:
+        notes = (
+            f"the folders {few(sorted(known, key=int))} are taken as class numbers from 0, though there is no 0: if "
+            "they are numbered from 1, give their names in the order of the model's outputs with --classes FILE",
+        )
     if not labelling.classes and sorted(known) != sorted(known, key=int):
         notes = (
+            *notes,
             f"the folders 0..{highest} are taken as class numbers, as timm does; torchvision's ImageFolder sorts "
             "numbers as texts (0, 1, 10, 11, ...): for a model trained with it give this order with --classes FILE",
         )

@@ -22,7 +22,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
+from os.path import commonpath
 from pathlib import Path
+from posixpath import dirname
 
 from tokbench.data.archives import expand_shards, open_archive
 from tokbench.data.errors import DataError
@@ -96,8 +98,9 @@ def _open_folder(root: Path, labelling: Labelling) -> FoundImages:
     shards = [name for name in files if name.lower().endswith(".tar") and not hidden(name)]
     if shards and not names:
         if labelling.split is not None:
-            shards = [shards[place] for place in of_split(shards, labelling.split, str(root))]
-        refuse_several_splits(f"{shard.removesuffix('.tar')}/" for shard in shards)
+            stems = [shard[: -len(".tar")] for shard in shards]
+            shards = [shards[place] for place in of_split(stems, labelling.split, str(root))]
+        refuse_several_splits(f"{shard[: -len('.tar')]}/" for shard in shards)
         return _open_tars([root / shard for shard in shards], replace(labelling, split=None))
     _not_empty(names, root)
     return _named(names, Files(root, tuple(names)), count_left_out(files, SOLUTION), root, root, labelling)
@@ -108,11 +111,12 @@ def _is_table(name: str) -> bool:
 
 
 def _open_tars(shards: Sequence[Path], labelling: Labelling) -> FoundImages:
-    """One archive, or several as one set, where the name of each is the folder of its images."""
+    """One archive, or several as one set, where the path of each is the folder of its images."""
     archives = [open_archive(shard, labelling.label_column) for shard in shards]
     several = len(shards) > 1
+    above = Path(commonpath([shard.parent for shard in shards]))
     names = [
-        f"{shard.stem}/{name}" if several else name
+        (shard.relative_to(above).with_suffix("") / name).as_posix() if several else name
         for shard, own in zip(shards, archives, strict=True)
         for name in own.names
     ]
@@ -158,13 +162,14 @@ def _named(
     if labelling.labels is not None:  # which may be of all splits
         labels = read_label_file(labelling.labels, names, labelling.label_column)
     if labelling.split is not None:
-        places = of_split(names, labelling.split, str(where))
+        places = of_split([dirname(name) for name in names], labelling.split, str(where))
         labels = None if labels is None else [labels[place] for place in places]
         names, reader = [names[place] for place in places], Subset(reader, tuple(places))
     if labels is not None:
         classes = partial(classes_from_texts, labels, where=str(labelling.labels))
         return FoundImages(tuple(names), reader, ignored, classes, "labels")
-    refuse_several_splits(names)
+    if labelling.split is None:
+        refuse_several_splits(names)
     return FoundImages(tuple(names), reader, ignored, partial(classes_from_folders, names, _with_parents(folder)))
 
 

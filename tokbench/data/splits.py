@@ -38,28 +38,36 @@ def refuse_several_splits(names: Iterable[str]) -> None:
         )
 
 
-def of_split(names: Sequence[str], split: str, where: str) -> list[int]:
+def of_split(paths: Sequence[str], split: str, where: str) -> list[int]:
     """The positions of the images or tables of one split.
 
     Args:
-        names: Paths relative to the root, with forward slashes.
-        split: The name of a folder, or of a file without its suffix; else a word for the same split: `val` also means
-            the folder `validation`.
+        paths: Relative to the root, with forward slashes: the folder of each image, or each table without its suffix.
+        split: The name of a folder or table; else a word for the same split: `val` also means the folder `validation`.
         where: The root, for the message.
 
     Raises:
         DataError: There is no such split.
     """
-    parts = [name.rpartition(".")[0].split("/") for name in names]
-    exact = [place for place, own in enumerate(parts) if split.casefold() in map(str.casefold, own)]
+    parts = [path.split("/") for path in paths]
     told = [_split(own) for own in parts]
     meant = _split([split])[0]
-    found = exact or [place for place, (own, _) in enumerate(told) if own and own == meant]
+    same = {word for word, one in _SPLITS.items() if one == meant}
+    # whole names before words: `val/test_tube` is of the validation split
+    found = (
+        _named(parts, {split.casefold()})
+        or _named(parts, same)
+        or [place for place, (own, _) in enumerate(told) if own and own == meant]
+    )
     if not found:
         known = sorted({part for _, part in told if part})
         there = f"there are {', '.join(map(repr, known))}" if known else "no folder or file has the name of a split"
         raise DataError(f"{where} has no split {split!r}: {there}")
     return found
+
+
+def _named(parts: Sequence[Sequence[str]], names: set[str]) -> list[int]:
+    return [place for place, own in enumerate(parts) if not names.isdisjoint(map(str.casefold, own))]
 
 
 def one_split(tables: Sequence[str]) -> list[str]:

@@ -73,7 +73,7 @@ class _Labels:
 
 
 def _of_split(tables: Sequence[str], split: str, root: Path) -> list[str]:
-    return [tables[place] for place in of_split(tables, split, str(root))]
+    return [tables[place] for place in of_split([table.rpartition(".")[0] for table in tables], split, str(root))]
 
 
 def _read_labels(file: Path, labelling: Labelling) -> _Labels:

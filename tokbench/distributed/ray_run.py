@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from tokbench.config import Suite
+from tokbench.data.hub import HUB
 from tokbench.distributed.parts import Part, divide
 from tokbench.distributed.writer import RemoteRecords, Writer
 from tokbench.errors import UserError
@@ -176,7 +177,10 @@ def _for_workers(prepared: Prepared) -> Suite:
         paths["weights"] = with_paths(suite.weights, _absolute)
     for name in ("data", "calibration", "train"):
         given = getattr(suite, name)
-        if given is not None and given != EMBEDDED and (images := Path(given).expanduser()).exists():
+        if given is None or given == EMBEDDED:
+            continue
+        images = Path(given).expanduser()
+        if images.exists() or not given.startswith(HUB):  # a range of shards is no file
             paths[name] = str(images.resolve())
     # A task on a CPU has its cores for everything it does, decoding included.
     decoding = {"workers": 0} if prepared.device.type == "cpu" else {}

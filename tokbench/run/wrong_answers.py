@@ -10,6 +10,7 @@ from timm.data import ImageNetInfo
 
 from tokbench.data.labelling import IMAGENET_CLASSES
 from tokbench.data.sets import ImageSet
+from tokbench.errors import escaped
 from tokbench.measure.sample_images import read_all
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import Pretrained
@@ -32,10 +33,11 @@ def answers_in_words(model: Pretrained, images: ImageSet, positions: Sequence[in
         allowed = torch.arange(logits.shape[1]) if images.classes is None else torch.tensor(images.classes)
         sure, places = logits[:, allowed].softmax(dim=1).max(dim=1)
         for place, answer, share in zip(batch.index.tolist(), allowed[places].tolist(), sure.tolist(), strict=True):
-            lines.append(
+            line = (
                 f"{chosen.names[place]} is labelled {_class(chosen.labels[place], images)}, the model answers "
                 f"{_class(answer, images, model.class_names)} with {100 * share:.0f} %"
             )
+            lines.append(escaped(line))  # class names are the file's
     return lines
 
 

@@ -154,14 +154,18 @@ def _chosen(content: Any, ema: bool) -> tuple[Any, tuple[str, ...]]:
     if averages and (ema or not others):
         other = f"; --no-ema takes its {others[0]}" if others else ""
         remark = f"weights are the checkpoint's {averages[0]}, a moving average (EMA){other}"
-        return _without_counter(content[averages[0]]), (remark,)
-    state: Any = content
+        return _unwrapped(content[averages[0]]), (remark,)
+    return _unwrapped(content), ()
+
+
+def _unwrapped(state: Any) -> Any:
+    """What stands in the innermost of wrappers around one another."""
     for _ in range(DEEPEST):
         inner = [key for key in WRAPPERS if isinstance(state.get(key), dict)] if isinstance(state, dict) else []
         if not inner:
             break
         state = state[inner[0]]
-    return _without_counter(state), ()
+    return _without_counter(state)
 
 
 def _without_counter(state: Any) -> Any:

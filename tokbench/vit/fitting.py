@@ -9,20 +9,18 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Mlp, create_act_layer
 from torch import Tensor, nn
 
 from tokbench.errors import UserError
 from tokbench.vit.checkpoints import Checkpoint
 from tokbench.vit.key_names import ANCHOR, converted, timm_names
+from tokbench.vit.transformers_settings import apply_settings
 from tokbench.vit.weights import few, misfits, one_line
 
 SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1152: "so400m", 1280: "huge", 1408: "giant"}
 """timm's name for a width."""
 
 SUGGESTED = 3  # names of models in a message
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
-"""Names of activations in transformers, and in timm."""
 
 
 def fit(vit: nn.Module, state: dict[str, Tensor], checkpoint: Checkpoint, path: str) -> tuple[str, ...]:
@@ -53,6 +51,10 @@ def fit(vit: nn.Module, state: dict[str, Tensor], checkpoint: Checkpoint, path: 
     problems = misfits(vit.state_dict(), ready)
     if problems:
         raise UserError(f"{shown} does not fit the model: {problems}; {_what_would(vit, ready)}")
+    try:
+        settings = apply_settings(vit, checkpoint.config)
+    except UserError as error:
+        raise UserError(f"{shown} does not fit the model: {error}") from None
     infinite = [key for key, value in ready.items() if not value.isfinite().all()]
     if infinite:
         raise UserError(
@@ -62,7 +64,7 @@ def fit(vit: nn.Module, state: dict[str, Tensor], checkpoint: Checkpoint, path: 
     vit.load_state_dict(ready)
     if beside:
         remarks.append(f"the file has other weights beside the ViT's, which are left out: {few(beside, 3)}")
-    return (*_resampled(vit, named), *remarks, *_with_config(vit, checkpoint.config))
+    return (*_resampled(vit, named), *remarks, *settings)
 
 
 def _reshaped(vit: nn.Module, state: Mapping[str, Tensor], key: str) -> bool:
@@ -109,40 +111,13 @@ def _resampled(vit: nn.Module, named: Mapping[str, Tensor]) -> list[str]:
     if given is None or own is None:
         return []
     before, (height, width) = math.isqrt(given.shape[-2]), vit.patch_embed.grid_size  # type: ignore[misc,union-attr]
-    return [] if before * before == height * width else [resampled(before, height, width)]
+    same = given.shape[-2] == own.shape[-2] or before * before == height * width
+    return [] if same else [resampled(before, height, width)]
 
 
 def resampled(before: int, height: int, width: int) -> str:
     """The remark on position embeddings of another resolution."""
     return f"position embeddings resampled from {before}x{before} to {height}x{width}"
-
-
-def _with_config(vit: Any, config: Mapping[str, Any]) -> list[str]:
-    """Take the activation and the norms' epsilon that a configuration of transformers names."""
-    if "model_type" not in config:
-        return []
-    settings = config.get("vision_config", config)
-    remarks = []
-    eps = settings.get("layer_norm_eps", settings.get("norm_eps"))
-    norms = [module for module in vit.modules() if isinstance(module, nn.LayerNorm)]
-    if isinstance(eps, float) and any(norm.eps != eps for norm in norms):
-        for norm in norms:
-            norm.eps = eps
-        remarks.append(f"the norms' epsilon is {eps:g}, as config.json says")
-    activation = ACTIVATIONS.get(str(settings.get("hidden_act")))
-    layers = [module for module in vit.modules() if type(module) is Mlp]
-    if activation and any(_activation(layer.act) != activation for layer in layers):
-        for layer in layers:
-            layer.act = create_act_layer(activation)
-        remarks.append(f"the activation is {settings['hidden_act']}, as config.json says")
-    return remarks
-
-
-def _activation(module: nn.Module) -> str:
-    """timm's name of an activation; empty for those that no configuration asks for."""
-    if getattr(module, "approximate", "") == "tanh":
-        return "gelu_tanh"
-    return {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}.get(type(module).__name__, "")
 
 
 def _what_would(vit: Any, state: Mapping[str, Tensor]) -> str:

@@ -39,14 +39,19 @@ def timm_names(state: dict[str, Tensor], vit: nn.Module) -> tuple[dict[str, Tens
     if len(prefixes) != 1 or prefixes[0].startswith(_CLIP):
         return _without_pretraining(state, vit), []
     named: dict[str, Tensor] = {}
+    heads: dict[str, str] = {}
     beside = []
     for key, value in state.items():
         if key.startswith(prefixes[0]):
             named[key.removeprefix(prefixes[0])] = value
         elif head := next((head for head in _HEADS if key.startswith(head)), ""):
-            named[f"{head if head == 'head_dist.' else 'head.'}{key.removeprefix(head)}"] = value
+            heads[key] = f"{head if head == 'head_dist.' else 'head.'}{key.removeprefix(head)}"
         else:
             beside.append(key)
+    for key, name in heads.items():
+        if name in named:
+            raise UserError(f"it has two heads, one of them {key.rpartition('.')[0]}: leave the unused one out of it")
+        named[name] = state[key]
     return _without_pretraining(named, vit), beside
 
 

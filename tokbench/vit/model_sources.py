@@ -20,7 +20,7 @@ from tokbench.names import EMBEDDED_MODELS
 from tokbench.user_files import expanded
 from tokbench.vit import transformers_models
 from tokbench.vit.architectures import architecture_names
-from tokbench.vit.checkpoints import CONFIG, FILES, INDEX, PREPROCESSING, read_json
+from tokbench.vit.checkpoints import CONFIG, FILES, INDEX, PREPROCESSING, Checkpoint, read_json
 from tokbench.vit.weights import one_line
 
 PREPROCESSED_BY = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
@@ -136,17 +136,41 @@ def settings_of(vit: Any, name: str, img_size: int | None, built: Mapping[str, A
     if place_of(name) is not None or preprocessing_of(vit) != built:
         settings["preprocessing"] = preprocessing_of(vit)
     if place_of(name) is not None:
-        settings["model"] = repr(vit)
+        settings["model"] = [repr(vit), *_unseen(vit)]
     return json.dumps(settings, sort_keys=True, default=str) if settings else ""
 
 
-def preprocessed_as(vit: Any, config: Mapping[str, Any]) -> list[str]:
-    """Let a model's images be preprocessed as transformers' configuration says, and say so."""
-    found = transformers_models.preprocessing(config)
-    if not found or all(vit.pretrained_cfg.get(key) == value for key, value in found.items()):
+def _unseen(vit: Any) -> list[Any]:
+    """What changes a model's answers and shows neither in its weights nor in its representation as a text."""
+    rope = vars(vit.rope) if getattr(vit, "rope", None) is not None else {}
+    rotation = {key: value for key, value in rope.items() if isinstance(value, bool | int | float | str)}
+    return [vit.global_pool, [block.attn.num_heads for block in vit.blocks], rotation]
+
+
+def preprocessed_as(vit: Any, checkpoint: Checkpoint) -> list[str]:
+    """Let a model's images be preprocessed as timm's or transformers' configuration beside the weights says.
+
+    Args:
+        vit: The model. Its preprocessing is changed, but for the size of its images.
+        checkpoint: The weights.
+
+    Returns:
+        That this was done, if it changes anything.
+    """
+    found, file = transformers_models.preprocessing(checkpoint.preprocessing), PREPROCESSING
+    saved = checkpoint.config.get("pretrained_cfg")
+    if "architecture" in checkpoint.config and isinstance(saved, Mapping):
+        found, file = {key: saved[key] for key in PREPROCESSED_BY if key != "input_size" and saved.get(key)}, CONFIG
+    own = {key: _as_tuple(vit.pretrained_cfg.get(key)) for key in found}
+    changed = {key: _as_tuple(value) for key, value in found.items() if _as_tuple(value) != own[key]}
+    if not changed:
         return []
-    vit.pretrained_cfg = {**vit.pretrained_cfg, **found}
-    return [f"preprocessing as {PREPROCESSING} says"]
+    vit.pretrained_cfg = {**vit.pretrained_cfg, **changed}
+    return [f"preprocessing as {file} says"]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _from_folder(name: str, folder: Path) -> nn.Module:

@@ -95,7 +95,7 @@ def load_model(
         checkpoint = read_checkpoint(file, ema=ema)
         state, method = split_method(checkpoint.state)
         loaded = fit(vit, state, checkpoint, str(file))
-        remarks = (*checkpoint.remarks, *loaded, *preprocessed_as(vit, checkpoint.preprocessing))
+        remarks = (*checkpoint.remarks, *loaded, *preprocessed_as(vit, checkpoint))
         names = checkpoint.class_names or names
     if names and len(names) != vit.num_classes:
         names = ()

@@ -141,16 +141,20 @@ def _shaped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values in one tensor; a bias that some of them have is zero for the others."""
+    """Queries, keys and values in one tensor; a bias that some of them have is zero for the others.
+
+    What a layer lacks stays apart, and is then missing, if it is a weight or a bias that other layers have.
+    """
     joined = dict(state)
-    for query in [key for key in state if key.endswith("attn.q.weight")]:
-        layer = query.removesuffix("q.weight")
-        for kind in ("weight", "bias"):
-            parts = [joined.pop(f"{layer}{one}.{kind}", None) for one in "qkv"]
-            known = [part for part in parts if part is not None]
-            if known:
+    layers = [key.removesuffix("q.weight") for key in state if key.endswith("attn.q.weight")]
+    biased = [one for one in "qkv" if any(f"{layer}{one}.bias" in state for layer in layers)]
+    for layer in layers:
+        for kind, there in (("weight", list("qkv")), ("bias", biased)):
+            if there and all(f"{layer}{one}.{kind}" in state for one in there):
+                parts = [joined.pop(f"{layer}{one}.{kind}", None) for one in "qkv"]
+                first = next(part for part in parts if part is not None)
                 joined[f"{layer}qkv.{kind}"] = torch.cat(
-                    [torch.zeros_like(known[0]) if part is None else part for part in parts]
+                    [torch.zeros_like(first) if part is None else part for part in parts]
                 )
     return joined
 
@@ -158,8 +162,9 @@ def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _vit_names(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
     """What is particular to timm's VisionTransformer."""
     named = dict(state)
+    biased = any(key.endswith("attn.qkv.bias") for key in state)
     for key in list(named):
-        if key.endswith("attn.qkv.weight") and key.replace("weight", "bias") not in named:
+        if key.endswith("attn.qkv.weight") and not biased:
             named[key.replace("weight", "bias")] = named[key].new_zeros(named[key].shape[0])
         elif key.startswith("attn_pool.qkv."):
             value, kind = named.pop(key), key.rpartition(".")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,14 @@ _SIZES = {
     "num_hidden_layers": "depth",
     "num_attention_heads": "num_heads",
 }
-_INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # by the number that Pillow gives them
+_INTERPOLATIONS = {
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+    4: "box",
+    5: "hamming",
+}  # by the number that Pillow gives them
 
 
 def create(config: Mapping[str, Any]) -> nn.Module:
@@ -40,9 +48,13 @@ def create(config: Mapping[str, Any]) -> nn.Module:
     sizes = {ours: settings[theirs] for theirs, ours in _SIZES.items() if theirs in settings}
     if "hidden_size" not in settings:
         raise UserError("its config.json does not say the sizes of the model")
+    if "image_size" not in settings and "num_patches" in settings:  # of a square, though images of any shape go in
+        sizes["img_size"] = math.isqrt(settings["num_patches"]) * settings["patch_size"]
     hidden = settings.get("intermediate_size") or settings["hidden_size"] * settings.get("mlp_ratio", 4)
     if settings.get("use_swiglu_ffn"):  # as transformers rounds it, two halves in one layer
         hidden = 2 * (((int(hidden * 2 / 3) + 7) // 8) * 8)
+    if kind == "dinov3_vit" and "rope_theta" in settings:
+        sizes["rope_temperature"] = settings["rope_theta"]
     if "register" in kind or kind == "dinov3_vit":
         sizes["num_reg_tokens" if kind == "dinov3_vit" else "reg_tokens"] = settings.get("num_register_tokens", 0)
     # A part more, since timm rounds the product of the ratio and the width down.
@@ -63,12 +75,23 @@ def preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
             found[ours] = tuple(values)
     if config.get("resample") in _INTERPOLATIONS:
         found["interpolation"] = _INTERPOLATIONS[config["resample"]]
+    return found | _cropped(config)
+
+
+def _cropped(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is resized and cropped: to a rectangle without regard to the proportions, or by the shorter side."""
+    of_clip = str(config.get("image_processor_type", config.get("feature_extractor_type"))).startswith("CLIP")
     size, crop = config.get("size"), config.get("crop_size")
-    if isinstance(size, Mapping) and "height" in size:
-        found |= {"crop_pct": 1.0, "crop_mode": "squash"}  # resized without regard to the proportions
-    elif isinstance(size, Mapping) and isinstance(crop, Mapping) and size.get("shortest_edge") and crop.get("height"):
-        found |= {"crop_pct": crop["height"] / size["shortest_edge"], "crop_mode": "center"}
-    return found
+    if isinstance(size, int):  # as early versions wrote it; only CLIP's meant the shorter side
+        size = {"shortest_edge": size} if of_clip else {"height": size}
+    cropped = crop.get("height") if isinstance(crop, Mapping) else crop
+    if not isinstance(size, Mapping) or not config.get("do_resize", True):
+        return {}
+    if not isinstance(cropped, int) or not config.get("do_center_crop", True):
+        return {"crop_pct": 1.0, "crop_mode": "squash"} if "height" in size else {}
+    if size.get("height"):
+        return {"crop_pct": cropped / size["height"], "crop_mode": "squash"}
+    return {"crop_pct": cropped / size["shortest_edge"], "crop_mode": "center"} if size.get("shortest_edge") else {}
 
 
 def _architecture(kind: str, settings: Mapping[str, Any], classifies: bool) -> str | None:
@@ -85,6 +108,7 @@ def _architecture(kind: str, settings: Mapping[str, Any], classifies: bool) -> s
         "siglip": siglip,
         "siglip_vision_model": siglip,
         "siglip2": siglip,
+        "siglip2_vision_model": siglip,
         "clip": clip,
         "clip_vision_model": clip,
     }.get(kind)
