@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokbench.config import as_lists, load_config
+from tokbench.config import load_config
 from tokbench.errors import UserError
+from tokbench.suite import as_lists
 from tokbench.weights_setting import check_weights, files_of, split_weights, weights_of, with_paths
 
 A, B = "deit_tiny_patch16_224", "deit_small_patch16_224.fb_in1k"

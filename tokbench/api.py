@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.comparison import carry_out, plan_comparison, unwatched
-from tokbench.config import as_lists, load_config
+from tokbench.config import load_config
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
 from tokbench.measure.budget import solve_budget
@@ -20,6 +20,7 @@ from tokbench.observers import watch_in_place
 from tokbench.registry import make
 from tokbench.schedule import Budget, Schedule
 from tokbench.schedule_text import takes_keep
+from tokbench.suite import as_lists
 from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.supported import check_supported
@@ -125,7 +126,7 @@ def compare(
         fresh: Measure everything again; the records of before are moved aside.
         retry: Also measure what has ended a process before.
         progress: Show progress on a terminal or in a notebook.
-        **settings: Settings that replace the suite's, under the names of `tokbench.config.Suite`: `models`, `methods`,
+        **settings: Settings that replace the suite's, under the names of `tokbench.suite.Suite`: `models`, `methods`,
             `keep`, `schedule`, `data`, `weights`, `device`, `only` and so on. Lists may be given as a single value.
 
     Returns:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokbench.config import Config, Suite
+from tokbench.config import Config
 from tokbench.data.formats import describe_left_out
 from tokbench.distributed.parts import share
 from tokbench.distributed.ray_run import run_on_ray
@@ -31,6 +31,7 @@ from tokbench.run.prepare import Prepared, prepare, silent
 from tokbench.run.search import Tell
 from tokbench.run.wrong_answers import answers_in_words
 from tokbench.schedule_text import takes_keep
+from tokbench.suite import Suite
 
 Watch = Callable[[Results], AbstractContextManager[Observer]]
 """Shows a run: gets its results directory, and gives whom the run tells how far it is."""

@@ -25,8 +25,9 @@ from tokbench.cli.options import (
     resolve_suite,
     suite_options,
 )
-from tokbench.config import Config, Suite, load_config
+from tokbench.config import Config, load_config
 from tokbench.errors import UserError
+from tokbench.suite import Suite
 
 Run = Callable[..., tuple[int, str, str]]
 

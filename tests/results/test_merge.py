@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from measured_parts import edit, make
 
-from tokbench.config import Suite
 from tokbench.results import load
 from tokbench.results.merge import _join_suites, merge
 from tokbench.results.store import Records
+from tokbench.suite import Suite
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -18,13 +18,14 @@ import torch
 from timm.models import save_for_hf
 
 from tokbench import load_model
-from tokbench.config import Config, Suite
+from tokbench.config import Config
 from tokbench.errors import UserError
 from tokbench.model_names import file_stem
 from tokbench.published.claims import beside
 from tokbench.run.cells import cells_of
 from tokbench.run.plan import plan_of
 from tokbench.run.prepare import Prepared, prepare
+from tokbench.suite import Suite
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokbench.check.against import check_versions
 from tokbench.check.finding import Finding, Outcome, Report
 from tokbench.check.versions import Changed, changed_files, plugin_files
-from tokbench.config import Check, Config, Suite
+from tokbench.config import Check, Config
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, describe
 from tokbench.isolation import ends_the_run
@@ -22,6 +22,7 @@ from tokbench.run.observer import Observer
 from tokbench.run.prepare import prepare
 from tokbench.schedule_text import refuse_searches
 from tokbench.sources import sources_of
+from tokbench.suite import Suite
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from tokbench.errors import UserError
 
 if TYPE_CHECKING:
     from tokbench.check.finding import Report
-    from tokbench.config import Config, Suite
+    from tokbench.config import Config
+    from tokbench.suite import Suite
 
 TWO_RESULTS = "Compare two results"
 AGAINST = "Compare with a commit"

@@ -1,4 +1,4 @@
-"""Command-line options made from the settings in `tokbench.config`, and options that several commands share.
+"""Command-line options made from the settings in `tokbench.suite`, and options that several commands share.
 
 Every setting of a `Suite` is one option, and its help text is the description of the field. A command takes all of
 them or some: `suite_options` puts them in the place of its parameter `settings`.
@@ -19,10 +19,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from tokbench.config import Config, Suite
+from tokbench.config import Config
 from tokbench.errors import UserError
 from tokbench.model_names import FOLDER
 from tokbench.notation import shortened, split_list
+from tokbench.suite import Suite
 
 Settings = dict[str, Any]
 """Values by the name of a field of `Suite`, only those given on the command line."""

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from tokbench.config import Suite
 from tokbench.data.hub import HUB
 from tokbench.distributed.parts import Part, divide
 from tokbench.distributed.writer import RemoteRecords, Writer
@@ -33,6 +32,7 @@ from tokbench.run.measure import measure
 from tokbench.run.observer import Observer, Silent
 from tokbench.run.prepare import Prepared, prepare
 from tokbench.run.unreadable import LostImages
+from tokbench.suite import Suite
 from tokbench.weights_setting import with_paths
 
 REFRESH = 0.5  # seconds between two looks at what has been measured

@@ -19,9 +19,9 @@ from tokbench.stats.pareto import best_at_equal_cost, pareto_front
 from tokbench.stats.proportions import mcnemar, surely_better, tango, wilson
 
 if TYPE_CHECKING:
-    from tokbench.config import Suite
     from tokbench.measure.answers import Answers
     from tokbench.results import PlannedRow, Results
+    from tokbench.suite import Suite
 
 
 @dataclass(frozen=True)

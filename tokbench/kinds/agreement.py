@@ -15,10 +15,10 @@ from tokbench.stats.proportions import wilson
 if TYPE_CHECKING:
     import torch
 
-    from tokbench.config import Suite
     from tokbench.measure.answers import Answers
     from tokbench.results import PlannedRow, Results
     from tokbench.run.prepare import Row
+    from tokbench.suite import Suite
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from tokbench.config import Suite
     from tokbench.results import PlannedRow, Results
     from tokbench.run.bench import Bench
     from tokbench.run.prepare import Row
+    from tokbench.suite import Suite
 
 R = TypeVar("R")
 

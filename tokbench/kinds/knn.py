@@ -11,10 +11,10 @@ from tokbench.kinds.base import Column, Conditions, Kind, Pace
 if TYPE_CHECKING:
     import torch
 
-    from tokbench.config import Suite
     from tokbench.results import PlannedRow, Results
     from tokbench.run.bench import Bench
     from tokbench.run.prepare import Row
+    from tokbench.suite import Suite
 
 COLUMNS = {
     "top1": "knn",

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from tokbench.config import Suite
     from tokbench.measure.memory import MeasuringProcesses
     from tokbench.results import PlannedRow, Results
     from tokbench.run.bench import Bench
     from tokbench.run.prepare import Row
+    from tokbench.suite import Suite
 
 PROCESS_SECONDS = 0.5  # a process that loads a model and runs it once
 

@@ -18,10 +18,10 @@ from tokbench.rows import ANSWER
 if TYPE_CHECKING:
     import torch
 
-    from tokbench.config import Suite
     from tokbench.results import Results
     from tokbench.run.bench import Bench
     from tokbench.run.prepare import Row
+    from tokbench.suite import Suite
 
 R = TypeVar("R")
 

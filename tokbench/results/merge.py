@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokbench.config import Suite
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.results.directory import ENVIRONMENT, Results, write_images, write_tables
@@ -23,6 +22,7 @@ from tokbench.results.lock import locked
 from tokbench.results.plan import PLAN, MethodInfo, Plan, PlannedRow, plan_json
 from tokbench.results.store import RECORDS, Place, Records, Store, write_json
 from tokbench.rows import RowId
+from tokbench.suite import Suite
 from tokbench.weights_setting import files_of
 
 SHARED = ("site", "position", "dtype", "accuracy_batch", "seconds", "precision", "threads", "img_size", "no_ema")

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tokbench.config import Suite
 from tokbench.errors import UserError
 from tokbench.names import PLAIN
 from tokbench.notation import split_parameters
 from tokbench.outcomes import shards
 from tokbench.rows import FIELDS, RowId
+from tokbench.suite import Suite
 
 PLAN = "plan.json"
 SCHEMA = 4

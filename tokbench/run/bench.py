@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from safetensors.torch import load
 from torch import Tensor
 
-from tokbench.config import Suite
 from tokbench.data.loading import Batch
 from tokbench.data.sets import ImageSet
 from tokbench.downsampler import Downsampler
@@ -33,6 +32,7 @@ from tokbench.run.observer import Observer
 from tokbench.run.prepare import Prepared, Row
 from tokbench.run.unreadable import LostImages
 from tokbench.schedule import Schedule
+from tokbench.suite import Suite
 from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import method_state

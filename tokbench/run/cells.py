@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from tokbench.config import Config, Suite
+from tokbench.config import Config
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError, did_you_mean
 from tokbench.guard import Surroundings, check_unchanged
@@ -34,6 +34,7 @@ from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.method_info import method_info
 from tokbench.schedule import Budget, Schedule, Searched, Stages
 from tokbench.schedule_text import takes_keep
+from tokbench.suite import Suite
 from tokbench.values import freeze
 from tokbench.vit.variants import smaller_sizes
 

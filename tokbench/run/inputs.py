@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tokbench.config import Suite
 from tokbench.data.labelling import IMAGENET_CLASSES, Labelling
 from tokbench.data.sets import FoundImages, ImageSet, find_images, open_images
 from tokbench.embedded.images import calibration_set, image_set
@@ -19,6 +18,7 @@ from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
 from tokbench.run.calibration import Calibration
 from tokbench.run.labelling import for_training_images, labelling_of, of_models
+from tokbench.suite import Suite
 from tokbench.user_files import about, expanded
 from tokbench.vit.model_sources import check_name
 from tokbench.vit.models import Pretrained, load_model

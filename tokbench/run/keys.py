@@ -26,12 +26,12 @@ from tokbench.names import PLAIN
 from tokbench.registry import method_class, source_digest
 
 if TYPE_CHECKING:
-    from tokbench.config import Suite
     from tokbench.run.calibration import Calibration
     from tokbench.run.cells import Cell
     from tokbench.run.inputs import Inputs
     from tokbench.run.prepare import Row
     from tokbench.schedule import Searched
+    from tokbench.suite import Suite
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +59,7 @@ NOT_MEASURING = (
     "tokbench.run.keys",
     "tokbench.run.prepare",
     "tokbench.config",
+    "tokbench.suite",
     "tokbench.kinds",
     "tokbench.results",
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tokbench.config import Suite
 from tokbench.data.class_names import ClassIndex, read_class_names
 from tokbench.data.labelling import Labelling
 from tokbench.data.sets import ImageSet
+from tokbench.suite import Suite
 from tokbench.user_files import expanded
 from tokbench.vit.models import Pretrained
 

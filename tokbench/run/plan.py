@@ -6,7 +6,6 @@ from pathlib import Path
 
 import timm
 
-from tokbench.config import Suite
 from tokbench.data.sets import ImageSet
 from tokbench.measure.environment import describe
 from tokbench.model_names import place_of
@@ -17,6 +16,7 @@ from tokbench.results.plan import PLAN, ImagesInfo, MethodInfo, Plan, PlannedRow
 from tokbench.results.store import write_json
 from tokbench.run.method_info import method_info
 from tokbench.run.prepare import Prepared, Row
+from tokbench.suite import Suite
 from tokbench.values import json_value
 from tokbench.vit.models import Pretrained, full_name
 
@@ -52,7 +52,8 @@ def _known_as(name: str, model: Pretrained, suite: Suite) -> str:
     """The name under which others publish numbers of a model; no such name where it has another head or image size."""
     known = full_name(name)
     config = timm.models.get_pretrained_cfg(known) if place_of(name) is None else None
-    if suite.img_size is not None:
+    own_size = None if config is None else config.input_size[-1]
+    if suite.img_size not in (None, own_size):
         return f"{known} at {suite.img_size} pixels"
     if config is not None and config.num_classes != model.classes:
         return f"{known} with {model.classes} classes"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from tokbench.config import Suite
 from tokbench.data.sets import ImageSet
 from tokbench.errors import UnwritableError, UserError
 from tokbench.guard import Surroundings, Untouched, check_unchanged
@@ -34,6 +33,7 @@ from tokbench.run.keys import calibration_key, keys_of
 from tokbench.run.labelling import in_another_order
 from tokbench.run.search import Tell, remark, searched
 from tokbench.schedule import Budget, Schedule, Searched
+from tokbench.suite import Suite
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import MethodWeightsError, Pretrained
 

@@ -39,9 +39,9 @@ from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import Pretrained
 
 if TYPE_CHECKING:
-    from tokbench.config import Suite
     from tokbench.run.cells import Cell, Variant
     from tokbench.run.inputs import Inputs
+    from tokbench.suite import Suite
 
 SCHEDULES = "schedules"
 MIB = 2**20

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from stored_results import REFERENCE, plan_with_methods
 
-from tokbench.config import Suite, load_config
+from tokbench.config import load_config
 from tokbench.notation import split_list
 from tokbench.registry import method_class
 from tokbench.report.html.rerun import rerun_commands
 from tokbench.results import MethodInfo, Plan, PlannedRow
 from tokbench.results.plan import PLAN, plan_json, read_plan
 from tokbench.run.method_info import infos
+from tokbench.suite import Suite
 
 Run = Callable[..., tuple[int, str, str]]
 
