@@ -39,6 +39,7 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "keep": ("0.9,0.25", (0.9, 0.25)),
     "schedule": ("every_block,budget(0.7,0.5,at=2-5)", ("every_block", "budget(0.7,at=2-5)", "budget(0.5,at=2-5)")),
     "site": ("after_block", "after_block"),
+    "position": ("destination", "destination"),
     "baselines": ("208,192", (208, 192)),
     "only": ("latency,macs", ("latency", "macs")),
     "limit": ("17", 17),
