@@ -251,3 +251,13 @@ def test_the_rotation_of_random_coordinates_in_training_is_one_for_all_blocks():
     assert torch.equal(rotation.rows(0), rotation.rows(3))
     model(photographs()).sum().backward()
     assert vit.blocks[0].attn.qkv.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("table", ["cat", "mixed", "dinov3"])
+def test_random_coordinates_in_training_have_no_mean(table: str):
+    """Tokens of one patch would be at other coordinates than the merged ones."""
+    vit = eva(table, rope_rescale_coords=2.0).train()
+    model = DownsampledViT(vit, Toy("merge"), Schedule.explicit((8,), (1,)))
+    with pytest.raises(UserError, match="at random in training.* set position='destination' or 'rotation'"):
+        model(photographs())
+    assert model.eval()(photographs()).isfinite().all()

@@ -21,6 +21,7 @@ from timm.layers import RotaryEmbeddingCat
 from timm.layers import pos_embed_sincos as timm_tables
 from torch import Tensor, nn
 
+from tokbench.errors import UserError
 from tokbench.names import Position
 from tokbench.tokens import Tokens, grid_coordinates, group_mean, group_sum
 
@@ -112,6 +113,11 @@ class Rotation:
             flat = table.transpose(0, 1).flatten(1).to(torch.float32)
             means = group_mean(flat.expand(batch, -1, -1), self.owner, n)
             return means.reshape(batch, n, table.shape[0], -1).transpose(1, 2)
+        if self.rope.training and getattr(self.rope, "aug_active", False):
+            raise UserError(
+                "the model moves its rotary positions at random in training, and no mean of them is known: "
+                "set position='destination' or 'rotation'"
+            )
         place = coordinates(self.rope, self.grid, table.device).expand(batch, -1, -1)
         return rows_at(self.rope, group_mean(place, self.owner, n), depth)
 
