@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from timm.layers import apply_keep_indices_nlc
+from timm.layers import RotaryEmbeddingCat, apply_keep_indices_nlc
 from timm.models.eva import Eva
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -52,6 +52,14 @@ def eva(table: str = "cat", **changes: Any) -> Eva:
         for parameter in vit.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.2)
     return vit.eval()
+
+
+@pytest.mark.parametrize("changes", [{"in_pixels": True}, {"in_pixels": False, "grid_type": "centered"}])
+def test_a_table_whose_angles_are_unknown_is_refused(changes: dict[str, Any]):
+    vit = eva()
+    vit.rope = RotaryEmbeddingCat(16, feat_shape=[3, 5], **changes)
+    with pytest.raises(UserError, match="rotary positions are of an unknown kind"):
+        DownsampledViT(vit)
 
 
 def photographs(batch: int = 2) -> Tensor:

@@ -34,7 +34,8 @@ _Mixed, _DinoV3, _MRope = (
 def unknown_table(rope: Any) -> str:
     """Why the positions of merged tokens are not defined for a model's table; empty if they are."""
     known = tuple(kind for kind in (_Mixed, _DinoV3, _MRope) if kind is not None)
-    if isinstance(rope, known) or (isinstance(rope, RotaryEmbeddingCat) and not rope.in_pixels):
+    by_index = isinstance(rope, RotaryEmbeddingCat) and not rope.in_pixels
+    if isinstance(rope, known) or (by_index and getattr(rope, "grid_type", "index") == "index"):
         return ""
     return f"its rotary positions are of an unknown kind, {type(rope).__name__}"
 
