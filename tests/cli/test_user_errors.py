@@ -38,6 +38,7 @@ MISTAKES = {
     "compare --models resnet18 --data empty": "empty",
     "compare --models resnet18 --only macs": "it is not a timm VisionTransformer",
     "compare --models deit_tiny_patch16_224": "go with --data embedded",
+    "compare --models deit_tiny_patch16_224 --weights random --only macs": "in the suite latency, without data",
     "compare imagenet": "name them with --data",
     "compare imagenet --data nowhere": "nowhere does not exist",
     "compare imagenet --data empty": "has no images",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -64,7 +65,7 @@ def built(vit: VisionTransformer, method: str | None, site: str | None, schedule
     return DownsampledViT(vit, create(method), Schedule.parse(schedule, 0.6), site=site, seed=3).eval()
 
 
-def sharing(vit: VisionTransformer, shard: list[Batch], room: int = ROOM) -> SharedBlocks:
+def sharing(vit: VisionTransformer | Eva, shard: list[Batch], room: int = ROOM) -> SharedBlocks:
     shared = SharedBlocks(DownsampledViT(vit).eval(), image_ids(image_set().names), preprocessing_of(vit), room)
     for batch in shard:
         shared.add(batch)
@@ -119,6 +120,18 @@ def test_shared_blocks_run_once_per_batch(
     for cell in [*three, DownsampledViT(digits).eval()]:
         outcomes(cell, shared)
     assert [blocks_run[depth] for depth in range(12)] == [3] * 3 + [12] * 9
+
+
+def test_what_a_method_writes_into_its_tokens_changes_no_other_s(shard: list[Batch]) -> None:
+    shared = sharing(load_model("digits_rope").vit, shard)
+    with torch.inference_mode():
+        for _ in range(2):
+            tokens = shared.tokens_at(0, 0)
+            assert tokens.rotary is not None
+            assert torch.equal(tokens.rotary, torch.arange(tokens.n_patches).expand(tokens.size.shape))
+            assert torch.equal(tokens.owner, tokens.rotary)
+            tokens.rotary.zero_()
+            tokens.owner.zero_()
 
 
 def test_without_room_every_model_runs_all_its_blocks(

@@ -1,13 +1,17 @@
 """Rotary positions: kept tokens keep exactly their own, merged ones follow the rule that was chosen."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from timm.layers import apply_keep_indices_nlc
+from timm.layers import RotaryEmbeddingCat, apply_keep_indices_nlc
 from timm.models.eva import Eva
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from toy_methods import Toy, images
 
 import tokbench
@@ -50,6 +54,14 @@ def eva(table: str = "cat", **changes: Any) -> Eva:
     return vit.eval()
 
 
+@pytest.mark.parametrize("changes", [{"in_pixels": True}, {"in_pixels": False, "grid_type": "centered"}])
+def test_a_table_whose_angles_are_unknown_is_refused(changes: dict[str, Any]):
+    vit = eva()
+    vit.rope = RotaryEmbeddingCat(16, feat_shape=[3, 5], **changes)
+    with pytest.raises(UserError, match="rotary positions are of an unknown kind"):
+        DownsampledViT(vit)
+
+
 def photographs(batch: int = 2) -> Tensor:
     return images(batch, 40)[:, :, :24]
 
@@ -90,6 +102,42 @@ def test_kept_tokens_keep_exactly_their_rows(table: str, position: str):
             if depth == 1:
                 x = torch.cat([x[:, :1], x[:, 1:].gather(1, keep[..., None].expand(-1, -1, 32))], dim=1)
         assert torch.equal(model(photographs()), vit.forward_head(vit.norm(x)))
+
+
+@pytest.mark.parametrize("table", ["cat", "mixed", "dinov3"])
+def test_positions_follow_tokens_that_are_all_kept_but_in_another_order(table: str):
+    """As in an adaptive method that finds nothing to merge in any image of the batch."""
+
+    class Reversing(Downsampler):
+        adaptive = True
+
+        def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+            backwards = torch.arange(tokens.n_patches).flip(0).expand(tokens.size.shape)
+            return dataclasses.replace(tokens.select(backwards), valid=torch.ones_like(tokens.size, dtype=torch.bool))
+
+    vit = eva(table)
+    model = DownsampledViT(vit, Reversing(), Schedule.explicit((5,), (1,)))
+    with torch.inference_mode():
+        assert torch.allclose(model(photographs()), vit(photographs()), atol=1e-5)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_rows_are_computed_where_the_tokens_are(table: str):
+    """A tensor from another device could not be copied while a CUDA graph is captured."""
+
+    class Devices(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, operator: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            result = operator(*args, **(kwargs or {}))
+            seen.update(part.device.type for part in tree_leaves((args, result)) if isinstance(part, Tensor))
+            return result
+
+    seen: set[str] = set()
+    rope = eva(table).rope.to("meta")
+    with Devices(), torch.no_grad():
+        rotary.rows_at(rope, rotary.coordinates(rope, (3, 5), torch.device("meta"))[None], 0)
+    assert seen == {"meta"}
 
 
 def groups_of_three(tokens: Tokens) -> Tensor:
@@ -211,3 +259,13 @@ def test_the_rotation_of_random_coordinates_in_training_is_one_for_all_blocks():
     assert torch.equal(rotation.rows(0), rotation.rows(3))
     model(photographs()).sum().backward()
     assert vit.blocks[0].attn.qkv.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("table", ["cat", "mixed", "dinov3"])
+def test_random_coordinates_in_training_have_no_mean(table: str):
+    """Tokens of one patch would be at other coordinates than the merged ones."""
+    vit = eva(table, rope_rescale_coords=2.0).train()
+    model = DownsampledViT(vit, Toy("merge"), Schedule.explicit((8,), (1,)))
+    with pytest.raises(UserError, match="set position='destination' or 'rotation'"):
+        model(photographs())
+    assert model.eval()(photographs()).isfinite().all()

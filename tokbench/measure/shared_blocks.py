@@ -71,8 +71,8 @@ class SharedBlocks:
             return tokens
         self._held[number] = depth, tokens
         # A method that writes into its input must not change the input of the others.
-        own = (tokens.x.clone(), tokens.size.clone(), tokens.owner.clone())
-        return dataclasses.replace(tokens, x=own[0], size=own[1], owner=own[2])
+        own = {name: getattr(tokens, name) for name in ("x", "size", "owner", "rotary")}
+        return dataclasses.replace(tokens, **{name: part.clone() for name, part in own.items() if part is not None})
 
     def advance(self, depth: int, number: int) -> None:
         """Compute a batch up to a block before a model asks for it there, as long as there is room to hold it.

@@ -66,6 +66,7 @@ def open_inputs(suite: Suite) -> Inputs:
     # before the models, which may have to be downloaded
     found = None if suite.data in (None, EMBEDDED) else find_images(str(suite.data), labelling)
     models = {name: _load(name, suite) for name in names}
+    _check_readable(names, suite)  # also where nothing needs the data: MACs and times are measured on them
     labelling = of_models(labelling, list(models.values()))
     images, calibration = _open_images(suite, labelling, found)
     return Inputs(
@@ -105,11 +106,16 @@ def _check_fit(names: Sequence[str], suite: Suite) -> None:
         raise UserError(
             f"trained weights are needed to {purpose.removesuffix(' on')}: name them with --weights FILE, or {way_out}"
         )
+    _check_readable(names, suite)
+
+
+def _check_readable(names: Sequence[str], suite: Suite) -> None:
+    """Refuse data that a model cannot read: the embedded images have one channel, photographs three."""
     unfit = [name for name in names if (name in EMBEDDED_MODELS) != (suite.data == EMBEDDED)]
-    if unfit:
+    if suite.data is not None and unfit:
         raise UserError(
-            f"model '{unfit[0]}' cannot read these data: {', '.join(EMBEDDED_MODELS)} go with "
-            f"--data {EMBEDDED}, other models with photographs"
+            f"model '{unfit[0]}' cannot read these data: {', '.join(EMBEDDED_MODELS)} go with --data {EMBEDDED}, "
+            "other models with photographs, or, in the suite latency, without data"
         )
 
 

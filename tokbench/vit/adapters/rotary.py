@@ -21,9 +21,9 @@ from timm.layers import RotaryEmbeddingCat
 from timm.layers import pos_embed_sincos as timm_tables
 from torch import Tensor, nn
 
+from tokbench.errors import UserError
 from tokbench.names import Position
 from tokbench.tokens import Tokens, grid_coordinates, group_mean, group_sum
-from tokbench.vit.reduction import reduced
 
 # Missing in older versions of timm, whose models have tables of the first kind only.
 _Mixed, _DinoV3, _MRope = (
@@ -34,7 +34,8 @@ _Mixed, _DinoV3, _MRope = (
 def unknown_table(rope: Any) -> str:
     """Why the positions of merged tokens are not defined for a model's table; empty if they are."""
     known = tuple(kind for kind in (_Mixed, _DinoV3, _MRope) if kind is not None)
-    if isinstance(rope, known) or (isinstance(rope, RotaryEmbeddingCat) and not rope.in_pixels):
+    by_index = isinstance(rope, RotaryEmbeddingCat) and not rope.in_pixels
+    if isinstance(rope, known) or (by_index and getattr(rope, "grid_type", "index") == "index"):
         return ""
     return f"its rotary positions are of an unknown kind, {type(rope).__name__}"
 
@@ -75,7 +76,7 @@ class Rotation:
         """The rotary positions of tokens of a model with a rotary table."""
         assert tokens.rotary is not None
         merged = None
-        if reduced(tokens):
+        if tokens.layout != tokens.grid:  # an adaptive method may keep all tokens, but in another order
             ones = torch.ones_like(tokens.owner, dtype=torch.float32)[..., None]
             merged = group_sum(ones, tokens.owner, tokens.n_patches)[..., 0] > 1
         rotation = cls(rope, table, position, tokens.rotary, tokens.owner, tokens.grid, merged)
@@ -113,6 +114,11 @@ class Rotation:
             flat = table.transpose(0, 1).flatten(1).to(torch.float32)
             means = group_mean(flat.expand(batch, -1, -1), self.owner, n)
             return means.reshape(batch, n, table.shape[0], -1).transpose(1, 2)
+        if self.rope.training and getattr(self.rope, "aug_active", False):
+            raise UserError(
+                "the model moves its rotary positions at random in training, and no mean of them is known: "
+                "set position='destination' or 'rotation'"
+            )
         place = coordinates(self.rope, self.grid, table.device).expand(batch, -1, -1)
         return rows_at(self.rope, group_mean(place, self.owner, n), depth)
 
@@ -140,7 +146,7 @@ def rows_at(rope: Any, place: Tensor, depth: int) -> Tensor:
     Returns:
         (B, 1 or H, N, 2·Dh) float32.
     """
-    frequency = frequencies(rope, depth).to(place.device)  # (2, 1 or H, 1, Dh/2)
+    frequency = frequencies(rope, depth, place.device)  # (2, 1 or H, 1, Dh/2)
     angle = place[:, None, :, :1] * frequency[0] + place[:, None, :, 1:] * frequency[1]
     parts = (angle.sin(), angle.cos())
     if _rotates_halves(rope):
@@ -150,26 +156,27 @@ def rows_at(rope: Any, place: Tensor, depth: int) -> Tensor:
 
 def coordinates(rope: Any, grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
     """The coordinates of the patches in the table's own unit and order of the axes, (N0, 2) float32."""
-    place = grid_coordinates(grid, device)
-    sides = torch.tensor(grid, dtype=torch.float32, device=device)
+    # Without tensors of numbers from the host, which cannot be copied to a GPU while a CUDA graph is captured.
+    axes = list(grid_coordinates(grid, device).unbind(1))
     if isinstance(rope, RotaryEmbeddingCat):
-        place = place + getattr(rope, "grid_offset", 0.0)
+        axes = [axis + getattr(rope, "grid_offset", 0.0) for axis in axes]
         if rope.ref_feat_shape is not None:
-            place = place / sides * torch.tensor(rope.ref_feat_shape, dtype=torch.float32, device=device)
+            axes = [axis / side * of for axis, side, of in zip(axes, grid, rope.ref_feat_shape, strict=True)]
     elif _DinoV3 is not None and isinstance(rope, _DinoV3):
-        whole = {"separate": sides, "min": sides.min(), "max": sides.max()}[rope.normalize_coords]
-        place = 2 * (place + 0.5 + getattr(rope, "grid_offset", 0.0)) / whole - 1
-    return place.flip(1) if getattr(rope, "grid_indexing", "ij") == "xy" else place
+        sides = {"separate": grid, "min": (min(grid),) * 2, "max": (max(grid),) * 2}[rope.normalize_coords]
+        offset = 0.5 + getattr(rope, "grid_offset", 0.0)
+        axes = [2 * (axis + offset) / side - 1 for axis, side in zip(axes, sides, strict=True)]
+    return torch.stack(axes[::-1] if getattr(rope, "grid_indexing", "ij") == "xy" else axes, dim=1)
 
 
-def frequencies(rope: Any, depth: int) -> Tensor:
+def frequencies(rope: Any, depth: int, device: torch.device | None = None) -> Tensor:
     """The change of the angles per unit of each coordinate, (2, 1 or H, 1, Dh/2) float32."""
     if _Mixed is not None and isinstance(rope, _Mixed):
         return rope.freqs[:, depth].float()[:, :, None]
     if _MRope is not None and isinstance(rope, _MRope):
         return torch.stack([rope.inv_freq * (rope.axis == axis) for axis in (1, 2)])[:, None, None]
     if isinstance(rope, RotaryEmbeddingCat):
-        bands = timm_tables.freq_bands(rope.dim // 4, temperature=float(rope.temperature), step=1)
+        bands = timm_tables.freq_bands(rope.dim // 4, temperature=float(rope.temperature), step=1, device=device)
     else:
         bands = 2 * math.pi / rope.periods.float()
     nothing = torch.zeros_like(bands)
