@@ -51,8 +51,11 @@ def test_another_rule_is_measured_again_and_said_in_the_row(compared: Callable[.
     assert plan["suite"]["position"] == "none"
 
 
-def test_a_model_without_rotary_positions_says_nothing_of_them(compared: Callable[..., pd.DataFrame]):
+def test_a_model_without_rotary_positions_is_not_measured_again(compared: Callable[..., pd.DataFrame], tmp_path: Path):
+    compared("--models", "digits_deit_16")
+    before = recorded(tmp_path)
     table = compared("--models", "digits_deit_16", "--position", "destination")
+    assert recorded(tmp_path) == before
     assert not table["remarks"].fillna("").str.contains("rotary").any()
 
 

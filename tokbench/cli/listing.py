@@ -160,15 +160,15 @@ def _models(as_json: bool) -> None:
     """Print the architectures, family by family, and why some are not supported."""
     from dataclasses import asdict
 
+    from tokbench.embedded.model import build
     from tokbench.names import EMBEDDED_MODELS
     from tokbench.report.terminal.table import open_console
-    from tokbench.vit.architectures import architectures
+    from tokbench.vit.architectures import architectures, described
 
+    own = [described(name, vit := build(name), type(vit).__name__, vit.num_classes) for name in EMBEDDED_MODELS]
     found = architectures()
     if as_json:
-        print_json(
-            [{"name": name, "family": "tokbench", "refusal": ""} for name in EMBEDDED_MODELS] + list(map(asdict, found))
-        )
+        print_json([asdict(one) for one in (*own, *found)])
         return
     console = open_console()
     console.print(f"Trained models that come with tokbench: {', '.join(EMBEDDED_MODELS)}")

@@ -19,6 +19,7 @@ from tokbench.cli.options import (
 )
 from tokbench.cli.output import check_ending, print_json, warn, warn_broken, writing
 from tokbench.errors import UserError
+from tokbench.names import POSITIONS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,6 +43,7 @@ MEASURE_NOTHING = {
     "mode": ["eager"],
     "only": ["macs"],
     "site": None,
+    "position": POSITIONS[0],
     "weights": None,
     "no_ema": False,
     "img_size": None,
@@ -49,7 +51,7 @@ MEASURE_NOTHING = {
 
 
 @suite_options(
-    *("models", "methods", "keep", "schedule", "site", "weights", "no_ema", "img_size"),
+    *("models", "methods", "keep", "schedule", "site", "position", "weights", "no_ema", "img_size"),
     *("calibration", "calibration_limit"),
     defaults=DEFAULTS,
 )

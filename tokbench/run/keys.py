@@ -24,6 +24,7 @@ from tokbench.kinds.base import Conditions
 from tokbench.measure.environment import device_name
 from tokbench.names import PLAIN
 from tokbench.registry import method_class, source_digest
+from tokbench.vit.adapters import has_rotary
 
 if TYPE_CHECKING:
     from tokbench.run.calibration import Calibration
@@ -83,8 +84,12 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
             "model": row.cell.model,
             "weights": inputs.models[row.cell.model].identity,
-            # Remarks are for readers, and constants are many bytes.
-            "variant": {**asdict(variant), "remarks": (), "constants": hashlib.sha256(variant.constants).hexdigest()},
+            "variant": {
+                **asdict(variant),
+                "remarks": (),  # for readers
+                "constants": hashlib.sha256(variant.constants).hexdigest(),
+                "position": variant.position if has_rotary(inputs.models[row.cell.model].vit) else None,
+            },
             "source": None if variant.method == PLAIN else source_digest(method_class(variant.method)),
         },
         device={"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype},
@@ -112,7 +117,7 @@ def calibration_key(cell: Cell, inputs: Inputs, calibration: Calibration) -> str
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
             "weights": inputs.models[cell.model].identity,
             "variant": [variant.method, variant.params_text, variant.schedule, variant.keep, variant.site],
-            "position": variant.position,
+            "position": variant.position if has_rotary(inputs.models[cell.model].vit) else None,
             "found": variant.found,
             "source": source_digest(method_class(variant.method)),
             "code": code_digest("tokbench.run.calibration"),

@@ -34,6 +34,7 @@ from tokbench.run.labelling import in_another_order
 from tokbench.run.search import Tell, remark, searched
 from tokbench.schedule import Budget, Schedule, Searched
 from tokbench.suite import Suite
+from tokbench.vit.adapters import has_rotary
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import MethodWeightsError, Pretrained
 
@@ -219,7 +220,7 @@ def _try(cell: Cell, inputs: Inputs, out: Path | None) -> Row:
         remarks.append(inputs.calibration.described("calibrated"))
     cell = _solved(cell, inputs)
     built = build_model(cell, inputs.models[cell.model])
-    if built.position != POSITIONS[0] and getattr(built.vit, "rope", None) is not None:
+    if built.position != POSITIONS[0] and has_rotary(built.vit):
         remarks.append(f"rotary position of merged tokens: {built.position}")
     params = sum(parameter.numel() for parameter in built.parameters())
     return Row(cell, {}, built.attention_kernel, params / 1e6, remarks=tuple(remarks))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import timm
 import torch
 
-from tokbench.vit.adapters import ADAPTERS, Adapter, TimmViT
+from tokbench.vit.adapters import ADAPTERS, Adapter, TimmViT, has_rotary
 from tokbench.vit.supported import UnsupportedModelError, check_supported
 
 POOLINGS = {"token": "class token", "avg": "mean", "map": "attention"}
@@ -50,18 +50,21 @@ def architectures() -> list[Architecture]:
 
 
 def _architecture(name: str, adapter: Adapter) -> Architecture:
-    vit = _structure(name)
+    weights = timm.models.get_pretrained_cfg(name)
+    classes = weights.num_classes if weights is not None and weights.has_weights else None
+    return described(name, _structure(name), adapter.model.__name__, classes)
+
+
+def described(name: str, vit: TimmViT, family: str, classes: int | None) -> Architecture:
+    """What `list models` says of a model, given its structure and what the structure does not tell."""
     try:
         check_supported(vit)
         refusal = ""
     except UnsupportedModelError as error:
         refusal = error.reason
-    kinds = {"absolute": vit.pos_embed, "rotary": getattr(vit, "rope", None)}
-    positions = " + ".join(kind for kind, given in kinds.items() if given is not None) or "none"
-    weights = timm.models.get_pretrained_cfg(name)
-    classes = weights.num_classes if weights is not None and weights.has_weights else None
-    pooling = POOLINGS.get(vit.global_pool, vit.global_pool)
-    return Architecture(name, adapter.model.__name__, positions, pooling, classes, refusal)
+    kinds = {"absolute": vit.pos_embed is not None, "rotary": has_rotary(vit)}
+    positions = " + ".join(kind for kind, given in kinds.items() if given) or "none"
+    return Architecture(name, family, positions, POOLINGS.get(vit.global_pool, vit.global_pool), classes, refusal)
 
 
 def _structure(name: str) -> TimmViT:

@@ -11,9 +11,14 @@ from tokbench.vit.adapters.adapter import Adapter, TimmViT
 from tokbench.vit.adapters.eva import EvaAdapter
 from tokbench.vit.adapters.vision_transformer import VisionTransformerAdapter
 
-__all__ = ["ADAPTERS", "Adapter", "TimmViT", "adapter_of"]
+__all__ = ["ADAPTERS", "Adapter", "TimmViT", "adapter_of", "has_rotary"]
 
 ADAPTERS: tuple[Adapter, ...] = (VisionTransformerAdapter(), EvaAdapter())
+
+
+def has_rotary(vit: TimmViT) -> bool:
+    """Whether a model has rotary positions."""
+    return getattr(vit, "rope", None) is not None
 
 
 def adapter_of(vit: nn.Module) -> Adapter | None:
