@@ -13,7 +13,8 @@ from tokbench.ops.clustering import farthest_first, kmeans, kmedoids, nearest_me
 from tokbench.ops.matching import bipartite_matching
 from tokbench.ops.swaps import kmedoids_with_swaps
 from tokbench.tokens import gather_rows, group_sum
-from tokbench.vit.attention import AttentionProbe, attend
+from tokbench.vit.adapters.vision_transformer import VisionTransformerAdapter
+from tokbench.vit.attention import AttentionProbe, Heads, attend
 
 ITERATIONS = 5
 
@@ -110,6 +111,10 @@ def test_attention(benchmark: BenchmarkFixture, kernel: str) -> None:
     torch.manual_seed(0)
     layer = Attention(D, num_heads=H, qkv_bias=True).to(DEVICE).eval()
     layer.fused_attn = True
-    update, attention = benchmark(in_inference(attend), layer, normal(BATCH, P + N, D), matrix=kernel == "matrix")
+
+    def run(x: torch.Tensor) -> tuple[torch.Tensor, Heads]:
+        return attend(layer, x, VisionTransformerAdapter().project(layer, x, None), matrix=kernel == "matrix")
+
+    update, attention = benchmark(in_inference(run), normal(BATCH, P + N, D))
     assert update.shape == (BATCH, P + N, D)
     assert (attention.matrix is not None) == (kernel == "matrix")

@@ -42,7 +42,7 @@ def test_an_odd_file_is_refused_in_one_line_that_names_it(case: str, tmp_path: P
     write(tmp_path / name)
     message = refusal(tmp_path / name)
     ends = name.encode("ascii", "backslashreplace").decode()[-4:]
-    assert str(tmp_path)[:100] in message
+    assert str(tmp_path)[:40] in message  # a message may leave out the middle of a long path
     assert ends in message
 
 

@@ -13,6 +13,7 @@ from tokbench.conformance.subject import Subject
 from tokbench.errors import UserError
 from tokbench.tokens import Tokens
 from tokbench.vit.adapters import TimmViT
+from tokbench.vit.backbone import DownsampledViT
 
 
 def rotary_positions(subject: Subject) -> None:
@@ -29,9 +30,18 @@ def attention_pooling(subject: Subject) -> None:
 def _reductions(subject: Subject, make: Callable[[], TimmViT]) -> list[Tokens]:
     """The tokens after each reduction in a model, which are consistent, and whose logits are finite."""
     try:
+        _run(model_of(subject))
+    except Exception as error:  # each problem is reported once
+        raise SkipError("the method fails in a plain ViT: see 'second_stage'") from error
+    try:
         model = model_of(subject, make=make)
     except UserError as error:
         raise SkipError(str(error)) from error
+    return _run(model)
+
+
+def _run(model: DownsampledViT) -> list[Tokens]:
+    """Run a model and check what its method returned."""
     with torch.inference_mode():
         logits, reductions = reductions_of(model, images())
     require(bool(logits.isfinite().all()), "finite logits", "nan or inf")

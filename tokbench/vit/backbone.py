@@ -88,7 +88,7 @@ class DownsampledViT(nn.Module):
         self.seed = seed
         self.position = position
         self.site = site or (downsampler.site if downsampler else "after_attention")
-        self.placement = Placement()
+        self.placement = Placement().train(vit.training)
         self.depths: tuple[int, ...] = ()
         self.counts: tuple[int, ...] = ()
         self.reduction: Reduction | None = None
