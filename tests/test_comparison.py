@@ -58,6 +58,16 @@ def test_a_model_that_knows_the_labels_is_not_warned_about(run: Run) -> None:
     assert (code, err) == (0, "")
 
 
+def test_weights_for_images_of_another_size_are_told(run: Run, data: Path, tmp_path: Path) -> None:
+    torch.save(timm.create_model(MODEL, img_size=64).state_dict(), tmp_path / "x.pth")
+    more = ("--weights", "x.pth", "--only", "macs", "--baselines", "none")
+    code, _, err = run(*command(tmp_path, MODEL, *more))
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith(f"tokbench: {MODEL}: position embeddings resampled from 4x4 to 10x10; ")
+    assert "--img-size 64" in err
+    assert run(*command(tmp_path, MODEL, *more, "--img-size", "64", "--out", "same"))[::2] == (0, "")
+
+
 @pytest.mark.parametrize(
     ("model", "head"),
     [
@@ -69,9 +79,10 @@ def test_accuracy_needs_a_head_for_the_data(run: Run, data: Path, tmp_path: Path
     code, out, err = run(*command(tmp_path, model, "--only", "accuracy"))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"{head}, and there are 1000 classes" in err
-    code, out, _ = run(*command(tmp_path, model, "--only", "macs,accuracy"))
+    code, out, err = run(*command(tmp_path, model, "--only", "macs,accuracy"))
     table = json.loads(out)
     assert code == 0
+    assert f"tokbench: {model} cannot be evaluated on these data: {head}" in err
     assert [row["status"] for row in table] == ["ok", "ok"]
     assert all(row["gmacs"] and row["top1"] is None and head in row["remarks"] for row in table)
 

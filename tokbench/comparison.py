@@ -13,6 +13,7 @@ from tokbench.data.formats import describe_left_out
 from tokbench.distributed.parts import share
 from tokbench.distributed.ray_run import run_on_ray
 from tokbench.errors import UserError
+from tokbench.names import PLAIN
 from tokbench.published.plausible import Guessing, at_chance
 from tokbench.published.timm_accuracy import unlike_published
 from tokbench.registry import Broken, discover
@@ -204,15 +205,24 @@ def _how_to_have_both(before: Suite, now: Suite) -> str:
 
 
 def _about(results: Results, prepared: Prepared) -> list[str]:
-    """What else to know of a finished run: unreadable images, implausible plain models."""
+    """What else to know of a finished run: unreadable images, changed weights, implausible plain models."""
     lost = [f"unreadable image {name}: {reason}" for name, reason in results.unreadable.items()]
     plain = [f"WARNING: {text}" for text in unlike_published(results.table, results.plan)]
     return [
         *lost,
+        *_about_models(results),
         *plain,
         *(line for guessing in at_chance(results) for line in _about_guessing(guessing, prepared)),
         *(f"WARNING: {text}" for text in _measured_on_calibration(results)),
     ]
+
+
+def _about_models(results: Results) -> list[str]:
+    """What was done to the weights of each model, and what cannot be measured with them: the plain models' remarks."""
+    plain = (row for row in results.plan.rows if row.id.method == PLAIN and not row.id.params)
+    about = ((row.id.model, remark) for row in plain for remark in row.remarks)
+    named = (remark if remark.startswith(f"{model} ") else f"{model}: {remark}" for model, remark in about)
+    return list(dict.fromkeys(named))
 
 
 def _about_guessing(guessing: Guessing, prepared: Prepared) -> list[str]:

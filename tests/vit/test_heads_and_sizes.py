@@ -63,7 +63,9 @@ def test_maes_fine_tuning_pools_by_the_mean(name: str, tmp_path: Path) -> None:
 def test_positions_of_another_resolution_are_resampled_and_noted(source: Any, name: str, tmp_path: Path) -> None:
     torch.save(source.state_dict(), tmp_path / "x.pth")
     read = load_model(name, tmp_path / "x.pth", img_size=96)
-    assert read.remarks == ("position embeddings resampled from 2x2 to 6x6",)
+    assert read.remarks == (
+        "position embeddings resampled from 2x2 to 6x6; the weights are for images of 32 pixels (--img-size 32)",
+    )
     assert read.vit.pretrained_cfg["input_size"] == (3, 96, 96)
     expected = copy.deepcopy(source)
     expected.set_input_size(img_size=(96, 96))
@@ -79,7 +81,9 @@ def test_a_file_of_larger_images_is_read_at_the_models_size(source: Any, name: s
     read = load_model(name, tmp_path / "x.pth")
     larger.set_input_size(img_size=(32, 32))
     torch.testing.assert_close(answers(read.vit), answers(larger), rtol=0, atol=1e-5)
-    assert read.remarks == ("position embeddings resampled from 4x4 to 2x2",)
+    assert read.remarks == (
+        "position embeddings resampled from 4x4 to 2x2; the weights are for images of 64 pixels (--img-size 64)",
+    )
 
 
 def test_embedded_and_random_weights_take_another_size_too() -> None:

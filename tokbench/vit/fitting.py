@@ -111,8 +111,10 @@ def _resampled(vit: nn.Module, named: Mapping[str, Tensor]) -> list[str]:
     if given is None or own is None:
         return []
     before, (height, width) = math.isqrt(given.shape[-2]), vit.patch_embed.grid_size  # type: ignore[misc,union-attr]
-    same = given.shape[-2] == own.shape[-2] or before * before == height * width
-    return [] if same else [resampled(before, height, width)]
+    if given.shape[-2] == own.shape[-2] or before * before == height * width:
+        return []
+    size = before * max(vit.patch_embed.patch_size)  # type: ignore[arg-type,union-attr]
+    return [f"{resampled(before, height, width)}; the weights are for images of {size} pixels (--img-size {size})"]
 
 
 def resampled(before: int, height: int, width: int) -> str:
