@@ -286,6 +286,10 @@ def test_methods_skipped_for_the_same_reason_share_a_line():
     assert "sit, dtem — skipped: no weights" in shown(rows)
 
 
+def test_what_is_left_to_another_part_has_not_failed():
+    assert "ats 0.7 — not measured yet" in shown([row(), lost("ats", "failed", "not measured yet")])
+
+
 def test_seeds_that_failed_for_the_same_reason_share_a_line():
     rows = [row(), *(lost("ats", "failed", "out of memory", seed=seed, batch_size=256) for seed in (0, 1))]
     assert "ats 0.7 batch 256 (seed 0, 1) — failed: out of memory" in shown(rows)

@@ -28,6 +28,7 @@ from tokbench.report.lines import (
     model_blocks,
     text_columns,
 )
+from tokbench.results.table import NOT_MEASURED
 from tokbench.results.columns import BY_INTERVAL
 
 # The width for pipes and files, which have none: fits into mails, logs and issues without wrapping.
@@ -78,7 +79,10 @@ def render(table: pd.DataFrame, console: Console) -> None:
 
 
 def _without_result(block: pd.DataFrame) -> list[Text]:
-    """`method keep — failed: reason`, a line for each reason. Skipped methods are named without keep."""
+    """`method keep — failed: reason`, a line for each reason. Skipped methods are named without keep.
+
+    What waits for another part or a later run has not failed.
+    """
     rows = block.to_dict("records")
     varying = [name for name in SETTINGS if len(distinct_values(rows, name)) > 1]
     seeds_by_reason: dict[tuple[str, str], dict[str, list[str]]] = {}
@@ -97,7 +101,9 @@ def _without_result(block: pd.DataFrame) -> list[Text]:
     }
     colours = {"failed": "red", "skipped": "yellow"}
     return [
-        Text.assemble(names, " — ", (status, colours[status]), f": {reason}")
+        Text(f"{names} — {NOT_MEASURED}")
+        if reason == NOT_MEASURED
+        else Text.assemble(names, " — ", (status, colours[status]), f": {reason}")
         for (status, reason), names in listed.items()
         if status in colours
     ]
