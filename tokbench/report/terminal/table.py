@@ -28,8 +28,8 @@ from tokbench.report.lines import (
     model_blocks,
     text_columns,
 )
-from tokbench.results.table import NOT_MEASURED
 from tokbench.results.columns import BY_INTERVAL
+from tokbench.results.table import NOT_MEASURED
 
 # The width for pipes and files, which have none: fits into mails, logs and issues without wrapping.
 PIPED_WIDTH = 100
