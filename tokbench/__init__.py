@@ -23,7 +23,8 @@ _PUBLIC = {
     "registry": ("create", "register"),
     "results.directory": ("Results", "load"),
     "schedule": ("Schedule",),
-    "tokens": ("Tokens", "gather_rows", "group_sum"),
+    "token_groups": ("gather_rows", "group_sum"),
+    "tokens": ("Tokens",),
     "vit.backbone": ("DownsampledViT",),
     "vit.calibration": ("calibrate",),
     "vit.models": ("load_model",),
@@ -55,9 +56,9 @@ if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.results.directory import Results as Results
     from tokbench.results.directory import load as load
     from tokbench.schedule import Schedule as Schedule
+    from tokbench.token_groups import gather_rows as gather_rows
+    from tokbench.token_groups import group_sum as group_sum
     from tokbench.tokens import Tokens as Tokens
-    from tokbench.tokens import gather_rows as gather_rows
-    from tokbench.tokens import group_sum as group_sum
     from tokbench.vit.backbone import DownsampledViT as DownsampledViT
     from tokbench.vit.calibration import calibrate as calibrate
     from tokbench.vit.models import load_model as load_model

@@ -12,7 +12,7 @@ from tokbench.downsampler import FIELDS
 from tokbench.ops.clustering import farthest_first, kmeans, kmedoids, nearest_members
 from tokbench.ops.matching import bipartite_matching
 from tokbench.ops.swaps import kmedoids_with_swaps
-from tokbench.tokens import gather_rows, group_sum
+from tokbench.token_groups import gather_rows, group_sum
 from tokbench.vit.adapters.vision_transformer import VisionTransformerAdapter
 from tokbench.vit.attention import AttentionProbe, Heads, attend
 

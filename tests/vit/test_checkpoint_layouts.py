@@ -80,16 +80,6 @@ SAVED: dict[str, Callable[[State], Any]] = {
 ROUNDED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@pytest.fixture(scope="module")
-def source() -> Any:
-    return small_vit()
-
-
-@pytest.fixture(scope="module")
-def name(source: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return folder_for(source, tmp_path_factory.mktemp("model") / "small")
-
-
 @pytest.mark.parametrize("layout", SAVED)
 def test_a_saved_model_answers_as_before(layout: str, source: Any, name: str, tmp_path: Path) -> None:
     torch.save(SAVED[layout](source.state_dict()), tmp_path / "x.pth")

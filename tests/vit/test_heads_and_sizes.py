@@ -16,16 +16,6 @@ import tokbench
 from tokbench import load_model
 
 
-@pytest.fixture(scope="module")
-def source() -> Any:
-    return small_vit()
-
-
-@pytest.fixture(scope="module")
-def name(source: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return folder_for(source, tmp_path_factory.mktemp("model") / "small")
-
-
 @pytest.mark.parametrize(
     "model", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224"]
 )

@@ -88,6 +88,16 @@ SOURCES: dict[str, tuple[Source, Callable[[Any], Tensor]]] = {
 }  # fmt: skip
 
 
+def siglip2_of_any_size(folder: Path) -> Tensor:
+    """Save a SigLIP 2 of any image size; its features of `IMAGES`, whose patches it takes as rows of pixels."""
+    sizes = {key: value for key, value in SIZES.items() if key != "image_size"}
+    model = saved(lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**sizes, num_patches=4)), folder)
+    rows = IMAGES.reshape(2, 3, 2, 16, 2, 16).permute(0, 2, 4, 3, 5, 1).reshape(2, 4, 768)
+    shapes, mask = torch.tensor([[2, 2]] * 2), torch.ones(2, 4, dtype=torch.int32)
+    with torch.inference_mode():
+        return model(pixel_values=rows, pixel_attention_mask=mask, spatial_shapes=shapes).pooler_output
+
+
 def saved(make: Source, folder: Path) -> Any:
     torch.manual_seed(0)
     model = moved(make())
@@ -134,13 +144,8 @@ def fitted(name: str, folder: Path, **options: Any) -> tuple[Any, tuple[str, ...
 
 @pytest.mark.parametrize("case", ["SigLIP", "SigLIP 2", "SigLIP 2, any size"])
 def test_siglip_towers_pool_by_attention(case: str, tmp_path: Path) -> None:
-    if case == "SigLIP 2, any size":  # its patches come as rows of pixels
-        sizes = {key: value for key, value in SIZES.items() if key != "image_size"}
-        model = saved(lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**sizes, num_patches=4)), tmp_path)
-        rows = IMAGES.reshape(2, 3, 2, 16, 2, 16).permute(0, 2, 4, 3, 5, 1).reshape(2, 4, 768)
-        shapes, mask = torch.tensor([[2, 2]] * 2), torch.ones(2, 4, dtype=torch.int32)
-        with torch.inference_mode():
-            expected = model(pixel_values=rows, pixel_attention_mask=mask, spatial_shapes=shapes).pooler_output
+    if case == "SigLIP 2, any size":
+        expected = siglip2_of_any_size(tmp_path)
     else:
         model = saved(lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**SIZES)), tmp_path)
         with torch.inference_mode():

@@ -15,7 +15,7 @@ import transformers as hf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_checkpoints import answers
-from test_transformers_checkpoints import IMAGES, SIZES, THREE, logits, saved
+from test_transformers_checkpoints import IMAGES, SIZES, THREE, logits, saved, siglip2_of_any_size
 
 from tokbench import load_model
 from tokbench.data.preprocessing import preprocessing_of
@@ -71,12 +71,7 @@ def test_dinov3_turns_by_the_angles_of_the_configuration(tmp_path: Path) -> None
 
 
 def test_siglip2_of_any_size_has_the_grid_of_its_configuration(tmp_path: Path) -> None:
-    sizes = {key: value for key, value in SIZES.items() if key != "image_size"}
-    model = saved(lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**sizes, num_patches=4)), tmp_path)
-    rows = IMAGES.reshape(2, 3, 2, 16, 2, 16).permute(0, 2, 4, 3, 5, 1).reshape(2, 4, 768)
-    shapes, mask = torch.tensor([[2, 2]] * 2), torch.ones(2, 4, dtype=torch.int32)
-    with torch.inference_mode():
-        expected = model(pixel_values=rows, pixel_attention_mask=mask, spatial_shapes=shapes).pooler_output
+    expected = siglip2_of_any_size(tmp_path)
     torch.testing.assert_close(answers(load_model(f"local-dir:{tmp_path}").vit), expected, rtol=0, atol=1e-5)
 
 

@@ -36,7 +36,7 @@ class ClassIndex:
         same = Counter(names)
         self._exact = {name: index for index, name in enumerate(names) if same[name] == 1}
         counts = Counter(map(_loose, names))
-        # two names that differ in case only are told apart exactly or not at all
+        # two names that differ in case only are distinguished exactly or not at all
         self._loose = {_loose(name): index for index, name in enumerate(names) if counts[_loose(name)] == 1}
 
     def find(self, text: str) -> int | None:

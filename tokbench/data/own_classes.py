@@ -34,7 +34,7 @@ def classes_from_folders(names: Sequence[str], solution_folders: Sequence[Path],
         labelling: What is known of the classes.
 
     Raises:
-        UnlabelledError: No folder says a class, or it cannot be told which classes they are.
+        UnlabelledError: No folder says a class, or it is not clear which classes they are.
         DataError: Some images have a class and others none.
     """
     refusal: DataError | None = None

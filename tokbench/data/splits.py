@@ -50,17 +50,17 @@ def of_split(paths: Sequence[str], split: str, where: str) -> list[int]:
         DataError: There is no such split.
     """
     parts = [path.split("/") for path in paths]
-    told = [_split(own) for own in parts]
+    splits = [_split(own) for own in parts]
     meant = _split([split])[0]
     same = {word for word, one in _SPLITS.items() if one == meant}
     # whole names before words: `val/test_tube` is of the validation split
     found = (
         _named(parts, {split.casefold()})
         or _named(parts, same)
-        or [place for place, (own, _) in enumerate(told) if own and own == meant]
+        or [place for place, (own, _) in enumerate(splits) if own and own == meant]
     )
     if not found:
-        known = sorted({part for _, part in told if part})
+        known = sorted({part for _, part in splits if part})
         there = f"there are {', '.join(map(repr, known))}" if known else "no folder or file has the name of a split"
         raise DataError(f"{where} has no split {split!r}: {there}")
     return found

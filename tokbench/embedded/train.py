@@ -32,8 +32,8 @@ from tokbench.names import EMBEDDED_MODELS, EmbeddedModel
 from tokbench.stats.proportions import wilson
 
 STEPS = 4500
-MINUTES = dict.fromkeys(EMBEDDED_MODELS, 8) | {ROTARY: 15}
-"""Per model: `STEPS` steps take no longer on two free cores of a 2023 server."""
+MINUTES = dict.fromkeys(EMBEDDED_MODELS, 8) | {ROTARY: 20}
+"""Per model: about how long `STEPS` steps take on two cores of a 2023 server (the rotary model: 37 minutes of CPU)."""
 
 STAGES = ((16, 0.4), (24, 0.2), (SIDE, 0.4))
 """Per stage: the side of the canvases in pixels, and the share of the steps."""

@@ -24,7 +24,7 @@ from tokbench.ops.distances import (
     to_medoids,
     wide,
 )
-from tokbench.tokens import gather_rows
+from tokbench.token_groups import gather_rows
 
 
 def kmeans(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

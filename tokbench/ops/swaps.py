@@ -20,7 +20,7 @@ from tokbench.ops.distances import (
     sums,
     to_medoids,
 )
-from tokbench.tokens import gather_rows
+from tokbench.token_groups import gather_rows
 
 
 def kmedoids_with_swaps(f: Tensor, weight: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -88,9 +88,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("it is too large")
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{shown} cannot be read ({one_line(str(error))}): mend it or take it away") from None
+        raise UserError(f"{shown} cannot be read ({one_line(str(error))}): correct it or remove it") from None
     if not isinstance(content, dict):
-        raise UserError(f"{shown} holds no JSON object: mend it or take it away")
+        raise UserError(f"{shown} holds no JSON object: correct it or remove it")
     return content
 
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from tokbench.errors import UserError
 from tokbench.names import Position
-from tokbench.tokens import Tokens, grid_coordinates, group_mean, group_sum
+from tokbench.token_groups import grid_coordinates, group_mean, group_sum
+from tokbench.tokens import Tokens
 
 # Missing in older versions of timm, whose models have tables of the first kind only.
 _Mixed, _DinoV3, _MRope = (
