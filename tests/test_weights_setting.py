@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokbench.config import load_config
@@ -42,6 +42,8 @@ def test_items_are_read(given: object, files: list[tuple[str | None, str]]) -> N
     assert split_weights(",".join(items)) == items  # as a command repeats them
 
 
+@example([(A, "'"), (B, "\r")])  # the quote must not reach into the next item
+@example([(A, "a,'"), (B, "\r")])
 @given(st.lists(st.tuples(st.sampled_from([A, B, HUB, FOLDER]), st.text(min_size=1)), unique_by=lambda pair: pair[0]))
 def test_any_path_is_given_back(pairs: list[tuple[str, str]]) -> None:
     items = split_weights(dict(pairs))

@@ -18,7 +18,9 @@ from tokbench.notation import shortened
 _MODEL = rf"(?:[A-Za-z_][\w.-]*|(?:{'|'.join(SOURCES)}):[^=,]+)"
 _NAMED = re.compile(rf"({_MODEL})\s*=\s*(.*)", re.DOTALL)
 _QUOTED = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""", re.DOTALL)
-_QUOTED_PATH = re.compile(rf"(?:^|(?<=[=,\s])){_QUOTED.pattern}", re.DOTALL)
+_PATH_START = r"(?:^|(?<=[=,\s]))"
+_QUOTED_PATH = re.compile(_PATH_START + _QUOTED.pattern, re.DOTALL)
+_OPENING_QUOTE = re.compile(_PATH_START + "[\"']")
 _NEXT = re.compile(rf",\s*(?={_MODEL}\s*=)")
 
 
@@ -119,6 +121,6 @@ def _path(path: str) -> str:
 
 def _written(model: str | None, path: str) -> str:
     """An item as `_read` reads it."""
-    odd = _NAMED.fullmatch(path) or _NEXT.search(path) or _QUOTED.match(path) or path != path.strip()
+    odd = _NAMED.fullmatch(path) or _NEXT.search(path) or _OPENING_QUOTE.search(path) or path != path.strip()
     text = repr(path) if odd else path
     return text if model is None else f"{model}={text}"
