@@ -6,6 +6,7 @@ PLAIN = "none"  # the plain model in the column `method`
 ALL = "all"  # every registered method, in --methods
 OFF_THE_SHELF = "off-the-shelf"  # regime: a method in a pretrained model, without any training
 CALIBRATED = "calibrated"  # regime: the same, with constants of the method set from unlabelled images
+FINE_TUNED = "fine-tuned"  # regime: the model and the method were trained together
 PUBLISHED = "published"  # the schedule value that selects each method's own published schedule
 
 EMBEDDED = "embedded"  # the data set that is shipped with tokbench

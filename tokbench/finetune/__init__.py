@@ -1,0 +1,1 @@
+"""Training models with methods in them, all with the same recipe."""
