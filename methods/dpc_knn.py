@@ -16,7 +16,8 @@ Fine-tuned checkpoints of Haurum et al. 2023 need the variant `haurum`, what the
     k counts the token itself;  ρ_i ← ρ_i + 10⁻⁶ u_i with u_i uniform in [0, 1), also at inference
     δ_i = max of d over all pairs for the densest token;    y_c = Σ_{i∈c} e^{s_i} x_i / (10⁻⁶ + Σ_{i∈c} e^{s_i})
 
-with learned s_i = w·x_i + b (or 0), and attention without log(size). Where ρ underflows, its noise decides.
+with learned s_i = w·x_i + b, and attention without log(size). Where ρ underflows, its noise decides. Without learned
+weights, the 10⁻⁶ in the mean is left out here.
 
 Decided here: k is at most N-1, and a token is not its own neighbour. Of tokens with equal density, the earlier counts
 as denser; the public code breaks ties with unseeded noise, so its result can vary. ρδ is compared by its logarithm,
@@ -89,11 +90,12 @@ class DPCKNN(Downsampler):
             own = torch.arange(keep, device=x.device).expand_as(centres)
             # A centre stays in its own cluster even if another one has the same vector, so that no cluster is empty.
             owner = to_centre.min(dim=1).indices.scatter(1, centres, own)
-        s = torch.zeros_like(tokens.size)
-        if self.trained:
-            s = self.scores[context.stage](tokens.patches)[..., 0].to(wide)
-        largest = s.detach().amax(dim=1, keepdim=True)  # exp(s) may overflow
-        weight = (s - largest).exp()
+        if not self.trained:
+            return tokens.merge(owner, keep, torch.ones_like(tokens.size))
+        s = self.scores[context.stage](tokens.patches)[..., 0].to(wide)
+        # exp(s) may overflow, and vanish beside that of another cluster.
+        largest = torch.full_like(s[:, :keep], -torch.inf).scatter_reduce(1, owner, s.detach(), "amax")
+        weight = (s - largest.gather(1, owner)).exp()
         merged = tokens.merge(owner, keep, weight)
         if self.variant == "default":
             return merged
@@ -116,11 +118,11 @@ def peaks(squared: Tensor, k: int, count: int) -> Tensor:
 
 
 def noisy_peaks(squared: Tensor, k: int, count: int, noise: Tensor) -> Tensor:
-    """The density peaks in the variant `haurum`, from squared distances (B, N, N) and noise (B, N): indices (B, K)."""
+    """The peaks in the variant `haurum`, from squared distances (B, N, N) and noise (B, N): indices (B, K), best first."""
     density = (-squared.topk(k, dim=2, largest=False).values.mean(dim=2)).exp() + SMALL * noise
     denser = density[:, None] > density[:, :, None]
     delta = squared.where(denser, squared.amax(dim=(1, 2), keepdim=True)).amin(dim=2).sqrt()
-    return (density * delta).argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
+    return (density * delta).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def squared_distances(x: Tensor) -> Tensor:

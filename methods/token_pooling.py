@@ -80,7 +80,8 @@ class TokenPooling(Downsampler):
         if iterations < 1:
             raise ValueError(f"iterations={iterations}: must be at least 1")
         if refine == "swap" and algorithm != "kmedoids":
-            raise ValueError(f"refine=swap: {algorithm} has no medoids to swap; use algorithm=kmedoids")
+            reason = "K-Means has no medoids to swap" if algorithm == "kmeans" else f"{algorithm} has another objective"
+            raise ValueError(f"refine=swap: {reason}; use algorithm=kmedoids")
         clusterings = {"kmeans": kmeans, "kmedoids": kmedoids, "haurum_kmedoids": haurum_kmedoids}
         self.cluster = kmedoids_with_swaps if refine == "swap" else clusterings[algorithm]
         self.weighted = weighted
