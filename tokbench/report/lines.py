@@ -145,7 +145,7 @@ def _calibrated_note(rows: Sequence[RowValues]) -> str:
 
 def _fine_tuned_note(rows: Sequence[RowValues]) -> str:
     """What fine-tuned rows are compared with."""
-    if not any(row["regime"] == FINE_TUNED for row in rows):
+    if not any(row["regime"] == FINE_TUNED and row["delta_half"] > 0 for row in rows):
         return ""
     return (
         "fine-tuned: Δ is against the plain model fine-tuned the same way where it is compared, else against the plain "

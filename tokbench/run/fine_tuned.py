@@ -26,6 +26,8 @@ from tokbench.vit.models import Pretrained
 from tokbench.weights_setting import files_of
 
 OWN_WEIGHTS = "the checkpoint's weights without its method, as no other model has this architecture"
+DEIT = "deit_tiny_patch16_224"  # as whose images those of public checkpoints are preprocessed
+
 SAME_WAY = ("weights", "recipe", "data", "epochs", "steps", "position")
 """What two trainings have in common that differ in the method alone, of `tokbench.trained.saved.About`."""
 
@@ -114,6 +116,12 @@ def own_model(name: str, file: FineTunedFile) -> Pretrained:
     trained = read_trained(Path(file.path))
     vit = blank_vit(trained, file.like)
     vit.load_state_dict(dict(trained.vit))
+    with torch.device("meta"):
+        like = build(file.like or DEIT)
+    vit.pretrained_cfg = {
+        **like.pretrained_cfg,
+        "input_size": (vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size),
+    }
     return Pretrained(vit.float().eval(), trained.sha256, remarks=(f"{name}: {OWN_WEIGHTS}",))
 
 

@@ -19,7 +19,8 @@ FOLDER = "checkpoints"
 def files_of_checkpoint(given: str) -> list[Path]:
     """The files of weights that a path stands for: itself, or those in the folder, sorted.
 
-    In a folder with checkpoints of tokbench, these are meant; in any other, all files of weights.
+    In a folder with checkpoints of tokbench, these are meant; in any other, all files that PyTorch saved: public code
+    writes its arguments into these.
 
     Raises:
         UserError: There are none.
@@ -34,12 +35,12 @@ def files_of_checkpoint(given: str) -> list[Path]:
         for entry in folder.iterdir()
         if entry.is_file() and entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
     )
-    saved = [file for file in found if is_saved(file)]
-    if not found:
+    meant = [file for file in found if is_saved(file)] or [file for file in found if file.suffix != ".safetensors"]
+    if not meant:
         raise UserError(
             f"no checkpoints in {one_line(str(path))}: name a folder of tokbench finetune or a file with --checkpoint"
         )
-    return saved or found
+    return meant
 
 
 def read_trained(file: Path) -> Trained:
