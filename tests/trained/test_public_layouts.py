@@ -120,7 +120,9 @@ def test_dpc_knn_agrees_given_the_noise_that_its_code_draws(images: Tensor):
 
     def with_its_noise(tokens: Tokens, keep: int, context: Context) -> Tokens:
         noise = torch.rand(tokens.size.shape, generator=generator)
-        return method(tokens, keep, Context(depth=context.depth, depths=context.depths, stage=context.stage, noise=noise))
+        return method(
+            tokens, keep, Context(depth=context.depth, depths=context.depths, stage=context.stage, noise=noise)
+        )
 
     model.reduction = with_its_noise
     wanted = expected("tokenreduction_dpcknn")

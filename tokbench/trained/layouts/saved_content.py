@@ -141,7 +141,9 @@ def saved_content(content: Any, file: Path) -> Saved | None:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         return None
     args = content.get("args")
-    remarks = ("weights are the checkpoint's model_ema, a moving average (EMA), which was the better",) if averaged else ()
+    remarks = (
+        ("weights are the checkpoint's model_ema, a moving average (EMA), which was the better",) if averaged else ()
+    )
     if not averaged and isinstance(content.get("model_ema"), dict):
         remarks = ("weights are the checkpoint's model, as in its own code's evaluation, not its model_ema",)
     return Saved(file, plain_state(state, file), vars(args) if isinstance(args, argparse.Namespace) else {}, remarks)
