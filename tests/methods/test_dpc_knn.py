@@ -84,7 +84,7 @@ def test_the_variant_of_haurum_matches_its_formulas(scale: float, weights: str):
             clusters = haurum_oracle(x[b].tolist(), noise[b].tolist(), keep, k)
             for c, cluster in enumerate(clusters):
                 assert {i for i in range(n) if after.owner[b, i] == c} == cluster
-                weight = {i: 1.0 for i in cluster}
+                weight = dict.fromkeys(cluster, 1.0)
                 if weights == "learned":
                     weight = {i: method.scores[0](x[b, i]).exp().item() for i in cluster}
                 total = sum(weight.values()) + (1e-6 if weights == "learned" else 0)

@@ -1,7 +1,7 @@
 """Checkpoints of public code: how each code base writes them, and which method with which parameters they are here.
 
-Nothing is guessed: what is neither in the keys of the weights nor in the arguments that are saved with them is not known,
-and a file that does not say which method it is of is not recognised.
+Nothing is guessed: what is neither in the names of the weights nor in the arguments that are saved with them is not
+known, and a file that does not say which method it is of is not recognised.
 """
 
 from __future__ import annotations

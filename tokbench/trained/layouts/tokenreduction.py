@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tokbench.names import PLAIN
 from tokbench.trained.checkpoint import Trained
-from tokbench.trained.layouts.keep_rates import by_matching, powers
 from tokbench.trained.layouts.keep_predictors import keep_predictors
+from tokbench.trained.layouts.keep_rates import by_matching, powers
 from tokbench.trained.layouts.saved_content import Saved
 
 OWN = "cluster_layers."
