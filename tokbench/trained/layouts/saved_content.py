@@ -138,7 +138,7 @@ def saved_content(content: Any, file: Path) -> Saved | None:
     averaged = content.get("ema_best") is True and isinstance(content.get("model_ema"), dict)
     named = "model_ema" if averaged else next((name for name in ("model", "state_dict") if name in content), "")
     state = content[named] if named else content
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         return None
     args = content.get("args")
     remarks = (
