@@ -7,17 +7,32 @@ class token comes before them). Each source is paired with its most similar targ
 become one token each, the mean weighted by size; later attention adds log(size). At most half of the tokens can be
 removed.
 
-In the paper's training, grouping and merging are relaxed (a soft selection of the top r); that is part of
-`tokbench finetune`. Here merging is hard in training mode too, and the weight of a merged source has a factor c / c = 1
-whose gradient reaches W (straight-through). Our sources do not say what z is computed from; here it is the token to be
-merged, detached, because the embedding should be independent of the backbone's features.
+Training keeps all tokens. With l_ij = c_ij / 0.1 for the three best targets j of each source i, the choice of r = N-K
+pairs is relaxed to a sum of r softmaxes over all pairs of the image, in which a source that was chosen counts less:
+
+    repeat r times:  q = softmax(l / 0.1),    a_ij ← a_ij + q_ij,    l_ij ← l_ij + log(1 - Σ_j q_ij)
+
+(row sums above 1 are divided by themselves, a constant for the gradient). With masses m, 1 before the first reduction,
+
+    x_j ← (m_j x_j + Σ_i a_ij m_i x_i) / m_j',    m_j' = m_j + Σ_i a_ij m_i,    m_i' = m_i (1 - Σ_j a_ij)
+
+and later attention multiplies exp(logit) by m: a token of mass m < 1 has presence m, one of mass m >= 1 has size m. The
+r sources of which the most was merged take no part in later reductions. The constants are those of the public code.
+
+Decided here: which positions are sources is the same in training as in evaluation. z is computed from the token to be
+merged, detached, because the embedding should be independent of the backbone's features; the public code computes it
+from what the block's attention reads.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokbench import Context, Downsampler, Geometry, Paper, Tokens, bipartite_matching, register
+from tokbench import Context, Downsampler, Geometry, Paper, Tokens, bipartite_matching, gather_rows, register
+
+NEIGHBOURS = 3
+SCALE = 0.1
+TEMPERATURE = 0.1
 
 
 @register("dtem")
@@ -47,25 +62,78 @@ class DTEM(Downsampler):
         if channels < 1:
             raise ValueError(f"channels={channels}: must be at least 1")
         self.channels = channels
+        self.temperature = TEMPERATURE
+        self.counts: tuple[int, ...] = ()
         self.embeddings = nn.ModuleList()
 
     def setup(self, geometry: Geometry) -> None:
         self.embeddings = nn.ModuleList(nn.Linear(geometry.dim, self.channels) for _ in geometry.depths)
+        self.counts = geometry.counts
 
     def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
         return max(keep, n_patches - n_patches // 2)
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         n, device = tokens.n_patches, tokens.x.device
-        wide = torch.promote_types(tokens.x.dtype, torch.float32)
-        z = F.normalize(self.embeddings[context.stage](tokens.patches.detach()).to(wide), dim=2)
-        similarity = z[:, 1::2] @ z[:, 0::2].mT
+        similarity = self._similarity(tokens.patches, context.stage)
         source, target = torch.arange(1, n, 2, device=device), torch.arange(0, n, 2, device=device)
         merged = n - self.count(keep, n, context.depth, tokens.layout)
         owner = bipartite_matching(similarity, source, target, n, merged)
-        weight = tokens.size.to(wide)
-        if self.training:
-            best = similarity.amax(dim=2).to(wide)  # autocast multiplies matrices in half precision
-            factor = torch.ones_like(weight).scatter(1, source.expand_as(best), 1 + best - best.detach())
-            weight = weight * factor
-        return tokens.merge(owner, n - merged, weight)
+        return tokens.merge(owner, n - merged)
+
+    def relaxed(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        n, device = tokens.n_patches, tokens.x.device
+        left = n if tokens.presence is None else self.counts[context.stage - 1]
+        r = left - self.count(keep, left, context.depth, None)
+        source, target = torch.arange(1, left, 2, device=device), torch.arange(0, left, 2, device=device)
+        share = relaxed_matching(self._similarity(tokens.patches[:, :left], context.stage), r, self.temperature)
+        stays = 1 - share.sum(dim=2)
+        stays = stays + (stays.clamp_min(0) - stays).detach()  # rounding may make it negative
+
+        mass = tokens.size if tokens.presence is None else tokens.size * tokens.presence
+        patches = tokens.patches.to(share.dtype)
+        moved = share * mass[:, source, None]
+        received = mass[:, target] + moved.sum(dim=1)
+        sums = mass[:, target, None] * patches[:, target] + moved.mT @ patches[:, source]
+        patches = patches.index_copy(1, target, sums / received[..., None])
+        mass = mass.to(share.dtype).index_copy(1, source, mass[:, source] * stays).index_copy(1, target, received)
+
+        # In evaluation, the sources that stay come first, and then the targets.
+        by_stay = stays.argsort(dim=1, descending=True)
+        staying, gone = by_stay[:, : len(source) - r].sort(dim=1).values, by_stay[:, len(source) - r :]
+        place = torch.arange(n, device=device).expand_as(mass)
+        owner = torch.where(place < left, place, -1).scatter(
+            1, source[gone], target[gather_rows(share, gone).argmax(dim=2)]
+        )
+        order = torch.cat([source[staying], place[:, target], source[gone], place[:, left:]], dim=1)
+        tokens = tokens.stay(owner, torch.where(mass < 1, mass, 1.0))
+        return tokens.replace(patches=patches, size=torch.where(mass < 1, 1.0, mass)).select(order)
+
+    def _similarity(self, patches: Tensor, stage: int) -> Tensor:
+        """(B, S, T), c of each source and target among patch tokens (B, N, D), in float32 or wider."""
+        wide = torch.promote_types(patches.dtype, torch.float32)
+        z = F.normalize(self.embeddings[stage](patches.detach()).to(wide), dim=2)
+        return z[:, 1::2] @ z[:, 0::2].mT
+
+
+def relaxed_matching(similarity: Tensor, r: int, temperature: float) -> Tensor:
+    """The shares a of the sources that go to each target, which sum to at most r in each image.
+
+    Args:
+        similarity: (B, S, T).
+        r: How many pairs to choose, at most S.
+        temperature: Of the softmax over all pairs; towards 0, r pairs have the share 1.
+
+    Returns:
+        (B, S, T), 0 except for the three most similar targets of each source; float32 or wider.
+    """
+    similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
+    best = similarity.topk(min(NEIGHBOURS, similarity.shape[2]), dim=2)
+    logits, tiny = best.values / SCALE, torch.finfo(similarity.dtype).tiny
+    share = torch.zeros_like(logits)
+    for _ in range(r):
+        chosen = (logits / temperature).flatten(1).softmax(dim=1).view_as(logits)
+        share = share + chosen
+        logits = logits + (1 - chosen.sum(dim=2, keepdim=True)).clamp_min(tiny).log()
+    share = share / share.sum(dim=2, keepdim=True).detach().clamp_min(1)
+    return torch.zeros_like(similarity).scatter(2, best.indices, share)

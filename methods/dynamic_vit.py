@@ -5,16 +5,22 @@ Before a block, from the N patch tokens x with C channels:
     z = GELU(W LN(x)),    z_i ← [ z_i of the first C/2 channels ; mean_j z_j of the others ]
     π_i = softmax(MLP_{C → C/2 → C/4 → 2}(z_i)),    keep the K tokens with the highest π_i[0]
 
-All present tokens have policy 1, so the paper's policy-weighted mean is the plain mean. The published training keeps
-every token, samples decisions from π by Gumbel-softmax, masks attention with them, and adds a loss on the kept fraction
-and two distillation losses; that is part of the recipe of `tokbench finetune`. Here tokens are dropped in training mode
-as at inference, and the kept tokens have a factor π_i[0] / π_i[0] = 1 whose gradient reaches the network
-(straight-through).
+Training keeps all tokens. At each reduction, a decision d_i, 0 or 1, is drawn from π_i by Gumbel-softmax
+(straight-through), and the presence of the token becomes p_i ← p_i d_i. Attention, pooling and the mean over z count a
+token with its presence. The loss has the term
+
+    2 · mean over reductions s and images of (mean_i p_i - K_s / N0)²
+
+with K_s = ρ^s N0 for a schedule that keeps the fraction ρ. The paper's two distillation terms are part of the recipe.
+Decided here: the present token with the highest sample always stays.
 """
 
-from torch import nn
+from collections.abc import Sequence
 
-from tokbench import Context, Downsampler, Geometry, KeepPredictor, Paper, Tokens, register
+import torch
+from torch import Tensor, nn
+
+from tokbench import Context, Downsampler, Geometry, KeepPredictor, Paper, Tokens, kept_fraction_loss, register
 
 
 @register("dynamic_vit")
@@ -31,16 +37,23 @@ class DynamicViT(Downsampler):
         """Create the method, which has no parameters; `setup` creates its weights."""
         super().__init__()
         self.predictors = nn.ModuleList()
+        self.targets: tuple[int, ...] = ()
 
     def setup(self, geometry: Geometry) -> None:
         self.predictors = nn.ModuleList(KeepPredictor(geometry.dim) for _ in geometry.depths)
+        self.targets = geometry.targets
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         probability = self.predictors[context.stage](tokens.patches)
         kept = probability.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
-        result = tokens.select(kept)
-        if self.training:
-            kept_probability = probability.gather(1, kept)
-            factor = 1 + kept_probability - kept_probability.detach()
-            result = result.replace(patches=result.patches * factor[..., None].to(tokens.x.dtype))
-        return result
+        return tokens.select(kept)
+
+    def relaxed(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        predictor = self.predictors[context.stage]
+        assert isinstance(predictor, KeepPredictor)
+        presence = predictor.sample(tokens.patches, tokens.presence)
+        own = torch.arange(tokens.n_patches, device=presence.device).expand_as(presence)
+        return tokens.stay(own.masked_fill(presence < 0.5, -1), presence)
+
+    def loss(self, after: Sequence[Tokens]) -> Tensor:
+        return kept_fraction_loss(after, self.targets)

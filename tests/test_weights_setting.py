@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from tokbench.config import load_config
 from tokbench.errors import UserError
 from tokbench.suite import as_lists
-from tokbench.weights_setting import check_weights, files_of, split_weights, weights_of, with_paths
+from tokbench.weights_setting import (
+    check_weights,
+    files_of,
+    split_checkpoints,
+    split_weights,
+    weights_of,
+    with_paths,
+)
 
 A, B = "deit_tiny_patch16_224", "deit_small_patch16_224.fb_in1k"
 HUB, FOLDER = "hf-hub:user/name", "local-dir:/data/my model"
@@ -52,6 +59,23 @@ def test_any_path_is_given_back(pairs: list[tuple[str, str]]) -> None:
     assert not pairs or split_weights(",".join(items)) == items
 
 
+@pytest.mark.parametrize(
+    ("given", "files"),
+    [
+        ("a.pth,b.pth", [(None, "a.pth"), (None, "b.pth")]),
+        ("a.pth, 'b,c.pth'", [(None, "a.pth"), (None, "b,c.pth")]),
+        (f"{A}=a.pth,{A}=b.pth,c", [(A, "a.pth"), (A, "b.pth"), (None, "c")]),
+        ([Path("a,b"), "c.pth"], [(None, "a,b"), (None, "c.pth")]),
+        ({A: ["a.pth", "b,c.pth"], B: Path("d")}, [(A, "a.pth"), (A, "b,c.pth"), (B, "d")]),
+    ],
+)
+def test_several_checkpoints_are_read(given: object, files: list[tuple[str | None, str]]) -> None:
+    items = split_checkpoints(given)
+    assert isinstance(items, tuple)
+    assert files_of(items) == files
+    assert split_checkpoints(",".join(items)) == items
+
+
 @pytest.mark.parametrize("given", ["", f"{A}=", f"{A}=a.pth,{B}=", "''"])
 def test_a_path_is_wanted(given: str) -> None:
     with pytest.raises(ValueError, match="names no file"):
@@ -84,11 +108,11 @@ def test_files_without_a_model_are_refused(items: tuple[str, ...], message: str)
 
 
 def test_other_paths_stay_in_their_items() -> None:
-    assert with_paths(f"{A}=a.pth,{B}='lr=3.pth'", lambda path: f"/data/{path}") == (
+    assert with_paths(f"{A}=a.pth,{B}='lr=3.pth'", split_weights, lambda path: f"/data/{path}") == (
         f"{A}=/data/a.pth",
         f"{B}=/data/lr=3.pth",
     )
-    assert with_paths(3, str.upper) == 3
+    assert with_paths(3, split_weights, str.upper) == 3
 
 
 @pytest.mark.parametrize(

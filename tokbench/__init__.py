@@ -17,7 +17,7 @@ _PUBLIC = {
     "measure.budget": ("solve_budget",),
     "measure.macs": ("count_macs",),
     "ops.clustering": ("farthest_first", "kmeans", "kmedoids", "nearest_members"),
-    "ops.keep_predictor": ("KeepPredictor",),
+    "ops.keep_predictor": ("KeepPredictor", "kept_fraction_loss"),
     "ops.matching": ("bipartite_matching",),
     "ops.swaps": ("kmedoids_with_swaps",),
     "registry": ("create", "register"),
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.ops.clustering import kmedoids as kmedoids
     from tokbench.ops.clustering import nearest_members as nearest_members
     from tokbench.ops.keep_predictor import KeepPredictor as KeepPredictor
+    from tokbench.ops.keep_predictor import kept_fraction_loss as kept_fraction_loss
     from tokbench.ops.matching import bipartite_matching as bipartite_matching
     from tokbench.ops.swaps import kmedoids_with_swaps as kmedoids_with_swaps
     from tokbench.registry import create as create

@@ -162,6 +162,9 @@ class Geometry:
         depths: The depths of all reductions.
         grid: (h, w) of the image's patches.
         counts: The patch tokens left after each reduction, in the order of `depths`.
+        targets: The K of each reduction if every earlier one left exactly its own K, in the order of `depths`; `counts`
+            if not given. The two differ for a method whose `count` is not K.
+        blocks: The number of blocks of the model; those up to the last reduction if not given.
     """
 
     dim: int
@@ -169,6 +172,13 @@ class Geometry:
     depths: tuple[int, ...]
     grid: tuple[int, int]
     counts: tuple[int, ...]
+    targets: tuple[int, ...] = ()
+    blocks: int = 0
+
+    def __post_init__(self) -> None:
+        """Fill in what was not given."""
+        object.__setattr__(self, "targets", self.targets or self.counts)
+        object.__setattr__(self, "blocks", self.blocks or self.depths[-1] + 1)
 
 
 @dataclass(frozen=True)
@@ -259,6 +269,34 @@ class Downsampler(nn.Module, ABC):
         Returns:
             Tokens with `count(keep, N, ...)` patch tokens and unchanged prefix tokens.
         """
+
+    def relaxed(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
+        """What training does in place of `forward`; by default `forward` itself.
+
+        A method whose choice of tokens has no useful gradient can keep all tokens in training, and return how far each
+        is present (`Tokens.stay`). Later attention and pooling count a token with its presence, so that tokens with
+        presence 0 have no influence on the others, as if they had been removed.
+
+        Args:
+            tokens: N patch tokens; with presence if there was a reduction before.
+            keep: K, as `forward` would receive it: of the tokens that the schedule leaves until here.
+            context: As for `forward`. Randomness may come from torch's global generator, which training seeds.
+
+        Returns:
+            All N patch tokens with presence, and at least one in each image that is present; or what `forward` returns.
+        """
+        return self(tokens, keep, context)
+
+    def loss(self, after: Sequence[Tokens]) -> Tensor | None:
+        """The method's own term of the training loss.
+
+        Args:
+            after: The output tokens of the blocks in `depths`, one for each.
+
+        Returns:
+            A scalar that is added to the other terms with weight 1, or None.
+        """
+        return None
 
     def count(
         self,

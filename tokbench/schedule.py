@@ -283,6 +283,21 @@ def planned_counts(schedule: Schedule, downsampler: Downsampler, blocks: int, gr
     return tuple(counts)
 
 
+def planned_targets(schedule: Schedule, blocks: int, n_patches: int) -> tuple[int, ...]:
+    """The number of patch tokens that each reduction is asked for, if every earlier one left exactly that many.
+
+    Args:
+        schedule: At which depths to reduce, and how far.
+        blocks: The number of blocks of the model.
+        n_patches: The patch tokens of the image.
+    """
+    targets = []
+    for stage in range(len(schedule.depths(blocks))):
+        n_patches = min(n_patches, schedule.target(stage, n_patches))
+        targets.append(n_patches)
+    return tuple(targets)
+
+
 def kept(keep: float | None, n_patches: int) -> int:
     """ceil(keep * N) in exact arithmetic: keep 0.1 of 30 tokens is 3, not 4."""
     if keep is None:

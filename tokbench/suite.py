@@ -15,9 +15,9 @@ from tokbench.notation import parse_call, split_list
 from tokbench.schedule import Schedule
 from tokbench.schedule_text import split_schedules, takes_keep
 from tokbench.user_files import about, expanded
-from tokbench.weights_setting import files_of, split_weights
+from tokbench.weights_setting import SPLIT, files_of
 
-PATHS = ("data", "classes", "labels", "calibration", "train", "weights", "cache")
+PATHS = ("data", "classes", "labels", "calibration", "train", "weights", "checkpoint", "cache")
 """The settings that name a file or a folder."""
 
 MAX_THREADS = 1024  # more than any machine has cores; the operating system may not give so many
@@ -121,6 +121,11 @@ class Suite(BaseModel):
         description="A file or folder of weights for the model, or random; several as MODEL=FILE,MODEL=FILE. Default: "
         "the pretrained ones.",
     )
+    checkpoint: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Also measure fine-tuned models: checkpoints of tokbench finetune or of public code, or folders of "
+        "them; several as FILE,FILE; as MODEL=FILE where the file does not say which model it is.",
+    )
     no_ema: bool = Field(
         False, description="Where a checkpoint also has a moving average of the weights (EMA), take the others."
     )
@@ -190,10 +195,10 @@ class Suite(BaseModel):
                 raise ValueError(f"'{name}' cannot be measured: choose from {', '.join(known)}")
         return only
 
-    @pydantic.field_validator("weights", mode="before")
+    @pydantic.field_validator(*SPLIT, mode="before")
     @classmethod
-    def _split_weights(cls, given: object) -> object:
-        return split_weights(given)
+    def _split_files(cls, given: object, info: pydantic.ValidationInfo) -> object:
+        return SPLIT[str(info.field_name)](given)
 
     @pydantic.field_validator("schedule", mode="before")
     @classmethod
@@ -216,7 +221,8 @@ class Suite(BaseModel):
             UserError: A setting is wrong; the message begins with its name.
         """
         for name in PATHS:
-            given = [getattr(self, name)] if name != "weights" else [path for _, path in files_of(self.weights)]
+            value = getattr(self, name)
+            given = [path for _, path in files_of(value)] if name in SPLIT else [value]
             for path in given:
                 if path is not None:
                     with about(name):

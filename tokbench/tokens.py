@@ -31,6 +31,8 @@ class Tokens:
         valid: (B, N) bool if the count differs between images (False is padding), else None.
         rotary: (B, N) int64, the image patch whose rotary position each patch token has: its own, or that of its
             largest member. None in models without rotary positions.
+        presence: (B, N) in [0, 1], how far each token is present, while a method trains with all tokens in place; else
+            None. Only `select`, `replace` and `stay` keep it.
     """
 
     x: Tensor
@@ -40,6 +42,7 @@ class Tokens:
     layout: tuple[int, int] | None = None
     valid: Tensor | None = None
     rotary: Tensor | None = None
+    presence: Tensor | None = None
 
     @classmethod
     def from_sequence(cls, x: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tokens:
@@ -108,6 +111,7 @@ class Tokens:
             layout=layout,
             valid=None if self.valid is None else self.valid.gather(1, index),
             rotary=None if self.rotary is None else self.rotary.gather(1, index),
+            presence=None if self.presence is None else self.presence.gather(1, index),
         )
 
     def merge(
@@ -195,6 +199,29 @@ class Tokens:
             grid=self.grid,
             valid=valid,
             rotary=rotary,
+        )
+
+    def stay(self, owner: Tensor, presence: Tensor) -> Tokens:
+        """Merge and drop patch tokens on record only, as in training: all N stay in place, with their vectors.
+
+        A token that others are in has the sum of their sizes. Every other token keeps its own size.
+
+        Args:
+            owner: (B, N) int64, the token that each one is in: itself if it is present; -1 if it was dropped.
+            presence: (B, N) in [0, 1], how far each token is present.
+        """
+        n = self.n_patches
+        size, rotary = group_sum(self.size[..., None], owner, n)[..., 0], self.rotary
+        empty = size == 0
+        if rotary is not None:
+            rotary = torch.where(empty, rotary, of_largest(rotary, self.size, owner, n))
+        return dataclasses.replace(
+            self,
+            size=torch.where(empty, self.size, size),
+            owner=_compose(self.owner, owner),
+            layout=None,
+            rotary=rotary,
+            presence=presence,
         )
 
     def replace(self, *, patches: Tensor | None = None, size: Tensor | None = None) -> Tokens:

@@ -16,7 +16,7 @@ from tokbench.errors import UserError, did_you_mean
 from tokbench.model_names import FOLDER, place_of
 from tokbench.names import EMBEDDED, RANDOM
 from tokbench.notation import first_problem, shortened
-from tokbench.weights_setting import with_paths
+from tokbench.weights_setting import SPLIT, with_paths
 
 
 def expanded(path: str) -> Path:
@@ -170,8 +170,8 @@ def _suite_with_whole_paths(table: str, suite: Any, folder: Path, names: Sequenc
     for key in names:
         value = whole.get(key)
         with about(f"[{shortened(table)}]: {key}"):
-            if key == "weights" and value is not None:
-                whole[key] = with_paths(value, in_folder)
+            if key in SPLIT and value is not None:
+                whole[key] = with_paths(value, SPLIT[key], in_folder)
             elif isinstance(value, str):
                 whole[key] = in_folder(value)
     if isinstance(models := whole.get("models"), list):

@@ -1,7 +1,9 @@
-"""The setting `weights`: one file for the model, or a file for each of several models.
+"""The settings `weights` and `checkpoint`: files, each of which may be given with its model.
 
-An item is `FILE` or `MODEL=FILE`; `random` stands for weights that are drawn. Only a comma before `MODEL=` begins
-another item, so that a path may hold commas; a path that itself looks like an item is written in quotes.
+An item is `FILE` or `MODEL=FILE`. `weights` is one file for the model, or one for each of several models; `random`
+stands for weights that are drawn. There, only a comma before `MODEL=` begins another item, so that a path may hold
+commas. `checkpoint` is any number of files, so that each comma begins another one. A path that itself looks like
+several items is written in quotes.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ _PATH_START = r"(?:^|(?<=[=,\s]))"
 _QUOTED_PATH = re.compile(_PATH_START + _QUOTED.pattern, re.DOTALL)
 _OPENING_QUOTE = re.compile(_PATH_START + "[\"']")
 _NEXT = re.compile(rf",\s*(?={_MODEL}\s*=)")
+_COMMA = re.compile(",")
 
 
 def split_weights(given: object) -> object:
@@ -42,6 +45,32 @@ def split_weights(given: object) -> object:
         parts = [split_weights(one) for one in given]
         return tuple(item for part in parts if isinstance(part, tuple) for item in part)
     return given
+
+
+def split_checkpoints(given: object) -> object:
+    """The same for `checkpoint`, where a model may have several files: a mapping has a file or a list of them for each.
+
+    Raises:
+        ValueError: A path is missing.
+    """
+    if isinstance(given, Mapping):
+        return tuple(
+            _written(str(model), _path(str(path)))
+            for model, paths in given.items()
+            for path in (paths if isinstance(paths, list | tuple) else [paths])
+        )
+    if isinstance(given, Path):
+        return (_written(None, str(given)),)
+    if isinstance(given, str):
+        return tuple(_written(*_read(item)) for item in _split(given, _COMMA))
+    if isinstance(given, list | tuple) and all(isinstance(one, str | Path) for one in given):
+        parts = [split_checkpoints(one) for one in given]
+        return tuple(item for part in parts if isinstance(part, tuple) for item in part)
+    return given
+
+
+SPLIT: Mapping[str, Callable[[object], object]] = {"weights": split_weights, "checkpoint": split_checkpoints}
+"""What splits each of the two settings."""
 
 
 def files_of(items: Sequence[str] | None) -> list[tuple[str | None, str]]:
@@ -74,27 +103,28 @@ def check_weights(items: Sequence[str] | None, models: Sequence[str]) -> None:
         )
 
 
-def with_paths(given: object, change: Callable[[str], str]) -> object:
-    """The setting with another path in each item.
+def with_paths(given: object, split: Callable[[object], object], change: Callable[[str], str]) -> object:
+    """A setting with another path in each item.
 
     Args:
         given: What the user gave, in any of its forms; what has none of them is returned as it is.
+        split: `split_weights` or `split_checkpoints`.
         change: Makes the other path; also gets `random`.
     """
     try:
-        items = split_weights(given)
+        items = split(given)
     except ValueError:  # which pydantic reports later
         return given
     if not isinstance(items, tuple):
         return given
-    return tuple(_written(model, change(path)) for model, path in files_of(items))
+    return split([_written(model, change(path)) for model, path in files_of(items)])
 
 
-def _split(text: str) -> list[str]:
-    """Split before each `MODEL=`, but not in quotes."""
+def _split(text: str, separator: re.Pattern[str] = _NEXT) -> list[str]:
+    """Split before each `MODEL=`, or at another separator, but not in quotes."""
     quoted = [match.span() for match in _QUOTED_PATH.finditer(text)]
     items, start = [], 0
-    for comma in _NEXT.finditer(text):
+    for comma in separator.finditer(text):
         if not any(first <= comma.start() < last for first, last in quoted):
             items.append(text[start : comma.start()])
             start = comma.end()
@@ -120,7 +150,7 @@ def _path(path: str) -> str:
 
 
 def _written(model: str | None, path: str) -> str:
-    """An item as `_read` reads it."""
-    odd = _NAMED.fullmatch(path) or _NEXT.search(path) or _OPENING_QUOTE.search(path) or path != path.strip()
+    """An item as `_read` reads it, alone or among others."""
+    odd = "," in path or _NAMED.fullmatch(path) or _OPENING_QUOTE.search(path) or path != path.strip()
     text = repr(path) if odd else path
     return text if model is None else f"{model}={text}"

@@ -1,9 +1,15 @@
 """DynamicViT against plain loops, and the treatment of methods that need training."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import timm
 import torch
 from plain_math import at, kept_probabilities, noisy, predictor_weights
+from sure_predictors import POOLINGS, sure, trained_and_measured
+from timm.models.vision_transformer import VisionTransformer
 
 from tokbench import DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
 from tokbench.config import load_config
@@ -39,16 +45,82 @@ def test_the_tokens_with_the_highest_probability_are_kept(stage: int):
                 assert torch.equal(after.patches[b], tokens.patches[b, best])
 
 
-def test_training_gives_the_same_tokens_and_a_gradient_for_every_weight():
-    method = made((5, 3))
+@pytest.mark.parametrize(
+    "settings", [{}, {"global_pool": "avg"}, {"global_pool": "map", "class_token": False}], ids=str
+)
+def test_training_with_sure_decisions_equals_evaluation(settings: dict[str, Any], tiny_vit: Callable[..., Any]):
+    pixels, found = noisy(6, 3, 32, 32, seed=3).double(), []
+    model = sure(tiny_vit(**settings), create("dynamic_vit"), pixels)
+    for image in pixels:
+        trained, measured, counts = trained_and_measured(model, create("dynamic_vit"), image)
+        torch.testing.assert_close(trained, measured, rtol=1e-9, atol=1e-9)
+        found.append(counts)
+    assert any(16 > first > second > 1 for first, second in found)
+
+
+def test_training_drops_for_good_and_gives_a_gradient_for_every_weight():
+    method = made((5, 3)).train()
     tokens = Tokens.from_sequence(noisy(3, 10, DIM, seed=1), (3, 3))
-    measured = method(tokens, 5, at(0)).x
-    method.train()
-    outputs = [method(tokens, 5, at(stage)) for stage in (0, 1)]
-    assert torch.allclose(outputs[0].x, measured, atol=1e-6)
-    sum(output.patches.square().sum() for output in outputs).backward()
+    torch.manual_seed(0)
+    first = method.relaxed(tokens, 5, at(0))
+    second = method.relaxed(first, 3, at(1))
+    for after in (first, second):
+        assert set(after.presence.unique().tolist()) == {0, 1}
+        assert torch.equal(after.x, tokens.x)
+        assert [row.count(-1) for row in after.owner.tolist()] == (9 - after.presence.sum(dim=1)).tolist()
+    assert (second.presence <= first.presence).all()
+    (method.loss([first, second]) + (second.presence * noisy(3, 9, seed=2)).sum()).backward()
     for name, parameter in method.named_parameters():
+        assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_token_is_kept_with_its_probability():
+    method = made((5, 3)).train()
+    x = noisy(1, 10, DIM, seed=4)
+    probability = method.predictors[0](x[:, 1:])[0]
+    draws = 20_000
+    torch.manual_seed(0)
+    kept = method.relaxed(Tokens.from_sequence(x.expand(draws, -1, -1), (3, 3)), 5, at(0)).presence.mean(dim=0)
+    deviation = (probability * (1 - probability) / draws).sqrt()
+    assert ((kept - probability).abs() < 4 * deviation).all()
+
+
+def test_the_mean_in_the_network_is_over_the_present_tokens():
+    method, x = made((5, 3)).double(), noisy(2, 10, DIM, seed=5).double()[:, 1:]
+    presence = torch.tensor([[1, 0, 0, 1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1, 0]]).double()
+    logits = method.predictors[0]._logits(x, presence)
+    for b in range(2):
+        present = presence[b] > 0
+        torch.testing.assert_close(logits[b, present], method.predictors[0]._logits(x[b : b + 1, present], None)[0])
+
+
+def test_the_loss_is_that_of_the_paper():
+    tokens = Tokens.from_sequence(noisy(2, 11, DIM, seed=1), (2, 5))
+    kept = torch.tensor([[1.0] * 8 + [0] * 2, [1.0] * 5 + [0] * 5])
+    after = [replace(tokens, presence=kept), replace(tokens, presence=kept * torch.tensor([1.0, 0] * 5))]
+    method = create("dynamic_vit")
+    method.setup(Geometry(DIM, 2, (1, 2), (2, 5), counts=(7, 5), targets=(7, 5)))
+    first, second = ((0.8 - 0.7) ** 2 + (0.5 - 0.7) ** 2) / 2, ((0.4 - 0.5) ** 2 + (0.3 - 0.5) ** 2) / 2
+    assert method.loss(after).item() == pytest.approx(2 * (first + second) / 2)
+    method.setup(Geometry(DIM, 2, (1, 2), (2, 5), counts=(10, 5), targets=(10, 5)))
+    assert method.loss([tokens, after[1]]).item() == pytest.approx(2 * second / 2)  # nothing is removed at first
+    assert method.loss([tokens, tokens]).item() == 0
+
+
+def test_networks_that_drop_everything_give_finite_losses_and_gradients(tiny_vit: Callable[..., VisionTransformer]):
+    for settings in POOLINGS:
+        torch.manual_seed(0)
+        model = DownsampledViT(tiny_vit(**settings), create("dynamic_vit"), Schedule.stages(0.3, (0, 1, 2))).train()
+        with torch.no_grad():
+            for predictor in model.downsampler.predictors:
+                predictor.outer[4].bias.copy_(torch.tensor([-30.0, 30.0]))
+        after: list[Tokens] = []
+        logits = model(noisy(3, 3, 32, 32, seed=0), observe=lambda _, tokens, into=after: into.append(tokens))
+        assert [tokens.presence.sum(dim=1).tolist() for tokens in after] == [[1, 1, 1]] * 4
+        (logits.square().sum() + model.downsampler.loss(after[:3])).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is None or parameter.grad.isfinite().all(), name
 
 
 def test_weights_can_be_saved_and_loaded():

@@ -1,10 +1,14 @@
 """TPS against its formulas in plain loops."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from plain_math import at, cosine, drawn, kept_probabilities, merged, predictor_weights
+from sure_predictors import POOLINGS, sure, trained_and_measured
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
@@ -111,16 +115,56 @@ def test_the_two_variants_declare_what_they_need():
     assert not attentive.state_dict()
 
 
-def test_training_gives_the_same_tokens_and_a_gradient_for_every_weight():
-    method = trained((5, 3))
-    tokens = Tokens.from_sequence(drawn(1, 3, 10, DIM).float(), (3, 3))
-    measured = method(tokens, 5, at(0)).x
-    method.train()
-    outputs = [method(tokens, 5, at(stage)) for stage in (0, 1)]
-    torch.testing.assert_close(outputs[0].x, measured)
-    sum(output.patches.square().sum() for output in outputs).backward()
+@pytest.mark.parametrize(
+    "settings", [{}, {"global_pool": "avg"}, {"global_pool": "map", "class_token": False}], ids=str
+)
+def test_training_with_sure_decisions_equals_evaluation(settings: dict[str, Any], tiny_vit: Callable[..., Any]):
+    pixels, found = drawn(3, 6, 3, 32, 32), []
+    model = sure(tiny_vit(**settings), create("tps", score="predictor"), pixels)
+    for image in pixels:
+        trained, measured, counts = trained_and_measured(model, create("tps", score="predictor"), image)
+        torch.testing.assert_close(trained, measured, rtol=1e-9, atol=1e-9)
+        found.append(counts)
+    assert any(16 > first > second > 1 for first, second in found)
+
+
+def test_training_squeezes_dropped_tokens_and_gives_a_gradient_for_every_weight():
+    method = trained((5, 3)).double().train()
+    tokens = Tokens.from_sequence(drawn(1, 3, 10, DIM), (3, 3))
+    torch.manual_seed(0)
+    first = method.relaxed(tokens, 5, at(0))
+    second = method.relaxed(first, 3, at(1))
+    for b in range(3):
+        decided = first.presence[b].tolist()
+        kept = [i for i in range(9) if decided[i]]
+        patches, owner = expected(tokens.patches[b].tolist(), decided, len(kept))
+        torch.testing.assert_close(first.patches[b, kept], torch.tensor(patches, dtype=torch.float64))
+        dropped = [i for i in range(9) if not decided[i]]
+        assert torch.equal(first.patches[b, dropped], tokens.patches[b, dropped])
+        assert first.owner[b].tolist() == [kept[k] for k in owner]
+        assert first.size[b, kept].tolist() == [owner.count(k) for k in range(len(kept))]
+    assert (second.presence <= first.presence).all()
+    (method.loss([first, second]) + (second.patches * second.presence[..., None]).square().sum()).backward()
     for name, parameter in method.named_parameters():
+        assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_loss_is_on_the_kept_fraction():
+    tokens = Tokens.from_sequence(drawn(1, 2, 11, DIM), (2, 5))
+    after = [replace(tokens, presence=torch.tensor([[1.0] * 8 + [0] * 2, [1.0] * 5 + [0] * 5]))]
+    method = create("tps", score="predictor")
+    method.setup(Geometry(DIM, 2, (1,), (2, 5), counts=(7,), targets=(7,)))
+    assert method.loss(after).item() == pytest.approx(2 * ((0.8 - 0.7) ** 2 + (0.5 - 0.7) ** 2) / 2)
+
+
+def test_training_by_the_class_token_removes_tokens():
+    method = create("tps").train()
+    tokens, context = Tokens.from_sequence(drawn(2, 3, 10, DIM), (3, 3)), context_of(drawn(3, 3, 9).softmax(dim=1))
+    relaxed, removed = method.relaxed(tokens, 4, context), method(tokens, 4, context)
+    assert torch.equal(relaxed.x, removed.x)
+    assert relaxed.presence is None
+    assert method.loss([relaxed]) is None
 
 
 def test_a_model_trained_for_dynamic_vit_can_be_used():

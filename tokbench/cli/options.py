@@ -24,6 +24,7 @@ from tokbench.errors import UserError
 from tokbench.model_names import FOLDER
 from tokbench.notation import shortened, split_list
 from tokbench.suite import Suite
+from tokbench.weights_setting import SPLIT
 
 Settings = dict[str, Any]
 """Values by the name of a field of `Suite`, only those given on the command line."""
@@ -31,7 +32,7 @@ Settings = dict[str, Any]
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "What to compare": ("models", "methods", "keep", "schedule", "site", "position", "baselines"),
     "How much": ("only", "limit", "seeds", "analyse"),
-    "Weights": ("weights", "no_ema", "img_size"),
+    "Weights": ("weights", "checkpoint", "no_ema", "img_size"),
     "Data": (
         *("data", "split", "classes", "labels", "image_column", "label_column", "train"),
         *("accuracy_batch", "workers", "cache", "memory"),
@@ -228,7 +229,7 @@ def _parameters(
 
 def _metavar(name: str) -> str | None:
     """What the help shows as the value of a field's option."""
-    if name == "weights":
+    if name in SPLIT:
         return "[MODEL=]FILE"
     plain = _plain_type(Suite.model_fields[name].annotation)
     return {bool: None, int: "INT", float: "FLOAT", tuple: "LIST", Path: "PATH"}.get(plain, "TEXT")

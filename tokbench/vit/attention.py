@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.tokens import Tokens
+from tokbench.vit.presence import present_softmax, seen_by_itself
 
 if TYPE_CHECKING:
     from tokbench.vit.adapters.rotary import Rotation
@@ -80,7 +81,13 @@ class Passed:
 
 
 def attend(
-    attention: Any, x: Tensor, projected: Projected, bias: Tensor | None = None, *, matrix: bool = False
+    attention: Any,
+    x: Tensor,
+    projected: Projected,
+    bias: Tensor | None = None,
+    presence: Tensor | None = None,
+    *,
+    matrix: bool = False,
 ) -> tuple[Tensor, Heads]:
     """Run one attention layer.
 
@@ -89,6 +96,7 @@ def attend(
         x: (B, P+N, D), what the layer reads.
         projected: Its queries, keys and values.
         bias: (B, 1, 1, P+N) added to the logits, or None.
+        presence: (B, 1, 1, P+N), how far each key is present, or None. It rules out the fused kernel.
         matrix: Whether to return the attention matrix, which rules out the fused kernel.
 
     Returns:
@@ -97,12 +105,17 @@ def attend(
     batch, n, _ = x.shape
     q, k, v = projected.q, projected.k, projected.v
     weights = None
+    matrix = matrix or presence is not None
     if attention.fused_attn and not matrix:
         dropout = attention.attn_drop.p if attention.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
     else:
         logits = (q * attention.scale) @ k.transpose(-2, -1)
-        weights = (logits if bias is None else logits + bias).softmax(dim=-1)
+        logits = logits if bias is None else logits + bias
+        if presence is None:
+            weights = logits.softmax(dim=-1)
+        else:
+            weights = present_softmax(logits, seen_by_itself(presence)).to(v.dtype)
         out = attention.attn_drop(weights) @ v
     out = out.transpose(1, 2).reshape(batch, n, -1)
     norm, gate = getattr(attention, "norm", None), getattr(attention, "gate", None)  # missing in older timm versions
@@ -128,7 +141,7 @@ class AttentionProbe(nn.Module):
         Args:
             heads: The block's attention.
             n_prefix: P.
-            valid: (B, N), False at padding; None if the batch has no padding.
+            valid: (B, N), False at padding, or the tokens' presence; None if all tokens are simply present.
 
         Returns:
             The declared fields by name, in the shapes of `Context`; `update` is not among them.
@@ -229,7 +242,7 @@ def _kernel_runs(q: Tensor) -> bool:
 def _column_sums(heads: Heads, valid: Tensor | None, prefix: int) -> Tensor:
     """(B, N), the attention that the patch tokens receive, from the attention matrix."""
     rows = _rows(heads, queries=heads.q.shape[2])[..., prefix:]
-    if valid is not None:  # queries at padding do not count
+    if valid is not None:  # queries at padding do not count, nor do absent ones
         rows = rows * F.pad(valid, (prefix, 0), value=True)[:, None, :, None]
     return rows.sum(dim=(1, 2), dtype=_wide(heads.q))
 

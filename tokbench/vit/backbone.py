@@ -10,18 +10,19 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.checkpoint import checkpoint
 
-from tokbench.downsampler import FIELDS, Context, Downsampler, DownsamplerError, Geometry, Reduction
+from tokbench.downsampler import Context, Downsampler, Geometry, Reduction
 from tokbench.errors import UserError
 from tokbench.names import POSITIONS, Position
-from tokbench.schedule import Schedule, planned_counts
+from tokbench.schedule import Schedule, planned_counts, planned_targets
 from tokbench.tokens import Tokens
 from tokbench.vit.adapters import TimmViT
 from tokbench.vit.adapters.pooling import PoolingProbe
 from tokbench.vit.adapters.rotary import Placement
 from tokbench.vit.attention import AttentionProbe, Heads, Passed, attend, log_size_bias
 from tokbench.vit.noise import uniform
+from tokbench.vit.presence import key_presence
 from tokbench.vit.reduction import check_result, reduced, trim
-from tokbench.vit.supported import check_supported
+from tokbench.vit.supported import check_method, check_supported
 
 Observer = Callable[[int, Tokens], None]
 
@@ -34,7 +35,8 @@ class DownsampledViT(nn.Module):
     """A ViT in which a method reduces the patch tokens between blocks.
 
     Tokens are removed, not masked, unless a method returns `valid` (then the batch is trimmed to its longest image and
-    padding is masked). Blocks without a reduction run unchanged. The context is computed only where the method acts.
+    padding is masked). In training, the method's `relaxed` may keep them and say how far they are present. Blocks
+    without a reduction run unchanged. The context is computed only where the method acts.
 
     Attributes:
         vit: The timm model, shared, not copied.
@@ -96,11 +98,12 @@ class DownsampledViT(nn.Module):
         self.register_load_state_dict_post_hook(_constants_loaded)  # type: ignore[no-untyped-call]
         if downsampler is not None and schedule is not None:
             self.depths = schedule.depths(len(vit.blocks))
-            self._check_method(downsampler)
-            grid = vit.patch_embed.grid_size
-            self.counts = planned_counts(schedule, downsampler, len(vit.blocks), grid)
+            check_method(downsampler, vit, self.site, self.depths)
+            grid, blocks = vit.patch_embed.grid_size, len(vit.blocks)
+            self.counts = planned_counts(schedule, downsampler, blocks, grid)
+            targets = planned_targets(schedule, blocks, grid[0] * grid[1])
             heads = vit.blocks[0].attn.num_heads
-            downsampler.setup(Geometry(vit.embed_dim, heads, self.depths, grid, self.counts))
+            downsampler.setup(Geometry(vit.embed_dim, heads, self.depths, grid, self.counts, targets, blocks))
             weight = vit.patch_embed.proj.weight
             downsampler.to(weight.device, weight.dtype)
             self.probe, self.pooling_probe = AttentionProbe(self._read_in_blocks(downsampler)), PoolingProbe()
@@ -117,7 +120,7 @@ class DownsampledViT(nn.Module):
             unfused = {
                 depth - (self.site == "before_block")
                 for depth, n in zip(self.depths, present, strict=False)
-                if self._target(depth, n) is not None
+                if self._target(depth, n, planned=False) is not None
             }
         fused = {bool(block.attn.fused_attn) and depth not in unfused for depth, block in enumerate(self.vit.blocks)}
         return "+".join(name for name, used in (("fused", True), ("eager", False)) if used in fused)
@@ -201,7 +204,7 @@ class DownsampledViT(nn.Module):
         block, rotation = self.vit.blocks[depth], self.adapter.rotation(self.vit, tokens, self.position)
         x = self.adapter.attention_input(block, tokens.x)
         projected = self.adapter.project(block.attn, x, None if rotation is None else rotation.rows(depth))
-        return attend(block.attn, x, projected, self._bias(tokens), matrix=True)[1]
+        return attend(block.attn, x, projected, self._bias(tokens), key_presence(tokens), matrix=True)[1]
 
     def classify(self, tokens: Tokens) -> Tensor:
         """The logits (B, classes), from the output tokens of the last block; the features where there is no head."""
@@ -217,7 +220,7 @@ class DownsampledViT(nn.Module):
         """Run one block: tokens, and what the block before computed for a reduction, in; the same of this block out."""
         block, adapter = self.vit.blocks[depth], self.adapter
         tokens = self._reduce("before_block", depth, tokens, passed, image_ids)
-        needs = self._read_from(depth, tokens.n_patches)
+        needs = self._read_from(depth, tokens)
         rotation = rotary = None
         if passed.rotation is not None:
             rotation, rotary = self.placement(passed.rotation, tokens, depth)
@@ -231,10 +234,10 @@ class DownsampledViT(nn.Module):
         passed = Passed(heads, update if "update" in needs else None, rotation)
         return self._reduce("after_block", depth, tokens, passed, image_ids), passed
 
-    def _read_from(self, depth: int, n_patches: int) -> frozenset[str]:
-        """The fields of a context that a reduction takes from this block, which receives N patch tokens."""
+    def _read_from(self, depth: int, tokens: Tokens) -> frozenset[str]:
+        """The fields of a context that a reduction takes from this block, which receives the tokens."""
         reader = depth + 1 if self.site == "before_block" else depth
-        if self.downsampler is None or self._target(reader, n_patches) is None:
+        if self.downsampler is None or self._keep(reader, tokens) is None:
             return frozenset()
         return self._read_in_blocks(self.downsampler)
 
@@ -247,11 +250,11 @@ class DownsampledViT(nn.Module):
     ) -> tuple[Tensor, Heads | None]:
         """The attention's output (B, P+N, D), and its intermediate tensors if a reduction needs them."""
         x = self.adapter.attention_input(block, tokens.x)
-        bias = self._bias(tokens)
-        if bias is None and not needs:
+        bias, presence = self._bias(tokens), key_presence(tokens)
+        if bias is None and presence is None and not needs:
             return self.adapter.attention(block, x, rotary), None
         projected = self.adapter.project(block.attn, x, rotary)
-        output, heads = attend(block.attn, x, projected, bias, matrix="attention" in needs)
+        output, heads = attend(block.attn, x, projected, bias, presence, matrix="attention" in needs)
         return output, heads if needs else None
 
     def _bias(self, tokens: Tokens) -> Tensor | None:
@@ -259,26 +262,32 @@ class DownsampledViT(nn.Module):
         proportional = self.downsampler is not None and self.downsampler.proportional
         return log_size_bias(tokens, proportional=proportional and reduced(tokens))
 
-    def _target(self, depth: int, n_patches: int) -> int | None:
+    def _keep(self, depth: int, tokens: Tokens) -> int | None:
         """K at this depth, or None if there is no reduction here, or nothing to reduce."""
+        return self._target(depth, tokens.n_patches, planned=tokens.presence is not None)
+
+    def _target(self, depth: int, n_patches: int, *, planned: bool) -> int | None:
+        """K for N patch tokens at this depth, or for as many as are planned to be left."""
         if self.schedule is None or depth not in self.depths:
             return None
         stage = self.depths.index(depth)
-        if self.downsampler is not None and self.downsampler.adaptive:
-            # N is the count of the batch's longest image, while the plan must not depend on the other images.
-            planned = self.counts[stage - 1] if stage else self.vit.patch_embed.num_patches
-            keep = self.schedule.target(stage, planned)
-            return min(keep, n_patches) if keep < planned else None
+        if planned or (self.downsampler is not None and self.downsampler.adaptive):
+            # N is the count of the batch's longest image, while the plan must not depend on the other images; or all
+            # tokens are there, while only some are present.
+            left = self.counts[stage - 1] if stage else self.vit.patch_embed.num_patches
+            keep = self.schedule.target(stage, left)
+            return min(keep, n_patches) if keep < left else None
         keep = self.schedule.target(stage, n_patches)
         return keep if keep < n_patches else None
 
     def _reduce(self, site: str, depth: int, tokens: Tokens, passed: Passed, image_ids: Tensor) -> Tokens:
-        keep = self._target(depth, tokens.n_patches) if site == self.site else None
+        keep = self._keep(depth, tokens) if site == self.site else None
         method = self.downsampler
         if keep is None or method is None:
             return tokens
         n = tokens.n_patches
-        attention = self.probe(passed.heads, tokens.n_prefix, tokens.valid) if passed.heads is not None else {}
+        valid = tokens.valid if tokens.presence is None else tokens.presence
+        attention = self.probe(passed.heads, tokens.n_prefix, valid) if passed.heads is not None else {}
         if "cls_attention" in method.needs and self.vit.cls_token is None:
             prefix = self.adapter.pools_prefix(self.vit)
             attention["cls_attention"] = self.pooling_probe(self.vit, tokens, self._bias(tokens), prefix=prefix)
@@ -292,27 +301,9 @@ class DownsampledViT(nn.Module):
         )
         if self.needs_calibration and self.reduction is None:
             raise UserError(f"method '{method.name}' has no constants yet: tokbench.calibrate(model, images) sets them")
-        result = (self.reduction or method)(tokens, keep, context)
+        result = (self.reduction or (method.relaxed if self.training else method))(tokens, keep, context)
         check_result(method, tokens, result, method.count(keep, n, depth, tokens.layout), depth)
         return trim(result)
-
-    def _check_method(self, method: Downsampler) -> None:
-        name = method.name or type(method).__name__
-        unknown = method.needs - set(FIELDS)
-        if unknown:
-            raise DownsamplerError(f"{name}: unknown field '{min(unknown)}' in needs; known: {', '.join(FIELDS)}")
-        if self.site not in method.sites:
-            raise UserError(f"method '{name}' cannot act {self.site}; its sites are {', '.join(method.sites)}")
-        if self.site == "before_block" and method.needs and 0 in self.depths:
-            raise UserError(
-                f"method '{name}' reads what the previous block computed, and depth 0 has none: "
-                "use --site after_attention, or a schedule that starts later"
-            )
-        if "cls_attention" in method.needs and self.vit.cls_token is None and self.vit.global_pool != "map":
-            raise UserError(
-                f"method '{name}' reads the class token's attention, but this model has no class token and pools by "
-                "the mean"
-            )
 
 
 def _constants_loaded(model: nn.Module, misfits: _IncompatibleKeys) -> None:

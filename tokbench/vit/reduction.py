@@ -17,7 +17,7 @@ def check_result(method: Downsampler, before: Tokens, after: Tokens, count: int,
     Args:
         method: The method.
         before: The tokens that it received.
-        after: The tokens that it returned.
+        after: The tokens that it returned; with presence, all tokens that it received are among them.
         count: The number of patch tokens that its `count` promises.
         depth: The block's index, for the message.
 
@@ -49,6 +49,16 @@ def check_result(method: Downsampler, before: Tokens, after: Tokens, count: int,
         fail("rotary is lost: derive the tokens from the given ones by select, merge, mix, append or replace")
     if after.x.dtype != before.x.dtype:
         fail(f"x is {after.x.dtype}; expected {before.x.dtype}")
+    if after.presence is not None:
+        if not method.training:
+            fail("presence is set, which is for training only: forward removes tokens")
+        if after.presence.shape != (batch, n) or not after.presence.is_floating_point():
+            fail(f"presence is {after.presence.dtype} of {tuple(after.presence.shape)}; expected floats, {(batch, n)}")
+        if n != before.n_patches or after.valid is not None:
+            fail(f"presence comes with {n} patch tokens for {before.n_patches}; expected all of them, and no mask")
+        return
+    if before.presence is not None:
+        fail("presence is lost: in training, derive the tokens from the given ones by select, replace or stay")
     if not method.adaptive and n != count:
         fail(f"returned {n} patch tokens, count() says {count}")
     if method.adaptive and n > before.n_patches:
@@ -57,7 +67,8 @@ def check_result(method: Downsampler, before: Tokens, after: Tokens, count: int,
 
 def reduced(tokens: Tokens) -> bool:
     """Whether any reduction has taken place; before the first one, all sizes are 1."""
-    return tokens.n_patches < tokens.grid[0] * tokens.grid[1] or tokens.valid is not None
+    fewer = tokens.n_patches < tokens.grid[0] * tokens.grid[1]
+    return fewer or tokens.valid is not None or tokens.presence is not None
 
 
 def trim(tokens: Tokens) -> Tokens:

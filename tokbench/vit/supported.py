@@ -1,10 +1,11 @@
-"""Which models `DownsampledViT` can put a method into."""
+"""Which models `DownsampledViT` can put a method into, and which methods fit."""
 
 from __future__ import annotations
 
 from timm.layers import AttentionPoolLatent, PatchEmbed
 from torch import nn
 
+from tokbench.downsampler import FIELDS, Downsampler, DownsamplerError
 from tokbench.errors import UserError
 from tokbench.vit.adapters import ADAPTERS, Adapter, TimmViT, adapter_of
 
@@ -39,6 +40,31 @@ def check_supported(vit: nn.Module) -> Adapter:
     if adapter is None or reason:
         raise UnsupportedModelError(type(vit).__name__, reason)
     return adapter
+
+
+def check_method(method: Downsampler, vit: TimmViT, site: str, depths: tuple[int, ...]) -> None:
+    """Check that a method can act in a model, at a site and depths.
+
+    Raises:
+        DownsamplerError: The method declares a field that does not exist.
+        UserError: Method, site, depths and model do not fit together.
+    """
+    name = method.name or type(method).__name__
+    unknown = method.needs - set(FIELDS)
+    if unknown:
+        raise DownsamplerError(f"{name}: unknown field '{min(unknown)}' in needs; known: {', '.join(FIELDS)}")
+    if site not in method.sites:
+        raise UserError(f"method '{name}' cannot act {site}; its sites are {', '.join(method.sites)}")
+    if site == "before_block" and method.needs and 0 in depths:
+        raise UserError(
+            f"method '{name}' reads what the previous block computed, and depth 0 has none: "
+            "use --site after_attention, or a schedule that starts later"
+        )
+    if "cls_attention" in method.needs and vit.cls_token is None and vit.global_pool != "map":
+        raise UserError(
+            f"method '{name}' reads the class token's attention, but this model has no class token and pools by "
+            "the mean"
+        )
 
 
 def _refusal(adapter: Adapter, vit: TimmViT) -> str:

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.tokens import Tokens
+from tokbench.vit.presence import key_presence, present_softmax
 from tokbench.vit.reduction import reduced
 
 
 def pooled(vit: Any, tokens: Tokens, bias: Tensor | None, *, prefix: bool) -> Tensor:
     """The features (B, D) that the head reads.
 
-    A mean over tokens weights each by the number of image patches that it represents.
+    A mean over tokens weights each by the number of image patches that it represents, and by its presence.
 
     Args:
         vit: A timm model that pools by class token, mean or attention.
@@ -30,18 +31,19 @@ def pooled(vit: Any, tokens: Tokens, bias: Tensor | None, *, prefix: bool) -> Te
         features = _average(tokens, x, prefix=prefix)
     else:
         start = 0 if prefix else tokens.n_prefix
-        bias = None if bias is None else bias[..., start:]
-        features = attention_pool(vit.attn_pool, x[:, start:], bias)
+        bias, presence = (None if one is None else one[..., start:] for one in (bias, key_presence(tokens)))
+        features = attention_pool(vit.attn_pool, x[:, start:], bias, presence)
     return vit.head_drop(vit.fc_norm(features))
 
 
-def attention_pool(pool: Any, x: Tensor, bias: Tensor | None) -> Tensor:
+def attention_pool(pool: Any, x: Tensor, bias: Tensor | None, presence: Tensor | None = None) -> Tensor:
     """What timm's `AttentionPoolLatent` computes, with a bias on the logits.
 
     Args:
         pool: The layer.
         x: (B, n, D), after the model's norm.
         bias: (B, 1, 1, n), or None.
+        presence: (B, 1, 1, n), how far each token is present, or None.
 
     Returns:
         (B, D).
@@ -50,11 +52,13 @@ def attention_pool(pool: Any, x: Tensor, bias: Tensor | None) -> Tensor:
     q = _queries(pool, batch)
     k, v = pool.kv(x).reshape(batch, n, 2, pool.num_heads, pool.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
     k = pool.k_norm(k)
-    if pool.fused_attn:
+    if pool.fused_attn and presence is None:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     else:
         logits = (q * pool.scale) @ k.transpose(-2, -1)
-        out = (logits if bias is None else logits + bias).softmax(dim=-1) @ v
+        logits = logits if bias is None else logits + bias
+        weights = logits.softmax(dim=-1) if presence is None else present_softmax(logits, presence).to(v.dtype)
+        out = weights @ v
     out = pool.proj_drop(pool.proj(out.transpose(1, 2).reshape(batch, pool.latent_len, dim)))
     if pool.mlp is not None:
         out = out + pool.mlp(pool.norm(out))
@@ -87,8 +91,12 @@ class PoolingProbe(nn.Module):
         logits = (_queries(pool, batch)[:, :, :1] * pool.scale) @ k.transpose(-2, -1)
         if bias is not None:
             logits = logits + bias[..., start:]
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        return logits.softmax(dim=-1, dtype=wide)[:, :, 0, tokens.n_prefix - start :].mean(dim=1)
+        presence, wide = key_presence(tokens), torch.promote_types(logits.dtype, torch.float32)
+        if presence is None:
+            weights = logits.softmax(dim=-1, dtype=wide)
+        else:
+            weights = present_softmax(logits, presence[..., start:])
+        return weights[:, :, 0, tokens.n_prefix - start :].mean(dim=1)
 
 
 def _queries(pool: Any, batch: int) -> Tensor:
@@ -101,7 +109,9 @@ def _queries(pool: Any, batch: int) -> Tensor:
 
 def _average(tokens: Tokens, x: Tensor, *, prefix: bool) -> Tensor:
     """The mean of x (B, P+N, D) over tokens, each weighted by the number of image patches it represents."""
-    weight = tokens.size if tokens.valid is None else tokens.size * tokens.valid
+    weight = tokens.size
+    for present in (tokens.valid, tokens.presence):
+        weight = weight if present is None else weight * present
     if prefix:
         weight = F.pad(weight, (tokens.n_prefix, 0), value=1.0)
     else:
