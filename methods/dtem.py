@@ -28,10 +28,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokbench import Context, Downsampler, Geometry, Paper, Tokens, bipartite_matching, gather_rows, register
+from tokbench import (
+    Context,
+    Downsampler,
+    Geometry,
+    Paper,
+    Tokens,
+    bipartite_matching,
+    gather_rows,
+    register,
+    relaxed_matching,
+)
 
-NEIGHBOURS = 3
-SCALE = 0.1
 TEMPERATURE = 0.1
 
 
@@ -114,26 +122,3 @@ class DTEM(Downsampler):
         wide = torch.promote_types(patches.dtype, torch.float32)
         z = F.normalize(self.embeddings[stage](patches.detach()).to(wide), dim=2)
         return z[:, 1::2] @ z[:, 0::2].mT
-
-
-def relaxed_matching(similarity: Tensor, r: int, temperature: float) -> Tensor:
-    """The shares a of the sources that go to each target, which sum to at most r in each image.
-
-    Args:
-        similarity: (B, S, T).
-        r: How many pairs to choose, at most S.
-        temperature: Of the softmax over all pairs; towards 0, r pairs have the share 1.
-
-    Returns:
-        (B, S, T), 0 except for the three most similar targets of each source; float32 or wider.
-    """
-    similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
-    best = similarity.topk(min(NEIGHBOURS, similarity.shape[2]), dim=2)
-    logits, tiny = best.values / SCALE, torch.finfo(similarity.dtype).tiny
-    share = torch.zeros_like(logits)
-    for _ in range(r):
-        chosen = (logits / temperature).flatten(1).softmax(dim=1).view_as(logits)
-        share = share + chosen
-        logits = logits + (1 - chosen.sum(dim=2, keepdim=True)).clamp_min(tiny).log()
-    share = share / share.sum(dim=2, keepdim=True).detach().clamp_min(1)
-    return torch.zeros_like(similarity).scatter(2, best.indices, share)
