@@ -117,7 +117,7 @@ def test_atc_without_proportional_attention_is_built_so(tmp_path: Path):
 
 def test_a_released_dynamicvit_does_not_say_its_keep_rate(tmp_path: Path):
     state = {**random_vit().state_dict(), "score_predictor.0.in_conv.0.weight": torch.ones(24)}
-    with pytest.raises(UserError, match="does not say its keep rate, as .*base_rate=0.7"):
+    with pytest.raises(UserError, match=r"does not say its keep rate, as .*base_rate=0\.7"):
         recognised(saved(tmp_path, state))
     with pytest.raises(UserError, match="name no DeiT"):
         recognised(saved(tmp_path, state, base_rate=0.7, model="lvvit-s"))

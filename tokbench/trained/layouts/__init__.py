@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.trained.checkpoint import Trained
-from tokbench.trained.layouts import atc, dynamicvit, evit, tokenreduction
+from tokbench.trained.layouts import atc, dtem, dynamicvit, evit, ltmp, tokenreduction
 from tokbench.trained.layouts.saved_content import Saved, saved_content
 
 LAYOUTS: dict[str, Callable[[Saved], Trained | None]] = {
@@ -19,6 +19,8 @@ LAYOUTS: dict[str, Callable[[Saved], Trained | None]] = {
     "ATC": atc.read,
     "DynamicViT": dynamicvit.read,
     "EViT": evit.read,
+    "DTEM": dtem.read,
+    "LTMP": ltmp.read,
 }
 """What reads the checkpoints of each code base, by its name; None is for a file that is not of it."""
 
