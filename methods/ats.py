@@ -7,11 +7,11 @@ The significance of a token, and its cumulative distribution over the tokens in 
 with a the class token's attention (mean over heads, which scales all S equally) and v the values of all heads together.
 Each of the points (2k - 1) / 2K, k = 1..K, selects the token whose c is nearest; a token selected several times is kept
 once. So K is an upper bound, and an image whose significance is concentrated in few tokens keeps fewer. The order of
-the tokens is kept. This is the variant `default`. Fine-tuned checkpoints of Haurum et al. 2023 need `haurum`, the sampling
-of their code (JoakimHaurum/TokenReduction, models/ats.py), which differs in three ways:
+the tokens is kept. This is the variant `default`. Fine-tuned checkpoints of Haurum et al. 2023 need `haurum`, the
+sampling of their code (JoakimHaurum/TokenReduction, models/ats.py), which differs in three ways:
 
     S_i ∝ Σ_h A[h, class, i] |v[h, i]|, norms head by head;    c_i = Σ_{j <= i} S_j, in the order of the image;
-    the points are (2k - 1) / 2K for k = 1..K-1 only, up to the rounding of their range
+    the points are (2k - 1) / 2K for k = 1..K-1, the last one only where rounding puts it inside their range
 
 The paper drops rows of the attention matrix, A_S V, before the projection; selecting rows after the attention gives the
 same tokens, but also computes the dropped rows. The order of summation in the distribution is that of the authors'

@@ -58,8 +58,8 @@ class DPCKNN(Downsampler):
         Args:
             neighbours: k, the number of nearest neighbours that define the density; at most N-1 are used.
             weights: `equal`: plain means; `learned`: weights predicted from each token, which need training.
-            variant: `default`: deterministic, with proportional attention; `haurum`: the code of Haurum et al. 2023, for
-                its checkpoints.
+            variant: `default`: deterministic, with proportional attention; `haurum`: as in the code of Haurum et al.
+                2023, for its checkpoints.
 
         Raises:
             ValueError: `neighbours` is less than 1.
@@ -118,7 +118,14 @@ def peaks(squared: Tensor, k: int, count: int) -> Tensor:
 
 
 def noisy_peaks(squared: Tensor, k: int, count: int, noise: Tensor) -> Tensor:
-    """The peaks in the variant `haurum`, from squared distances (B, N, N) and noise (B, N): indices (B, K), best first."""
+    """The peaks in the variant `haurum`: indices (B, K), the best first.
+
+    Args:
+        squared: (B, N, N), squared distances.
+        k: The number of nearest neighbours, the token itself among them.
+        count: K.
+        noise: (B, N), uniform in [0, 1).
+    """
     density = (-squared.topk(k, dim=2, largest=False).values.mean(dim=2)).exp() + SMALL * noise
     denser = density[:, None] > density[:, :, None]
     delta = squared.where(denser, squared.amax(dim=(1, 2), keepdim=True)).amin(dim=2).sqrt()

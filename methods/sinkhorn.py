@@ -7,10 +7,10 @@ all tokens and all centres have equal mass, is found by alternately normalising 
 
 with ε = 1 (columns that sum to 1 instead of K/N make no difference: the next step removes a common factor). The last
 step normalises the centres, so each new token is a weighted mean of the original tokens, which keeps the residual
-stream's scale. The authors' code (JoakimHaurum/TokenReduction, models/sinkhorn.py) swaps the two normalisations, so that
-the last one is of the tokens, and sums the unit-length tokens x̂: y = Γ x̂. This is the variant `haurum`, for its
-checkpoints. Their centres are scaled to unit length in place at each call, whose rounding is all that differs from call
-to call. For `size` and `owner`, each token is
+stream's scale. The authors' code (JoakimHaurum/TokenReduction, models/sinkhorn.py) swaps the two normalisations, so
+that the last one is of the tokens, and sums the unit-length tokens: y = Γ x̂. This is the variant `haurum`, for its
+checkpoints; the code scales its centres to unit length at each call, in place, and only their rounding differs from
+call to call. For `size` and `owner`, each token is
 divided among the K new tokens in proportion to their weights for it.
 """
 

@@ -20,7 +20,8 @@ candidate j instead of the members i, so its objective can become worse than at 
 
     haurum_kmedoids: f̂_k = the f_j, j∈k, for which w_j Σ_i |f_i - f_j| is smallest, i over all tokens
 
-It is here only for that benchmark's checkpoints, which also take the medoids themselves (`output=medoid`), before a block.
+It is here only for that benchmark's checkpoints, which also take the medoids themselves (`output=medoid`), before a
+block.
 """
 
 from typing import Literal

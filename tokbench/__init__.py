@@ -19,6 +19,7 @@ _PUBLIC = {
     "ops.clustering": ("farthest_first", "kmeans", "kmedoids", "nearest_members"),
     "ops.keep_predictor": ("KeepPredictor", "kept_fraction_loss"),
     "ops.matching": ("bipartite_matching",),
+    "ops.relaxed_matching": ("relaxed_matching",),
     "ops.swaps": ("kmedoids_with_swaps",),
     "registry": ("create", "register"),
     "results.directory": ("Results", "load"),
@@ -51,6 +52,7 @@ if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.ops.keep_predictor import KeepPredictor as KeepPredictor
     from tokbench.ops.keep_predictor import kept_fraction_loss as kept_fraction_loss
     from tokbench.ops.matching import bipartite_matching as bipartite_matching
+    from tokbench.ops.relaxed_matching import relaxed_matching as relaxed_matching
     from tokbench.ops.swaps import kmedoids_with_swaps as kmedoids_with_swaps
     from tokbench.registry import create as create
     from tokbench.registry import register as register

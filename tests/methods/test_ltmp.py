@@ -1,5 +1,10 @@
 """LTMP against plain loops."""
 
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from plain_math import cosine
@@ -109,20 +114,98 @@ def test_padding_is_never_kept_and_does_not_vote():
         assert after.owner[b, :m].tolist() == single.owner[0].tolist()
 
 
-def test_training_gives_the_same_tokens_and_a_gradient_for_both_thresholds():
-    tokens, context = (
-        Tokens.from_sequence(noisy(3, 10, 4, seed=1), (3, 3)),
-        context_of(attention_of(3, 9, seed=2), seed=2),
-    )
-    method = made(theta_m=0.2, theta_p=0.05)
-    measured = method(tokens, 7, context)
-    trained = method.train()(tokens, 7, context)
-    assert torch.equal(measured.owner, trained.owner)
-    assert torch.allclose(measured.x, trained.x)
-    trained.patches.square().sum().backward()
-    for name, parameter in method.named_parameters():
-        assert parameter.grad[1] != 0, name
-        assert parameter.grad[0] == 0, name  # the other reduction's
+POOLINGS: list[dict[str, Any]] = [{}, {"global_pool": "avg"}, {"global_pool": "map", "class_token": False}]
+
+
+@pytest.mark.parametrize("settings", POOLINGS, ids=str)
+def test_training_equals_evaluation(settings: dict[str, Any], tiny_vit: Callable[..., Any]):
+    images = noisy(6, 3, 32, 32, seed=8)
+    method = create("ltmp")
+    model = DownsampledViT(tiny_vit(**settings).double(), method, Schedule.stages(0.8, (0, 1, 2)))
+    with torch.no_grad():
+        method.merge_thresholds.fill_(0.8)
+        method.prune_thresholds.fill_(0.04)
+        trained, measured = [], []
+        logits = model.train()(images, observe=lambda _, tokens: trained.append(tokens.presence.sum(dim=1).tolist()))
+        expected = model.eval()(images, observe=lambda _, tokens: measured.append(present_in(tokens)))
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+    assert trained == measured
+    assert all(len(set(counts)) > 1 for counts in trained[:3])  # otherwise this tests little
+
+
+def present_in(tokens: Tokens) -> list[int]:
+    return (torch.ones_like(tokens.size) if tokens.valid is None else tokens.valid).sum(dim=1).tolist()
+
+
+def test_a_decision_has_the_gradient_of_a_soft_threshold():
+    tokens = Tokens.from_sequence(noisy(3, 10, 4, seed=1), (3, 3))
+    matrix = attention_of(3, 9, seed=2)
+    context = context_of(matrix, seed=2)
+    method = made(theta_m=0.2, theta_p=0.05).train()
+    after, measured = method.relaxed(tokens, 7, context), method.eval()(tokens, 7, context)
+    effect = noisy(3, 9, seed=5)
+    (after.presence * effect).sum().backward()
+
+    merge = prune = 0.0
+    for b in range(3):
+        keys = context.keys[b].tolist()
+        s = [float(matrix[b, :, :, 1 + i].mean()) for i in range(9)]
+        best = {i: max(cosine(keys[i], keys[j]) for j in range(0, 9, 2)) for i in range(1, 9, 2)}
+        kept = [group[0] for group in groups(matrix[b].tolist(), keys, 1, 0.2, 0.05)]
+        order = kept + [i for i in range(9) if i not in kept]  # present tokens come first
+        assert after.presence[b].tolist() == [k < len(kept) for k in range(9)]
+        assert torch.equal(after.patches[b, : len(kept)], measured.patches[b, : len(kept)])
+        assert after.owner[b].tolist() == measured.owner[b].tolist()
+        assert len(kept) < 9
+        for k, i in enumerate(order):
+            merged = i in best and best[i] > 0.2
+            if i in best:  # presence is (1 - merged) * kept
+                merge += float(effect[b, k]) * slope(best[i] - 0.2) * (merged or i in kept)
+            if not merged:
+                prune -= float(effect[b, k]) * slope(s[i] - 0.05)
+    assert method.merge_thresholds.grad[1].item() == pytest.approx(merge)
+    assert method.prune_thresholds.grad[1].item() == pytest.approx(prune)
+    assert method.merge_thresholds.grad[0] == method.prune_thresholds.grad[0] == 0  # the other reduction's
+
+
+def slope(margin: float) -> float:
+    """The derivative of sigmoid(margin / 0.1)."""
+    soft = 1 / (1 + math.exp(-10 * margin))
+    return 10 * soft * (1 - soft)
+
+
+def test_the_loss_is_on_the_multiply_accumulates_left():
+    tokens = Tokens.from_sequence(noisy(2, 11, 4, seed=1), (2, 5))
+    rows = [[[1.0] * 8 + [0] * 2, [1.0] * 6 + [0] * 4], [[1.0] * 4 + [0] * 6, [1.0] * 2 + [0] * 8]]
+    present = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+    after = [
+        dataclasses.replace(tokens, presence=torch.tensor(rows, dtype=torch.float64, requires_grad=True))
+        for rows in present
+    ]
+    method = create("ltmp")
+    method.setup(Geometry(4, 2, (1, 2), (2, 5), counts=(10, 10), targets=(5, 3), blocks=4))
+
+    def fraction(first: float, second: float) -> float:
+        """Of four blocks with 11 tokens at first; reductions before the MLPs of the second and the third."""
+        n = [(11, 11), (11, first), (first, second), (second, second)]
+        return sum(2 * a * 16 + a * a * 4 + 4 * m * 16 for a, m in n) / 4 / (6 * 11 * 16 + 11 * 11 * 4)
+
+    reached, wanted = fraction(1 + 7, 1 + 3), fraction(1 + 5, 1 + 3)
+    loss = method.loss(after)
+    assert loss.item() == pytest.approx(10 * (reached - wanted) ** 2)
+    loss.backward()
+    assert (present.grad > 0).all()
+    assert method.loss([tokens, tokens]).item() == pytest.approx(10 * (1 - wanted) ** 2)
+
+
+def test_a_training_step_reaches_both_thresholds_of_every_reduction(tiny_vit: Callable[..., Any]):
+    method, after = create("ltmp"), []
+    model = DownsampledViT(tiny_vit(), method, Schedule.every_block(keep=0.9)).train()
+    logits = model(noisy(4, 3, 32, 32, seed=2).float(), observe=lambda _, tokens: after.append(tokens))
+    (logits.square().sum() + method.loss(after)).backward()
+    for thresholds in (method.merge_thresholds, method.prune_thresholds):
+        assert thresholds.grad.isfinite().all()
+        assert (thresholds.grad != 0).all()
 
 
 def test_thresholds_have_the_published_initial_values_and_can_be_saved():

@@ -115,9 +115,7 @@ def test_the_two_variants_declare_what_they_need():
     assert not attentive.state_dict()
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"global_pool": "avg"}, {"global_pool": "map", "class_token": False}], ids=str
-)
+@pytest.mark.parametrize("settings", POOLINGS, ids=str)
 def test_training_with_sure_decisions_equals_evaluation(settings: dict[str, Any], tiny_vit: Callable[..., Any]):
     pixels, found = drawn(3, 6, 3, 32, 32), []
     model = sure(tiny_vit(**settings), create("tps", score="predictor"), pixels)

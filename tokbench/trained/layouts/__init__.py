@@ -1,7 +1,7 @@
 """Checkpoints of public code: how each code base writes them, and which method with which parameters they are here.
 
-Nothing is guessed: what is neither in the keys of the weights nor in the arguments that are saved with them is not known,
-and a file that does not say which method it is of is not recognised.
+Nothing is guessed: what is neither in the names of the weights nor in the arguments that are saved with them is not
+known, and a file that does not say which method it is of is not recognised.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.trained.checkpoint import Trained
-from tokbench.trained.layouts import atc, dynamicvit, evit, tokenreduction
+from tokbench.trained.layouts import atc, dtem, dynamicvit, evit, ltmp, tokenreduction
 from tokbench.trained.layouts.saved_content import Saved, saved_content
 
 LAYOUTS: dict[str, Callable[[Saved], Trained | None]] = {
@@ -19,6 +19,8 @@ LAYOUTS: dict[str, Callable[[Saved], Trained | None]] = {
     "ATC": atc.read,
     "DynamicViT": dynamicvit.read,
     "EViT": evit.read,
+    "DTEM": dtem.read,
+    "LTMP": ltmp.read,
 }
 """What reads the checkpoints of each code base, by its name; None is for a file that is not of it."""
 

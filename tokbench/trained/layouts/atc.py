@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from tokbench.trained.checkpoint import Trained
-from tokbench.trained.layouts.keep_rates import powers
+from tokbench.trained.layouts.keep_rates import explicit, powers
 from tokbench.trained.layouts.saved_content import Saved
 
 
@@ -20,4 +20,5 @@ def read(saved: Saved) -> Trained | None:
     if len(rates) != 1:
         saved.refuse(f"its args have {len(rates)} reduction_ratios, which its own code cannot run")
     params = {"linkage": saved.arg("linkage", str), "proportional": saved.arg("proportional_attn", bool)}
-    return saved.trained("atc", powers(saved.patches, rates[0], len(at)), at, "after_attention", params)
+    schedule = explicit(powers(saved.patches, rates[0], len(at)), at)
+    return saved.trained("atc", schedule, "after_attention", params)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tokbench.trained.checkpoint import Trained
 from tokbench.trained.layouts.keep_predictors import OWN, keep_predictors
-from tokbench.trained.layouts.keep_rates import powers
+from tokbench.trained.layouts.keep_rates import explicit, powers
 from tokbench.trained.layouts.saved_content import Saved
 
 AT = (3, 6, 9)
@@ -25,4 +25,4 @@ def read(saved: Saved) -> Trained | None:
         saved.refuse(f"it is a DynamicViT that does not say its keep rate, as {ADD_ARGS} would")
     if saved.args.get("model") not in MODELS and saved.args.get("arch") not in ARCHITECTURES:
         saved.refuse("it is a DynamicViT whose args name no DeiT")
-    return keep_predictors(saved, powers(saved.patches, saved.arg("base_rate", float), len(AT)), AT)
+    return keep_predictors(saved, explicit(powers(saved.patches, saved.arg("base_rate", float), len(AT)), AT))

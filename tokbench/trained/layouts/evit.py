@@ -10,7 +10,7 @@ import ast
 from typing import Any
 
 from tokbench.trained.checkpoint import Trained
-from tokbench.trained.layouts.keep_rates import with_fused_token
+from tokbench.trained.layouts.keep_rates import explicit, with_fused_token
 from tokbench.trained.layouts.saved_content import Saved
 
 
@@ -21,10 +21,10 @@ def read(saved: Saved) -> Trained | None:
     if not saved.arg("model", str).endswith("_shrink_base"):
         return None
     at, fused = _depths(saved), saved.arg("fuse_token", bool)
-    counts = with_fused_token(saved.patches, saved.arg("base_keep_rate", float), len(at), fused)
+    schedule = explicit(with_fused_token(saved.patches, saved.arg("base_keep_rate", float), len(at), fused), at)
     if fused:
-        return saved.trained("evit", counts, at, "after_attention")
-    return saved.trained("score_pruning", counts, at, "after_attention", {"score": "cls"})
+        return saved.trained("evit", schedule, "after_attention")
+    return saved.trained("score_pruning", schedule, "after_attention", {"score": "cls"})
 
 
 def _depths(saved: Saved) -> tuple[int, ...]:

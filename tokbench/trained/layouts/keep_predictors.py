@@ -9,7 +9,7 @@ OWN = "score_predictor."
 LAYERS = {"in_conv": "inner", "out_conv": "outer"}
 
 
-def keep_predictors(saved: Saved, counts: tuple[int, ...], at: tuple[int, ...]) -> Trained:
+def keep_predictors(saved: Saved, schedule: str) -> Trained:
     """A checkpoint with these networks as tokbench describes it."""
     weights = {}
     for key, value in saved.state.items():
@@ -17,4 +17,4 @@ def keep_predictors(saved: Saved, counts: tuple[int, ...], at: tuple[int, ...]) 
             stage, _, rest = key.removeprefix(OWN).partition(".")
             layer, _, rest = rest.partition(".")
             weights[f"predictors.{stage}.{LAYERS.get(layer, layer)}.{rest}"] = value
-    return saved.trained("dynamic_vit", counts, at, "before_block", {}, lambda key: key.startswith(OWN), weights)
+    return saved.trained("dynamic_vit", schedule, "before_block", vit=saved.without(OWN), weights=weights)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+
+def explicit(counts: Sequence[int], at: Sequence[int]) -> str:
+    """The schedule that leaves these counts at these depths, as --schedule takes it."""
+    return f"explicit(counts={'-'.join(map(str, counts))},at={'-'.join(map(str, at))})"
 
 
 def powers(patches: int, rate: float, stages: int) -> tuple[int, ...]:

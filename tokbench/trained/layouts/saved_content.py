@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 from torch import Tensor
 
 from tokbench.errors import UserError
-from tokbench.names import PLAIN
 from tokbench.trained.architecture import model_name
 from tokbench.trained.checkpoint import Trained
 from tokbench.vit.weights import one_line, plain_state
@@ -83,14 +82,18 @@ class Saved:
         """
         raise UserError(f"{one_line(str(self.file))} cannot be compared: {reason}; leave it out of --checkpoint")
 
+    def without(self, prefix: str) -> dict[str, Tensor]:
+        """The weights whose names do not begin so."""
+        return {key: value for key, value in self.state.items() if not key.startswith(prefix)}
+
     def trained(
         self,
         method: str,
-        counts: Sequence[int],
-        at: Sequence[int],
+        schedule: str,
         site: str,
         params: Mapping[str, Any] | None = None,
-        own: Callable[[str], bool] = lambda key: False,
+        *,
+        vit: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, Tensor] | None = None,
         remarks: Sequence[str] = (),
     ) -> Trained:
@@ -98,16 +101,14 @@ class Saved:
 
         Args:
             method: The method's name.
-            counts: The patch tokens to leave at each reduction.
-            at: The depths of the reductions.
+            schedule: As --schedule takes it.
             site: Where in a block the method acts.
             params: The method's parameters.
-            own: Which keys of the state are the method's; the others are the model's, in timm's names.
+            vit: The model's weights in timm's names; all weights if not given.
             weights: The method's state dict.
             remarks: What a reader should know.
         """
-        vit = {key: value for key, value in self.state.items() if not own(key)}
-        written = f"explicit(counts={_joined(counts)},at={_joined(at)})"
+        vit = self.state if vit is None else vit
         with self.file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         return Trained(
@@ -115,10 +116,10 @@ class Saved:
             sha256=sha256,
             method=method,
             params=dict(params or {}),
-            schedule="" if method == PLAIN else written,
+            schedule=schedule,
             keep=None,
-            site="" if method == PLAIN else site,
-            vit=vit,
+            site=site,
+            vit=dict(vit),
             downsampler=dict(weights or {}),
             model=model_name(vit),
             remarks=(*self.remarks, *remarks),
@@ -138,7 +139,7 @@ def saved_content(content: Any, file: Path) -> Saved | None:
     averaged = content.get("ema_best") is True and isinstance(content.get("model_ema"), dict)
     named = "model_ema" if averaged else next((name for name in ("model", "state_dict") if name in content), "")
     state = content[named] if named else content
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         return None
     args = content.get("args")
     remarks = (
@@ -147,7 +148,3 @@ def saved_content(content: Any, file: Path) -> Saved | None:
     if not averaged and isinstance(content.get("model_ema"), dict):
         remarks = ("weights are the checkpoint's model, as in its own code's evaluation, not its model_ema",)
     return Saved(file, plain_state(state, file), vars(args) if isinstance(args, argparse.Namespace) else {}, remarks)
-
-
-def _joined(numbers: Sequence[int]) -> str:
-    return "-".join(map(str, numbers))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from tokbench.names import PLAIN
 from tokbench.trained.checkpoint import Trained
 from tokbench.trained.layouts.keep_predictors import keep_predictors
-from tokbench.trained.layouts.keep_rates import by_matching, powers
+from tokbench.trained.layouts.keep_rates import by_matching, explicit, powers
 from tokbench.trained.layouts.saved_content import Saved
 
 OWN = "cluster_layers."
@@ -32,7 +33,7 @@ def read(saved: Saved) -> Trained | None:
         return None
     kind = found["method"]
     if kind == "deit":
-        return saved.trained(PLAIN, (), (), "")
+        return saved.trained(PLAIN, "", "")
     if kind not in METHODS:
         saved.refuse(f"tokbench does not have the method '{kind}' of TokenReduction")
     return METHODS[kind](saved, _counts(saved, kind), saved.numbers("reduction_loc", int))
@@ -48,25 +49,25 @@ def _counts(saved: Saved, kind: str) -> Counts:
 
 
 def _top_k(saved: Saved, counts: Counts, at: Counts) -> Trained:
-    return saved.trained("score_pruning", counts, at, "after_attention", {"score": "cls"})
+    return saved.trained("score_pruning", explicit(counts, at), "after_attention", {"score": "cls"})
 
 
 def _evit(saved: Saved, counts: Counts, at: Counts) -> Trained:
-    return saved.trained("evit", counts, at, "after_attention")
+    return saved.trained("evit", explicit(counts, at), "after_attention")
 
 
 def _tome(saved: Saved, counts: Counts, at: Counts) -> Trained:
-    return saved.trained("tome", by_matching(saved.patches, counts), at, "after_attention")
+    return saved.trained("tome", explicit(by_matching(saved.patches, counts), at), "after_attention")
 
 
 def _ats(saved: Saved, counts: Counts, at: Counts) -> Trained:
     remark = "where two tokens are about equally near to a point, its own code chooses by the rounding of its distances"
     bounds = tuple(count + 1 for count in counts)
-    return saved.trained("ats", bounds, at, "after_attention", {"variant": "haurum"}, remarks=(remark,))
+    return saved.trained("ats", explicit(bounds, at), "after_attention", {"variant": "haurum"}, remarks=(remark,))
 
 
 def _dynamic_vit(saved: Saved, counts: Counts, at: Counts) -> Trained:
-    return keep_predictors(saved, counts, at)
+    return keep_predictors(saved, explicit(counts, at))
 
 
 def _k_medoids(saved: Saved, counts: Counts, at: Counts) -> Trained:
@@ -75,7 +76,7 @@ def _k_medoids(saved: Saved, counts: Counts, at: Counts) -> Trained:
     iterations = saved.arg("cluster_iters", int)
     params = {"algorithm": "haurum_kmedoids", "iterations": iterations, "output": "medoid"}
     remark = "its K-Medoids is not that of Token Pooling: each update minimises another objective"
-    return saved.trained("token_pooling", counts, at, "before_block", params, remarks=(remark,))
+    return saved.trained("token_pooling", explicit(counts, at), "before_block", params, remarks=(remark,))
 
 
 def _dpc_knn(saved: Saved, counts: Counts, at: Counts) -> Trained:
@@ -88,7 +89,7 @@ def _dpc_knn(saved: Saved, counts: Counts, at: Counts) -> Trained:
     names = {f"scores.{stage}.{kind}": f"{OWN}{stage}.score.{kind}" for stage in range(len(at)) for kind in WEIGHTS}
     weights = _renamed(saved, names) if learned else {}
     remark = "its own code draws its noise without a seed, also at inference"
-    return saved.trained("dpc_knn", counts, at, "before_block", params, _is_own, weights, (remark,))
+    return _with_own(saved, "dpc_knn", explicit(counts, at), params, weights, remark)
 
 
 def _sit(saved: Saved, counts: Counts, at: Counts) -> Trained:
@@ -101,13 +102,13 @@ def _sit(saved: Saved, counts: Counts, at: Counts) -> Trained:
     # Its scale of the logits is part of the last layer here; that layer's bias cancels in the softmax.
     scales = _renamed(saved, {f"slimming.{stage}.3.weight": f"{OWN}{stage}.scale" for stage in range(len(at))})
     weights |= {name: weights[name] * scale.flatten() for name, scale in scales.items()}
-    return saved.trained("sit", counts, at, "before_block", {}, _is_own, weights)
+    return _with_own(saved, "sit", explicit(counts, at), {}, weights)
 
 
 def _patch_merger(saved: Saved, counts: Counts, at: Counts) -> Trained:
     names = {f"queries.{stage}": f"{OWN}{stage}.queries" for stage in range(len(at))}
     names |= {f"norms.{stage}.{kind}": f"{OWN}{stage}.norm.{kind}" for stage in range(len(at)) for kind in WEIGHTS}
-    return saved.trained("patch_merger", counts, at, "before_block", {}, _is_own, _renamed(saved, names))
+    return _with_own(saved, "patch_merger", explicit(counts, at), {}, _renamed(saved, names))
 
 
 def _sinkhorn(saved: Saved, counts: Counts, at: Counts) -> Trained:
@@ -117,7 +118,7 @@ def _sinkhorn(saved: Saved, counts: Counts, at: Counts) -> Trained:
         "variant": "haurum",
     }
     weights = _renamed(saved, {f"queries.{stage}": f"{OWN}{stage}.v" for stage in range(len(at))})
-    return saved.trained("sinkhorn", counts, at, "before_block", params, _is_own, weights)
+    return _with_own(saved, "sinkhorn", explicit(counts, at), params, weights)
 
 
 METHODS: dict[str, Callable[[Saved, Counts, Counts], Trained]] = {
@@ -135,8 +136,12 @@ METHODS: dict[str, Callable[[Saved, Counts, Counts], Trained]] = {
 WEIGHTS = ("weight", "bias")
 
 
-def _is_own(key: str) -> bool:
-    return key.startswith(OWN)
+def _with_own(
+    saved: Saved, method: str, schedule: str, params: dict[str, Any], weights: dict[str, Tensor], *remarks: str
+) -> Trained:
+    """A checkpoint whose method has weights, under `cluster_layers`, and acts before blocks."""
+    vit = saved.without(OWN)
+    return saved.trained(method, schedule, "before_block", params, vit=vit, weights=weights, remarks=remarks)
 
 
 def _renamed(saved: Saved, names: dict[str, str]) -> dict[str, Tensor]:
