@@ -19,6 +19,7 @@ from tokbench.cli.check import check
 from tokbench.cli.compare import compare
 from tokbench.cli.doctor import doctor
 from tokbench.cli.export import export
+from tokbench.cli.finetune import finetune
 from tokbench.cli.listing import listing
 from tokbench.cli.merge import merge
 from tokbench.cli.new import new
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=GroupedCommand)(compare)
+app.command(cls=GroupedCommand)(finetune)
 app.command(name="list")(listing)
 app.command()(new)
 app.command()(verify)

@@ -89,7 +89,10 @@ class GroupedCommand(TyperCommand):
 
 
 def suite_options(
-    *names: str, heading: str | None = None, defaults: Mapping[str, str] | None = None
+    *names: str,
+    heading: str | None = None,
+    defaults: Mapping[str, str] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Callable[[Command], Command]:
     """A decorator that turns a command's parameter `settings` into one option for each field of `Suite`.
 
@@ -100,6 +103,7 @@ def suite_options(
         heading: The heading of all these options in the help; None takes those of `HEADINGS`.
         defaults: Values that the help shows as defaults. The command applies them itself, so that it can tell what
             was given. None shows the defaults of `Suite`.
+        texts: The whole help of those fields that mean something else to the command.
     """
     fields = names or SUITE_FIELDS
 
@@ -107,7 +111,7 @@ def suite_options(
         own = inspect.signature(command, eval_str=True)
         parameters: list[inspect.Parameter] = []
         for parameter in own.parameters.values():
-            added = _parameters(fields, heading, defaults) if parameter.name == "settings" else [parameter]
+            added = _parameters(fields, heading, defaults, texts or {}) if parameter.name == "settings" else [parameter]
             # typer passes everything by name; this also allows an order with defaults first.
             parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in added]
 
@@ -206,7 +210,7 @@ def flag(name: str) -> str:
 
 
 def _parameters(
-    fields: tuple[str, ...], heading: str | None, defaults: Mapping[str, str] | None
+    fields: tuple[str, ...], heading: str | None, defaults: Mapping[str, str] | None, texts: Mapping[str, str]
 ) -> list[inspect.Parameter]:
     """The parameters of a command that stand for fields of `Suite`."""
     headings = {name: heading or group for group, names in HEADINGS.items() for name in names}
@@ -214,7 +218,8 @@ def _parameters(
     for name in fields:
         field = Suite.model_fields[name]
         default = _default_text(name) if defaults is None else defaults.get(name)
-        text = f"{field.description} [default: {default}]" if default else field.description
+        described = f"{field.description} [default: {default}]" if default else field.description
+        text = texts.get(name, described)
         plain = _plain_type(field.annotation)
         kind = plain if plain in (bool, int, float) else str
         # Of a setting that begins with "no", the opposite has no second "no".

@@ -68,7 +68,11 @@ def run_on_ray(prepared: Prepared, store: Store, observer: Observer, plugins: Se
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(Writer).options(num_cpus=0, scheduling_strategy=here)
     writer = actor.remote(store.directory.resolve(), (FAILED, UNREADABLE_IMAGE))
-    order = Order(_for_workers(prepared), torch.get_num_threads(), tuple(path.resolve() for path in plugins))
+    order = Order(
+        absolute_paths(prepared.suite, prepared.device.type),
+        torch.get_num_threads(),
+        tuple(path.resolve() for path in plugins),
+    )
     # A process that has used a GPU stays on it, whichever GPU Ray gives the next part: so a new process for each.
     remote: Any = ray.remote(max_calls=1 if prepared.device.type == "cuda" else 0)(measure_part)
     waiting = {}
@@ -165,9 +169,8 @@ def _check_alike(part: Part, prepared: Prepared, facts: dict[str, str]) -> None:
     )
 
 
-def _for_workers(prepared: Prepared) -> Suite:
-    """The suite with absolute paths."""
-    suite = prepared.suite
+def absolute_paths(suite: Suite, device: str) -> Suite:
+    """The suite with absolute paths, for workers on devices of this type."""
     paths: dict[str, Any] = {
         name: path.expanduser().resolve()
         for name in ("cache", "classes", "labels")
@@ -184,8 +187,8 @@ def _for_workers(prepared: Prepared) -> Suite:
         if images.exists() or not given.startswith(HUB):  # a range of shards is no file
             paths[name] = str(images.resolve())
     # A task on a CPU has its cores for everything it does, decoding included.
-    decoding = {"workers": 0} if prepared.device.type == "cpu" else {}
-    return suite.model_copy(update={**paths, **decoding, "device": prepared.device.type})
+    decoding = {"workers": 0} if device == "cpu" else {}
+    return suite.model_copy(update={**paths, **decoding, "device": device})
 
 
 def _absolute(path: str) -> str:

@@ -221,7 +221,7 @@ def _try(cell: Cell, inputs: Inputs, out: Path | None) -> Row:
     if calibrated and inputs.calibration is not None:
         cell = _calibrated(cell, inputs, inputs.calibration, out)
         remarks.append(inputs.calibration.described("calibrated"))
-    cell = _solved(cell, inputs)
+    cell = solved(cell, inputs)
     built = build_model(cell, inputs.models[cell.model])
     if built.position != POSITIONS[0] and has_rotary(built.vit):
         remarks.append(f"rotary position of merged tokens: {built.position}")
@@ -237,7 +237,7 @@ def _calibrated(cell: Cell, inputs: Inputs, calibration: Calibration, out: Path 
     found = None if out is None else read_checkpoint(cell, key, out / CHECKPOINTS)
     if found is not None:
         return found
-    cell = with_constants(_solved(cell, inputs), inputs.models[cell.model], calibration, inputs.device)
+    cell = with_constants(solved(cell, inputs), inputs.models[cell.model], calibration, inputs.device)
     if out is not None:
         about = checkpoint_of(cell, key, calibration, inputs.models[cell.model].vit)
         write_checkpoint(about, cell.variant.constants, out / CHECKPOINTS)
@@ -261,7 +261,7 @@ def _without_measurements(cell: Cell, failure: MethodFailedError) -> Row:
     return Row(cell, failed=str(failure.error) if isinstance(error, UserError) else str(failure))
 
 
-def _solved(cell: Cell, inputs: Inputs) -> Cell:
+def solved(cell: Cell, inputs: Inputs) -> Cell:
     """A cell whose budget, if it has one, is solved for the keep, on the images that its MACs will be counted on."""
     budget = _budget(cell.variant)
     if budget is None:

@@ -19,6 +19,7 @@ from tokbench.report.charts.accuracy import accuracy_by_compute, accuracy_by_lat
 from tokbench.report.charts.cost import crossover_map, macs_split, tokens_per_block
 from tokbench.report.charts.published import published_and_measured
 from tokbench.report.charts.redundancy import reconstruction_chart, spectrum_chart
+from tokbench.report.charts.training import training_chart
 from tokbench.report.envelope import EXPLANATION, envelope_headlines
 from tokbench.report.html.grid import at_equal_grid, comparison_grid, constant_columns, simple_grid
 from tokbench.report.html.headlines import (
@@ -37,6 +38,7 @@ from tokbench.report.labels import cell_text
 from tokbench.report.marks import ON_FRONT
 from tokbench.results import Results
 from tokbench.results.table import NOT_MEASURED
+from tokbench.results.training import TrainedCell, training_logs
 
 CLAIM_HEADINGS = {
     **{"model": "model", "method": "method", "regime": "regime", "schedule": "schedule", "keep": "keep"},
@@ -63,6 +65,7 @@ def sections(results: Results, rerun: RerunCommands, versus: Sequence[str] = ())
         *_accuracy_sections(measured, results),
         *_versus_sections(results, versus),
         *_cost_sections(measured, results),
+        _training_section(results.directory),
         *_row_sections(with_states, results.directory),
         *_origin_sections(results.environment, rerun),
     ]
@@ -179,6 +182,21 @@ def _cost_sections(table: pd.DataFrame, results: Results) -> Iterator[Section]:
         charts=_charts(table, partial(published_and_measured, claims=claims)),
         grid=simple_grid(claims[columns].rename(columns=CLAIM_HEADINGS)),
         items=tuple(dict.fromkeys(_claim_source(claim) for claim in claims.to_dict("records"))),
+    )
+
+
+def _training_section(directory: Path) -> Section:
+    """The course of the training of each model, where the directory has checkpoints of `tokbench finetune`."""
+    models: dict[str, list[tuple[TrainedCell, pd.DataFrame]]] = {}
+    for cell, log in training_logs(directory):
+        models.setdefault(cell.model, []).append((cell, log))
+    charts = ((cell_text(model) if len(models) > 1 else "", training_chart(own)) for model, own in models.items())
+    return Section(
+        "training",
+        "Training",
+        "The loss, averaged over neighbouring steps, and below it the top-1 on the validation images after each epoch. "
+        "Choose another keep above the chart. Losses of methods that add terms of their own are not comparable.",
+        charts=tuple(_chart(name, figure) for name, figure in charts if figure is not None),
     )
 
 

@@ -1,0 +1,48 @@
+"""How long training will take: steps of a few cells are timed before it begins."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from tokbench.finetune.order import steps_of_epoch
+from tokbench.finetune.prepare import Plan, Task
+from tokbench.finetune.run import fresh_model
+from tokbench.measure.training import training_step
+
+IMAGES = 32  # of a step that is timed; larger batches take longer in proportion
+STEPS = 2  # that are timed of each method, after one to warm up
+
+
+def estimate_seconds(plan: Plan, tasks: list[Task]) -> float:
+    """Roughly how long some cells of a plan take on this machine, without loading images and validation.
+
+    Two steps of each method are timed, with the first of its keeps.
+
+    Args:
+        plan: The plan.
+        tasks: Those of its cells that are still to be trained.
+    """
+    per_image: dict[tuple[str, str], float] = {}
+    total = 0.0
+    for task in tasks:
+        place = task.about.model, task.about.method
+        if place not in per_image:
+            per_image[place] = _seconds_per_image(task, plan)
+        images = steps_of_epoch(plan.recipe, len(plan.inputs.images)) * plan.recipe.batch * plan.recipe.epochs
+        total += images * per_image[place]
+    return total
+
+
+def _seconds_per_image(task: Task, plan: Plan) -> float:
+    device = plan.inputs.run.device
+    model = fresh_model(task, plan).to(device)
+    config = model.vit.pretrained_cfg
+    images = torch.zeros(min(IMAGES, plan.recipe.batch), *config["input_size"], device=device)
+    step = training_step(model)
+    step(images)
+    begin = time.perf_counter()
+    for _ in range(STEPS):
+        step(images).item()  # which waits for the device
+    return (time.perf_counter() - begin) / (STEPS * len(images))
