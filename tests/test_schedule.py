@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tokbench import Context, Downsampler, Schedule, Tokens, create
 from tokbench.errors import UserError
-from tokbench.schedule import kept, planned_counts
+from tokbench.schedule import kept, planned_counts, planned_targets
 from tokbench.schedule_text import split_schedules, takes_keep
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True)
@@ -130,6 +130,12 @@ def test_the_plan_of_every_block_decreases_by_r_to_one():
 
 def test_the_plan_of_explicit_counts_never_increases():
     assert planned_counts(Schedule.explicit((10, 12, 4)), Plain(), 3, (4, 4)) == (10, 10, 4)
+
+
+def test_the_targets_do_not_depend_on_what_the_method_returns():
+    assert planned_targets(Schedule.stages(0.7), 12, 196) == (138, 97, 68)
+    assert planned_targets(Schedule.every_block(r=5), 6, 20) == (15, 10, 5, 1, 1, 1)
+    assert planned_targets(Schedule.explicit((10, 12, 4)), 3, 16) == (10, 10, 4)
 
 
 def test_a_keep_of_one_plans_no_reduction():

@@ -171,6 +171,25 @@ def test_append_adds_tokens_and_moves_only_the_given_patches(tokens, seed, extra
 
 
 @QUICK
+@given(any_tokens(masked=False), SEEDS)
+def test_stay_records_what_merge_does_and_moves_nothing(tokens, seed):
+    batch, n = tokens.size.shape
+    stays = torch.rand(batch, n, generator=rng(seed)) < 0.6
+    place = torch.arange(n).expand(batch, n)
+    first = stays.float().argmax(dim=1, keepdim=True).expand(batch, n)
+    dropped = (torch.rand(batch, n, generator=rng(seed + 1)) < 0.5) | ~stays.any(dim=1, keepdim=True)
+    owner = torch.where(stays, place, torch.where(dropped, -1, first))
+    after, merged = tokens.stay(owner, stays.float()), tokens.merge(owner, n)
+    assert torch.equal(after.x, tokens.x)
+    assert torch.equal(after.presence, stays.float())
+    assert torch.equal(after.owner, merged.owner)
+    assert torch.equal(after.size, torch.where(stays, merged.size, tokens.size))
+    assert after.layout is None
+    assert torch.equal(after.select(place.flip(1)).presence, after.presence.flip(1))
+    assert torch.equal(after.replace(patches=tokens.patches).presence, after.presence)
+
+
+@QUICK
 @given(any_tokens(), SEEDS, st.booleans(), st.booleans())
 def test_replace_changes_only_vectors_and_sizes(tokens, seed, vectors, sizes):
     patches = torch.randn(tokens.patches.shape, generator=rng(seed), dtype=torch.float64) if vectors else None

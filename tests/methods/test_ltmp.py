@@ -178,10 +178,7 @@ def test_the_loss_is_on_the_multiply_accumulates_left():
     tokens = Tokens.from_sequence(noisy(2, 11, 4, seed=1), (2, 5))
     rows = [[[1.0] * 8 + [0] * 2, [1.0] * 6 + [0] * 4], [[1.0] * 4 + [0] * 6, [1.0] * 2 + [0] * 8]]
     present = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
-    after = [
-        dataclasses.replace(tokens, presence=torch.tensor(rows, dtype=torch.float64, requires_grad=True))
-        for rows in present
-    ]
+    after = [dataclasses.replace(tokens, presence=one) for one in present]
     method = create("ltmp")
     method.setup(Geometry(4, 2, (1, 2), (2, 5), counts=(10, 10), targets=(5, 3), blocks=4))
 

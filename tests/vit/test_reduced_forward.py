@@ -89,7 +89,9 @@ def test_the_mlp_receives_only_the_remaining_tokens(tiny_vit: MakeViT):
 def test_setup_receives_the_model_and_the_plan(tiny_vit: MakeViT):
     method = Toy()
     DownsampledViT(tiny_vit(), method, Schedule.stages(0.5, (1, 2)))
-    assert method.geometries == [Geometry(dim=32, heads=2, depths=(1, 2), grid=(4, 4), counts=(8, 4))]
+    assert method.geometries == [
+        Geometry(dim=32, heads=2, depths=(1, 2), grid=(4, 4), counts=(8, 4), targets=(8, 4), blocks=4)
+    ]
 
 
 def test_a_rectangular_image_keeps_its_grid(tiny_vit: MakeViT):

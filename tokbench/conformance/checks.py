@@ -10,6 +10,7 @@ from tokbench.conformance import checks_behaviour as behaviour
 from tokbench.conformance import checks_families as families
 from tokbench.conformance import checks_interface as interface
 from tokbench.conformance import checks_machine as machine
+from tokbench.conformance import checks_training as training
 from tokbench.conformance.checks_interface import Check
 from tokbench.conformance.result import (
     Outcome,
@@ -55,6 +56,7 @@ CHECKS: tuple[Check, ...] = (
     machine.dtypes,
     machine.devices,
     machine.gradients,
+    training.training,
     machine.host_sync,
     machine.compiles,
 )

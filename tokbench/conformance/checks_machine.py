@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tokbench.conformance.cases import Case, context_of, described, images, model_of, reduced
+from tokbench.conformance.cases import Case, context_of, described, images, model_of, reduced, seeded
 from tokbench.conformance.checks_behaviour import require_deterministic
 from tokbench.conformance.checks_interface import DEFAULT_CASE, require_consistent, require_default_case
 from tokbench.conformance.host_sync import CallWatch, HostSyncError, OperatorWatch
@@ -122,7 +122,8 @@ def _require_weight_gradients(subject: Subject) -> None:
     """In training, a model's logits give every weight of the method a finite gradient."""
     model = model_of(subject).train()
     pixels = images(batch=4)
-    (model(pixels) * torch.linspace(-1, 1, 5)).sum().backward()
+    with seeded(0):  # training may draw from torch's global generator
+        (model(pixels) * torch.linspace(-1, 1, 5)).sum().backward()
     assert model.downsampler is not None
     zero = []
     for name, parameter in model.downsampler.named_parameters():

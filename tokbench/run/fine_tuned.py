@@ -7,6 +7,7 @@ import json
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -117,7 +118,7 @@ def own_model(name: str, file: FineTunedFile) -> Pretrained:
     vit = blank_vit(trained, file.like)
     vit.load_state_dict(dict(trained.vit))
     with torch.device("meta"):
-        like = build(file.like or DEIT)
+        like: Any = build(file.like or DEIT)
     vit.pretrained_cfg = {
         **like.pretrained_cfg,
         "input_size": (vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size),
