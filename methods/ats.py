@@ -116,4 +116,4 @@ def sample_in_order(score: Tensor, valid: Tensor, points: int) -> Tensor:
     end = max((2 * points - 1) / (2 * points), 1 / points)
     point = torch.arange(1 / (2 * points), end, 1 / points, device=cdf.device, dtype=cdf.dtype)
     gap = (point[:, None] - cdf[:, None]).abs().masked_fill(~valid[:, None], torch.inf)  # (B, points, N)
-    return torch.zeros_like(valid).scatter(1, gap.argmin(dim=2), True)
+    return torch.zeros_like(valid).scatter(1, gap.argmin(dim=2), 1)

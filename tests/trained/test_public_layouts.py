@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Tokens
+from tokbench.measure.macs import count_macs
 
 PEERS = Path(__file__).parents[3] / "shared" / "peers"
 pytestmark = pytest.mark.skipif(not PEERS.is_dir(), reason=f"the checkpoints are not at {PEERS}")
@@ -52,6 +53,14 @@ def test_the_logits_agree(images: Tensor, name: str, method: str):
     assert trained.schedule == "explicit(counts=137-96-67,at=3-6-9)"
     assert trained.model == ""  # no DeiT is 24 channels wide
     torch.testing.assert_close(logits(model_of(trained), images), expected(name), atol=AGREEMENT, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*EXACT, "tokenreduction_ats", "tokenreduction_dpcknn"])
+def test_multiply_accumulates_can_be_counted(images: Tensor, name: str):
+    model = model_of(recognised(PEERS / f"{name}.pth"))
+    macs = count_macs(model, images[:1])
+    assert len(macs.ledger.leaving) == 12
+    assert 0 < macs.method < macs.total
 
 
 def test_sinkhorn_varies_only_by_rounding(images: Tensor):
