@@ -28,24 +28,26 @@ class ATC(Downsampler):
     """Merge the two nearest clusters of tokens until K are left."""
 
     needs = frozenset({"keys"})
-    proportional = True
     paper = Paper("Agglomerative Token Clustering", "ECCV", 2024, "2409.11923")
 
-    def __init__(self, linkage: Linkage = "average") -> None:
+    def __init__(self, linkage: Linkage = "average", proportional: bool = True) -> None:
         """Choose the linkage.
 
         Args:
             linkage: The distance of two clusters: `average`, `single` (nearest tokens) or `complete` (farthest tokens).
+            proportional: Whether later attention and later means weight a token by its size; the public code has both
+                or neither.
         """
         super().__init__()
         self.linkage = linkage
+        self.proportional = proportional
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         with torch.no_grad():
             keys = context.keys
             keys = F.normalize(keys.to(torch.promote_types(keys.dtype, torch.float32)), dim=2)
             owner = agglomerate(1 - keys @ keys.mT, tokens.n_patches, keep, self.linkage)
-        return tokens.merge(owner, keep)
+        return tokens.merge(owner, keep, tokens.size if self.proportional else torch.ones_like(tokens.size))
 
 
 def agglomerate(distance: Tensor, n: int, count: int, linkage: Linkage) -> Tensor:

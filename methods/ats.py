@@ -7,7 +7,11 @@ The significance of a token, and its cumulative distribution over the tokens in 
 with a the class token's attention (mean over heads, which scales all S equally) and v the values of all heads together.
 Each of the points (2k - 1) / 2K, k = 1..K, selects the token whose c is nearest; a token selected several times is kept
 once. So K is an upper bound, and an image whose significance is concentrated in few tokens keeps fewer. The order of
-the tokens is kept.
+the tokens is kept. This is the variant `default`. Fine-tuned checkpoints of Haurum et al. 2023 need `haurum`, the
+sampling of their code (JoakimHaurum/TokenReduction, models/ats.py), which differs in three ways:
+
+    S_i ∝ Σ_h A[h, class, i] |v[h, i]|, norms head by head;    c_i = Σ_{j <= i} S_j, in the order of the image;
+    the points are (2k - 1) / 2K for k = 1..K-1, the last one only where rounding puts it inside their range
 
 The paper drops rows of the attention matrix, A_S V, before the projection; selecting rows after the attention gives the
 same tokens, but also computes the dropped rows. The order of summation in the distribution is that of the authors'
@@ -17,6 +21,7 @@ from the number of tokens present, which depends on the other images of the batc
 """
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,9 +37,16 @@ class AdaptiveTokenSampling(Downsampler):
     adaptive = True
     paper = Paper("Adaptive Token Sampling for Efficient Vision Transformers", "ECCV", 2022, "2111.15667")
 
-    def __init__(self) -> None:
-        """Create the method, which has no parameters."""
+    def __init__(self, variant: Literal["default", "haurum"] = "default") -> None:
+        """Choose the sampling.
+
+        Args:
+            variant: `default`: of the authors; `haurum`: of the code of Haurum et al. 2023, for its checkpoints.
+        """
         super().__init__()
+        self.variant = variant
+        if variant == "haurum":
+            self.needs = frozenset({"attention", "values"})
         self.points: dict[int, int] = {}
 
     def setup(self, geometry: Geometry) -> None:
@@ -47,9 +59,15 @@ class AdaptiveTokenSampling(Downsampler):
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         with torch.no_grad():
             values = context.values.to(torch.promote_types(tokens.x.dtype, torch.float32))
-            score = context.cls_attention * torch.linalg.vector_norm(values, dim=(1, 3))
-            valid = torch.ones_like(score, dtype=torch.bool) if tokens.valid is None else tokens.valid
-            kept = sample(score, valid, self.points.get(context.depth, keep))
+            valid = torch.ones_like(tokens.size, dtype=torch.bool) if tokens.valid is None else tokens.valid
+            points = self.points.get(context.depth, keep)
+            if self.variant == "haurum":
+                attention = context.attention[:, :, 0, tokens.n_prefix :]
+                score = (attention * torch.linalg.vector_norm(values, dim=3)).sum(dim=1)
+                kept = sample_in_order(score, valid, points)
+            else:
+                score = context.cls_attention * torch.linalg.vector_norm(values, dim=(1, 3))
+                kept = sample(score, valid, points)
         most = self.count(keep, tokens.n_patches, context.depth, tokens.layout)
         # Images that keep fewer tokens are filled up with padding, which owns no patches.
         index = kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -79,3 +97,23 @@ def sample(score: Tensor, valid: Tensor, points: int) -> Tensor:
     nearer = point - cdf.gather(1, below) <= cdf.gather(1, above) - point
     taken = torch.zeros_like(order).scatter(1, torch.where(nearer, below, above), 1)
     return torch.zeros_like(order).scatter(1, order, taken) > 0
+
+
+def sample_in_order(score: Tensor, valid: Tensor, points: int) -> Tensor:
+    """Select the tokens nearest to the sampling points of a distribution over the tokens in their given order.
+
+    Args:
+        score: (B, N), not negative, with any scale.
+        valid: (B, N) bool; padding is never selected.
+        points: K.
+
+    Returns:
+        (B, N) bool, True for selected tokens.
+    """
+    score = score.masked_fill(~valid, 0)
+    cdf = (score / (score.sum(dim=1, keepdim=True) + 1e-6)).cumsum(dim=1)
+    # The last point is left out, or not, by the rounding of the range's length; one token needs one point.
+    end = max((2 * points - 1) / (2 * points), 1 / points)
+    point = torch.arange(1 / (2 * points), end, 1 / points, device=cdf.device, dtype=cdf.dtype)
+    gap = (point[:, None] - cdf[:, None]).abs().masked_fill(~valid[:, None], torch.inf)  # (B, points, N)
+    return torch.zeros_like(valid).scatter(1, gap.argmin(dim=2), True)

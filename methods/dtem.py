@@ -20,9 +20,12 @@ and later attention multiplies exp(logit) by m: a token of mass m < 1 has presen
 r sources of which the most was merged take no part in later reductions. The constants are those of the public code.
 
 Decided here: which positions are sources is the same in training as in evaluation. z is computed from the token to be
-merged, detached, because the embedding should be independent of the backbone's features; the public code computes it
-from what the block's attention reads.
+merged, detached, because the embedding should be independent of the backbone's features. The public code computes it
+from what the block's attention reads, LN(x before the attention), as is done here with `reads=attention_input`: this
+norm has weights of its own, which for the public checkpoints are those of the block's norm.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +44,7 @@ from tokbench import (
 )
 
 TEMPERATURE = 0.1
+EPSILON = 1e-6  # of timm's norms
 
 
 @register("dtem")
@@ -57,11 +61,13 @@ class DTEM(Downsampler):
         "2412.10569",
     )
 
-    def __init__(self, channels: int = 64) -> None:
+    def __init__(self, channels: int = 64, reads: Literal["tokens", "attention_input"] = "tokens") -> None:
         """Choose the embedding.
 
         Args:
             channels: The number of channels of z.
+            reads: What z is computed from: the `tokens` to be merged, or what the block's attention read, as in the
+                public checkpoints.
 
         Raises:
             ValueError: `channels` is less than 1.
@@ -70,6 +76,11 @@ class DTEM(Downsampler):
         if channels < 1:
             raise ValueError(f"channels={channels}: must be at least 1")
         self.channels = channels
+        self.norms = nn.ModuleList()
+        self.reads = reads
+        if reads == "attention_input":
+            self.sites = ("after_attention",)
+            self.needs = frozenset({"update"})
         self.temperature = TEMPERATURE
         self.counts: tuple[int, ...] = ()
         self.embeddings = nn.ModuleList()
@@ -77,13 +88,15 @@ class DTEM(Downsampler):
     def setup(self, geometry: Geometry) -> None:
         self.embeddings = nn.ModuleList(nn.Linear(geometry.dim, self.channels) for _ in geometry.depths)
         self.counts = geometry.counts
+        if self.reads == "attention_input":
+            self.norms = nn.ModuleList(nn.LayerNorm(geometry.dim, eps=EPSILON) for _ in geometry.depths)
 
     def count(self, keep: int, n_patches: int, depth: int, layout: tuple[int, int] | None) -> int:
         return max(keep, n_patches - n_patches // 2)
 
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         n, device = tokens.n_patches, tokens.x.device
-        similarity = self._similarity(tokens.patches, context.stage)
+        similarity = self._similarity(tokens, n, context)
         source, target = torch.arange(1, n, 2, device=device), torch.arange(0, n, 2, device=device)
         merged = n - self.count(keep, n, context.depth, tokens.layout)
         owner = bipartite_matching(similarity, source, target, n, merged)
@@ -94,7 +107,7 @@ class DTEM(Downsampler):
         left = n if tokens.presence is None else self.counts[context.stage - 1]
         r = left - self.count(keep, left, context.depth, None)
         source, target = torch.arange(1, left, 2, device=device), torch.arange(0, left, 2, device=device)
-        share = relaxed_matching(self._similarity(tokens.patches[:, :left], context.stage), r, self.temperature)
+        share = relaxed_matching(self._similarity(tokens, left, context), r, self.temperature)
         stays = 1 - share.sum(dim=2)
         stays = stays + (stays.clamp_min(0) - stays).detach()  # rounding may make it negative
 
@@ -117,8 +130,11 @@ class DTEM(Downsampler):
         tokens = tokens.stay(owner, torch.where(mass < 1, mass, 1.0))
         return tokens.replace(patches=patches, size=torch.where(mass < 1, 1.0, mass)).select(order)
 
-    def _similarity(self, patches: Tensor, stage: int) -> Tensor:
-        """(B, S, T), c of each source and target among patch tokens (B, N, D), in float32 or wider."""
-        wide = torch.promote_types(patches.dtype, torch.float32)
-        z = F.normalize(self.embeddings[stage](patches.detach()).to(wide), dim=2)
+    def _similarity(self, tokens: Tokens, n: int, context: Context) -> Tensor:
+        """(B, S, T), c of each source and target among the first n patch tokens, in float32 or wider."""
+        wide = torch.promote_types(tokens.x.dtype, torch.float32)
+        x = tokens.patches[:, :n].detach()
+        if self.reads == "attention_input":
+            x = self.norms[context.stage](x - context.update[:, :n].detach())
+        z = F.normalize(self.embeddings[context.stage](x).to(wide), dim=2)
         return z[:, 1::2] @ z[:, 0::2].mT

@@ -21,12 +21,16 @@ Decided here: a merged token is the mean weighted by size and has its target's i
 sizes; the most important token is always kept; padding queries and absent ones are excluded from s. In training,
 present tokens are moved to the front, so that they have the same partners as in evaluation. The public code also clips
 the thresholds to [0, 1] after every step.
+
+Checkpoints of the public code need `variant=authors`, its inference (Mxbonn/ltmp, lt_mergeprune_inference.py): a merged
+token has the largest importance of its members, the sources that are left come before the targets, and attention adds
+log(size). Its training leaves removed tokens in place, so that its later pairs are others.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +77,15 @@ class LTMP(Downsampler):
     schedule = "every_block"
     paper = Paper("Learned Thresholds Token Merging and Pruning for Vision Transformers", "TMLR", 2023, "2307.10780")
 
-    def __init__(self) -> None:
-        """Create the method, which has no parameters; `setup` creates the thresholds."""
+    def __init__(self, variant: Literal["default", "authors"] = "default") -> None:
+        """Choose what the paper leaves open; `setup` creates the thresholds.
+
+        Args:
+            variant: `default`: as decided here; `authors`: as in the public code's inference, for its checkpoints.
+        """
         super().__init__()
+        self.variant = variant
+        self.proportional = variant == "authors"
         self.merge_thresholds = nn.Parameter(torch.empty(0))
         self.prune_thresholds = nn.Parameter(torch.empty(0))
         self.geometry: Geometry | None = None
@@ -91,7 +101,9 @@ class LTMP(Downsampler):
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         valid = torch.ones_like(tokens.size, dtype=torch.bool) if tokens.valid is None else tokens.valid
         choice = self._choose(tokens, valid, context)
-        place = (choice.kept.to(torch.int64).cumsum(dim=1) - 1).masked_fill(~choice.kept, -1)
+        order = self._order(choice.kept)
+        rank = choice.kept[:, order].to(torch.int64).cumsum(dim=1) - 1
+        place = torch.empty_like(rank).index_copy(1, order, rank).masked_fill(~choice.kept, -1)
         result = tokens.merge(choice.with_sources(place), tokens.n_patches)
         return dataclasses.replace(result, valid=result.size > 0)
 
@@ -108,7 +120,8 @@ class LTMP(Downsampler):
         owner = choice.with_sources(place.masked_fill(~choice.kept, -1))
         means = tokens.merge(owner, tokens.n_patches).patches
         patches = torch.where(choice.kept[..., None], means, tokens.patches)
-        present_first = choice.kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        order = self._order(choice.kept)
+        present_first = order[choice.kept[:, order].to(torch.uint8).argsort(dim=1, descending=True, stable=True)]
         return tokens.stay(owner, presence).replace(patches=patches).select(present_first)
 
     def loss(self, after: Sequence[Tokens]) -> Tensor:
@@ -132,11 +145,19 @@ class LTMP(Downsampler):
 
         queries = tokens.n_prefix + present.sum(dim=1, keepdim=True)
         s = context.received / (self.geometry.heads * queries)
+        if self.variant == "authors":
+            of_merged = s[:, 1::2].masked_fill(~merging, -torch.inf)
+            s = s.scatter_reduce(1, 2 * partner, of_merged, "amax")
         theta_p = self.prune_thresholds[context.stage].to(wide)
         merged = torch.zeros_like(present).scatter(1, sources(present), merging)
         candidates = s.masked_fill(merged | ~present, -torch.inf)
         kept = (candidates >= theta_p).scatter(1, candidates.argmax(dim=1, keepdim=True), 1)
         return Choice(merge_margin, 2 * partner, merging, s - theta_p, kept)
+
+    def _order(self, like: Tensor) -> Tensor:
+        """(N,) int64, the positions of tokens (B, N) in the order in which those that are left are returned."""
+        place = torch.arange(like.shape[1], device=like.device)
+        return torch.cat([place[1::2], place[0::2]]) if self.variant == "authors" else place
 
 
 def sources(like: Tensor) -> Tensor:

@@ -6,10 +6,15 @@ all tokens and all centres have equal mass, is found by alternately normalising 
     3 times:  Σ_k Γ_ki = 1 for each token i, then Σ_i Γ_ki = 1 for each centre k;    y = Γ x
 
 with ε = 1 (columns that sum to 1 instead of K/N make no difference: the next step removes a common factor). The last
-step normalises the centres, so each new token is a weighted mean. The authors' code averages the unit-length tokens;
-here the original tokens are averaged, which keeps the residual stream's scale. For `size` and `owner`, each token is
+step normalises the centres, so each new token is a weighted mean of the original tokens, which keeps the residual
+stream's scale. The authors' code (JoakimHaurum/TokenReduction, models/sinkhorn.py) swaps the two normalisations, so
+that the last one is of the tokens, and sums the unit-length tokens: y = Γ x̂. This is the variant `haurum`, for its
+checkpoints; the code scales its centres to unit length at each call, in place, and only their rounding differs from
+call to call. For `size` and `owner`, each token is
 divided among the K new tokens in proportion to their weights for it.
 """
+
+from typing import Literal
 
 import torch
 from torch import nn
@@ -28,12 +33,16 @@ class Sinkhorn(Downsampler):
         "Which Tokens to Use? Investigating Token Reduction in Vision Transformers", "ICCVW", 2023, "2308.04657"
     )
 
-    def __init__(self, epsilon: float = 1.0, iterations: int = 3) -> None:
+    def __init__(
+        self, epsilon: float = 1.0, iterations: int = 3, variant: Literal["default", "haurum"] = "default"
+    ) -> None:
         """Choose the transport.
 
         Args:
             epsilon: ε, the weight of the plan's entropy; the smaller, the harder the assignment.
             iterations: Rounds of normalisation.
+            variant: `default`: weighted means of the tokens; `haurum`: sums of unit-length tokens, as in the code of
+                Haurum et al. 2023, for its checkpoints.
 
         Raises:
             ValueError: `epsilon` is not positive, or `iterations` is less than 1.
@@ -43,6 +52,7 @@ class Sinkhorn(Downsampler):
             raise ValueError(f"epsilon={epsilon}, iterations={iterations}: must be above 0 and at least 1")
         self.epsilon = epsilon
         self.iterations = iterations
+        self.variant = variant
         self.queries = nn.ParameterList()
 
     def setup(self, geometry: Geometry) -> None:
@@ -51,8 +61,11 @@ class Sinkhorn(Downsampler):
     def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:
         wide = torch.promote_types(tokens.x.dtype, torch.float32)
         queries = F.normalize(self.queries[context.stage].to(wide), dim=1)
-        log_plan = queries @ F.normalize(tokens.patches.to(wide), dim=2).mT / self.epsilon
+        unit = F.normalize(tokens.patches.to(wide), dim=2)
+        log_plan = queries @ unit.mT / self.epsilon
+        first, last = (2, 1) if self.variant == "haurum" else (1, 2)  # 1: over the centres, 2: over the tokens
         for _ in range(self.iterations):
-            log_plan = log_plan.log_softmax(dim=1).log_softmax(dim=2)
+            log_plan = log_plan.log_softmax(dim=first).log_softmax(dim=last)
         share = log_plan.softmax(dim=1)  # of each token's size; sums to 1 over K
-        return tokens.mix(log_plan.exp()).replace(size=(share @ tokens.size.to(wide)[..., None])[..., 0])
+        averaged = tokens.replace(patches=unit) if self.variant == "haurum" else tokens
+        return averaged.mix(log_plan.exp()).replace(size=(share @ tokens.size.to(wide)[..., None])[..., 0])

@@ -13,7 +13,6 @@ from tokbench.data.formats import describe_left_out
 from tokbench.distributed.parts import share
 from tokbench.distributed.ray_run import run_on_ray
 from tokbench.errors import UserError
-from tokbench.names import PLAIN
 from tokbench.published.plausible import Guessing, at_chance
 from tokbench.published.timm_accuracy import unlike_published
 from tokbench.registry import Broken, discover
@@ -219,7 +218,7 @@ def _about(results: Results, prepared: Prepared) -> list[str]:
 
 def _about_models(results: Results) -> list[str]:
     """What was done to the weights of each model, and what cannot be measured with them: the plain models' remarks."""
-    plain = (row for row in results.plan.rows if row.id.method == PLAIN and not row.id.params)
+    plain = (row for row in results.plan.rows if row.is_plain)
     about = ((row.id.model, remark) for row in plain for remark in row.remarks)
     named = (remark if remark.startswith(f"{model} ") else f"{model}: {remark}" for model, remark in about)
     return list(dict.fromkeys(named))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.names import IMG_SIZE, PLAIN
+from tokbench.names import FINE_TUNED, IMG_SIZE, PLAIN
 
 BLANK: dict[str, Any] = {"keep": None, "seed": None, "batch_size": None}  # of the others: the empty text
 
@@ -80,8 +80,9 @@ def with_fewer_pixels(table: pd.DataFrame) -> pd.Series:
 
 
 def plain_models(table: pd.DataFrame) -> pd.Series:
-    """Which rows of a table are the plain model itself: with all of its pixels and its own attention."""
-    return table["method"].eq(PLAIN) & table["params"].fillna("").eq("")
+    """Which rows of a table are the plain model itself: with all of its pixels, its own attention and weights."""
+    own = table["params"].fillna("").eq("") & table["regime"].fillna("").ne(FINE_TUNED)
+    return table["method"].eq(PLAIN) & own
 
 
 FIELDS = tuple(field.name for field in fields(RowId))

@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 EASY = RNG.random(400)
 SETTINGS = {
     **{"model": "m", "params": "", "dtype": "fp32", "batch_size": 8, "mode": "eager", "gmacs": None},
-    **{"speedup": None, "speedup_lo": None, "speedup_hi": None},
+    **{"speedup": None, "speedup_lo": None, "speedup_hi": None, "regime": "off-the-shelf"},
 }
 
 

@@ -52,6 +52,17 @@ def test_clusters_equal_scipys(kind: str, seed: int, n: int):
             assert partition(after.owner[b].tolist()) == partition(fcluster(tree, keep, "maxclust").tolist())
 
 
+def test_without_proportional_attention_sizes_do_not_weight_the_mean():
+    x, keys = drawn(0, 1, 3, 4), torch.tensor([[[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]]).double()
+    tokens = Tokens.from_sequence(torch.cat([x[:, :1], x], dim=1), (1, 3))
+    tokens = tokens.replace(size=torch.tensor([[9.0, 1.0, 1.0]]))
+    method = create("atc", proportional=False)
+    assert not method.proportional
+    after = method(tokens, 2, Context(depth=3, depths=(3,), stage=0, noise=torch.zeros(1, 3), keys=keys))
+    assert torch.allclose(after.patches[0], torch.stack([(x[0, 0] + x[0, 1]) / 2, x[0, 2]]))
+    assert after.size.tolist() == [[10.0, 1.0]]
+
+
 @pytest.mark.parametrize("kind", LINKAGES)
 @pytest.mark.parametrize("seed", range(3))
 def test_clusters_and_vectors_match_the_definitions(kind: str, seed: int):

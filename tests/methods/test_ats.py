@@ -60,6 +60,33 @@ def test_each_point_selects_the_nearest_token_of_the_distribution(seed: int, pea
             check(tokens, attention, values, keep)
 
 
+def in_order(attention: Tensor, values: Tensor, points: int) -> list[int]:
+    """The tokens that the variant `haurum` selects; attention and values of the patches by head."""
+    n = attention.shape[1]
+    score = (attention * values.square().sum(dim=2).sqrt()).sum(dim=0).tolist()
+    cdf = [sum(score[: i + 1]) / (sum(score) + 1e-6) for i in range(n)]
+    first, last = 1 / (2 * points), (2 * points - 1) / (2 * points)
+    count = max(
+        1, math.ceil((last - first) / (1 / points))
+    )  # the last point only where rounding puts it inside the range
+    midpoints = [(2 * k - 1) / (2 * points) for k in range(1, count + 1)]
+    return sorted({min(range(n), key=lambda i: abs(cdf[i] - point)) for point in midpoints})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_variant_of_haurum_samples_in_the_order_of_the_image(seed: int):
+    for n, points in ((9, 2), (9, 5), (16, 3), (16, 12)):
+        matrix = noisy(3, HEADS, 1 + n, 1 + n, seed=seed).softmax(dim=3)
+        values = noisy(3, HEADS, n, WIDTH, seed=50 + seed)
+        tokens = Tokens.from_sequence(noisy(3, 1 + n, 4, seed=20), (1, n))
+        context = Context(depth=3, depths=(3,), stage=0, noise=torch.zeros(0), attention=matrix, values=values)
+        after = create("ats", variant="haurum")(tokens, points, context)
+        for b in range(3):
+            wanted = in_order(matrix[b, :, 0, 1:], values[b], points)
+            assert [i for i in range(n) if after.owner[b, i] >= 0] == wanted
+            assert torch.equal(after.patches[b, : len(wanted)], tokens.patches[b, wanted])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_padding_is_never_selected(seed: int):
     n, keep = 12, 7

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokbench import Context, DownsampledViT, Schedule, Tokens, create
+from tokbench import Context, DownsampledViT, Geometry, Schedule, Tokens, create
 from tokbench.errors import UserError
 from tokbench.measure.macs import count_macs
 
@@ -52,6 +52,60 @@ def test_clusters_and_vectors_match_the_formulas(seed: int, n: int, k: int, data
             mean = [sum(x[b, i, channel].item() for i in group) / len(group) for channel in range(3)]
             assert after.patches[b, c].tolist() == pytest.approx(mean)
             assert float(after.size[b, c]) == len(group)
+
+
+def haurum_oracle(x: list[list[float]], noise: list[float], keep: int, k: int) -> list[set[int]]:
+    """The clusters of the variant `haurum`, in the order of their centres' scores."""
+    n = len(x)
+    d = [[math.dist(p, q) / math.sqrt(len(p)) for q in x] for p in x]
+    density = [math.exp(-sum(gap * gap for gap in sorted(d[i])[:k]) / k) + 1e-6 * noise[i] for i in range(n)]
+    score = []
+    for i in range(n):
+        denser = [d[i][j] for j in range(n) if density[j] > density[i]]
+        score.append(density[i] * (min(denser) if denser else max(max(row) for row in d)))
+    centres = sorted(range(n), key=lambda i: -score[i])[:keep]
+    owner = [centres.index(i) if i in centres else min(range(keep), key=lambda c: d[i][centres[c]]) for i in range(n)]
+    return [{i for i in range(n) if owner[i] == c} for c in range(keep)]
+
+
+@pytest.mark.parametrize("scale", [0.5, 20.0])  # densities of about 1, and so small that the noise decides
+@pytest.mark.parametrize("weights", ["equal", "learned"])
+def test_the_variant_of_haurum_matches_its_formulas(scale: float, weights: str):
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        n, keep, k = 12, 5, 4
+        x = torch.randn(2, n, 3, generator=generator, dtype=torch.float64) * scale
+        noise = torch.rand(2, n, generator=generator, dtype=torch.float64)
+        method = create("dpc_knn", neighbours=k, weights=weights, variant="haurum")
+        method.setup(Geometry(3, 1, (3,), (1, n), (keep,)))
+        tokens = Tokens.from_sequence(torch.cat([x[:, :1], x], dim=1), (1, n))
+        after = method.double()(tokens, keep, Context(depth=3, depths=(3,), stage=0, noise=noise))
+        for b in range(2):
+            clusters = haurum_oracle(x[b].tolist(), noise[b].tolist(), keep, k)
+            for c, cluster in enumerate(clusters):
+                assert {i for i in range(n) if after.owner[b, i] == c} == cluster
+                weight = dict.fromkeys(cluster, 1.0)
+                if weights == "learned":
+                    weight = {i: method.scores[0](x[b, i]).exp().item() for i in cluster}
+                total = sum(weight.values()) + (1e-6 if weights == "learned" else 0)
+                mean = [sum(weight[i] * x[b, i, d].item() for i in cluster) / total for d in range(3)]
+                assert after.patches[b, c].tolist() == pytest.approx(mean, rel=1e-9, abs=1e-9)
+
+
+def test_learned_weights_neither_overflow_nor_vanish_and_get_a_gradient():
+    method = create("dpc_knn", weights="learned")
+    assert method.trained
+    method.setup(Geometry(1, 1, (3,), (1, 4), (2,)))
+    with torch.no_grad():
+        method.scores[0].weight.fill_(1.0)
+        method.scores[0].bias.fill_(0.0)
+    x = torch.tensor([[[1000.0], [1001.0], [-1000.0], [-1001.0]]])
+    tokens = Tokens.from_sequence(torch.cat([x[:, :1], x], dim=1), (1, 4))
+    after = method(tokens, 2, Context(depth=3, depths=(3,), stage=0, noise=torch.zeros(1, 4)))
+    share = 1 / (1 + math.exp(-1))  # of the token with the larger score
+    assert after.patches[0, :, 0].tolist() == pytest.approx([1000 + share, -1001 + share])
+    after.patches.square().sum().backward()
+    assert method.scores[0].weight.grad.abs() > 0
 
 
 def test_sizes_do_not_weight_the_mean():

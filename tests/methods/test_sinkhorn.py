@@ -67,6 +67,32 @@ def test_the_new_tokens_match_the_formula(stage: int, epsilon: float):
                 assert after.owner[b, patch] == weights.index(max(weights))
 
 
+def haurum(queries: list[list[float]], x: list[list[float]]) -> tuple[list, list]:
+    """The plan whose columns sum to 1, and the unit-length tokens that it sums."""
+    kernel = [[math.exp(sum(a * b for a, b in zip(unit(q), unit(t), strict=True))) for t in x] for q in queries]
+    k, n = len(queries), len(x)
+    u, v = [1.0] * k, [1.0] * n
+    for _ in range(3):
+        u = [1 / k / sum(kernel[a][i] * v[i] for i in range(n)) for a in range(k)]
+        v = [1 / n / sum(u[a] * kernel[a][i] for a in range(k)) for i in range(n)]
+    return [[n * u[a] * kernel[a][i] * v[i] for i in range(n)] for a in range(k)], [unit(t) for t in x]
+
+
+def test_the_variant_of_haurum_sums_unit_length_tokens():
+    counts = (5, 3)
+    for stage, count in enumerate(counts):
+        method = made(counts, stage, variant="haurum").double()
+        tokens = merged([2.0, 1.0, 4.0, 1.0, 1.0, 3.0, 1.0], stage)
+        after = method(tokens, count, at(stage))
+        for b in range(3):
+            matrix, values = haurum(state(method, stage), tokens.patches[b].tolist())
+            for k, row in enumerate(matrix):
+                wanted = [sum(row[i] * values[i][c] for i in range(7)) for c in range(DIM)]
+                assert after.patches[b, k].tolist() == pytest.approx(wanted, abs=1e-9)
+                size = sum(share * one for share, one in zip(row, tokens.size[b].tolist(), strict=True))
+                assert after.size[b, k].item() == pytest.approx(size, rel=1e-5)
+
+
 def test_every_weight_gets_a_gradient():
     method = made((5, 3)).train()
     tokens = Tokens.from_sequence(noisy(3, 10, DIM, seed=1), (3, 3))

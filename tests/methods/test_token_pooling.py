@@ -156,6 +156,28 @@ def test_swaps_with_k_means_are_rejected():
         create("token_pooling", algorithm="kmeans", refine="swap")
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_k_medoids_of_haurum_moves_each_medoid_to_the_member_with_the_least_weighted_sum_of_distances(seed: int):
+    n, keep = 20, 6
+    f, received = cloud(n, 3, 400 + seed)
+    points, weight = f.tolist(), received.tolist()
+    cost = [weight[i] * sum(math.dist(points[i], other) for other in points) for i in range(n)]
+    medoids = starts(points, weight, keep, "scores")
+    for _ in range(3):
+        centres = [points[i] for i in medoids]
+        owner = [nearest(point, centres) for point in points]
+        medoids = [min((i for i in range(n) if owner[i] == k), key=lambda i: cost[i]) for k in range(keep)]
+    centres = [points[i] for i in medoids]
+    after = pool(f, received, keep, algorithm="haurum_kmedoids", output="medoid", iterations=3)
+    assert after.patches[0].tolist() == centres
+    assert after.owner[0].tolist() == [nearest(point, centres) for point in points]
+
+
+def test_swaps_in_the_k_medoids_of_haurum_are_rejected():
+    with pytest.raises(UserError, match="another objective; use algorithm=kmedoids"):
+        create("token_pooling", algorithm="haurum_kmedoids", refine="swap")
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_no_swap_inside_a_cluster_improves_a_fixed_point(seed: int):
     f, received = cloud(30, 3, 200 + seed)

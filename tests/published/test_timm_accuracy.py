@@ -19,7 +19,8 @@ def plan_with(model, name="imagenet", count=None):
 
 def complete(model, top1, name="imagenet"):
     rows = [("none", top1), ("tome", 10.0)]
-    table = pd.DataFrame(rows, columns=["method", "top1"]).assign(params="", model=model, images=COMPLETE[name])
+    table = pd.DataFrame(rows, columns=["method", "top1"]).assign(params="", regime="off-the-shelf")
+    table = table.assign(model=model, images=COMPLETE[name])
     return table, plan_with(model, name)
 
 

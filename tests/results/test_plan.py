@@ -32,7 +32,9 @@ def plan() -> Plan:
         device="cuda",
         images=ImagesInfo("imagenet", 50_000, "abc"),
         rows=(
-            PlannedRow(row_id(method="none", params="", seed=None, keep=1.0), keys={"macs": "k"}),
+            PlannedRow(
+                row_id(method="none", params="", seed=None, keep=1.0, regime="off-the-shelf"), keys={"macs": "k"}
+            ),
             PlannedRow(row_id(), {"algorithm": "a,b", "weighted": True}, "fused", 5.7, True, keys={"macs": "l"}),
             PlannedRow(row_id(keep=None), failed="no", skipped="why"),
         ),
@@ -50,6 +52,22 @@ def test_a_row_is_compared_with_the_plain_model_of_its_batch_size_and_mode(plan:
     assert plan.plain_of(plan.rows[1]) is plan.rows[0]
     other = PlannedRow(row_id(batch_size=16))
     assert plan.plain_of(other) is None
+
+
+def test_fine_tuned_rows_are_compared_with_the_plain_model_that_was_fine_tuned_the_same_way(plan: Plan) -> None:
+    plain = {"method": "none", "params": "", "keep": None}
+    before = PlannedRow(row_id(regime="off-the-shelf", seed=None))
+    first, second = (PlannedRow(row_id(**plain, seed=seed), training="way") for seed in (3, 4))
+    mine, other, unknown = (PlannedRow(row_id(seed=4), training=training) for training in ("way", "another", ""))
+    rows = (*plan.rows, before, first, second, mine, other, unknown)
+    plan = Plan(plan.suite, plan.device, plan.images, rows)
+    assert plan.reference_of(mine) is second  # of the same seed
+    assert plan.reference_of(PlannedRow(row_id(seed=5), training="way")) is first
+    for row in (other, unknown, before, first):
+        assert plan.reference_of(row) is plan.rows[0]
+    assert plan.before_training(mine) is before
+    assert plan.before_training(first) is plan.rows[0]
+    assert plan.before_training(before) is None
 
 
 def test_parameters_that_json_does_not_know_are_written_as_text(plan: Plan) -> None:

@@ -33,7 +33,7 @@ from tokbench.run.observer import Observer, Silent
 from tokbench.run.prepare import Prepared, prepare
 from tokbench.run.unreadable import LostImages
 from tokbench.suite import Suite
-from tokbench.weights_setting import with_paths
+from tokbench.weights_setting import SPLIT, with_paths
 
 REFRESH = 0.5  # seconds between two looks at what has been measured
 PIECES = 4  # parts of the accuracies per worker: few wait long for the last ones
@@ -173,8 +173,9 @@ def _for_workers(prepared: Prepared) -> Suite:
         for name in ("cache", "classes", "labels")
         if isinstance(path := getattr(suite, name), Path)
     }
-    if suite.weights is not None:
-        paths["weights"] = with_paths(suite.weights, _absolute)
+    for name, split in SPLIT.items():
+        if getattr(suite, name) is not None:
+            paths[name] = with_paths(getattr(suite, name), split, _absolute)
     for name in ("data", "calibration", "train"):
         given = getattr(suite, name)
         if given is None or given == EMBEDDED:

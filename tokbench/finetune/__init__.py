@@ -1,1 +1,1 @@
-"""Training models with methods in them, all with the same recipe."""
+"""Training a model together with the method in it: recipes, the objective, the images, and the loop."""

@@ -13,7 +13,9 @@ from tokbench.kinds.latency import LATENCY
 from tokbench.kinds.macs import Macs
 from tokbench.kinds.memory import Memory
 from tokbench.kinds.redundancy import RECONSTRUCTION, SPECTRA
+from tokbench.kinds.training import Training
 
 KINDS: dict[str, Kind[Any]] = {
-    kind.name: kind for kind in (Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Memory(), Knn(), ACCURACY, AGREEMENT)
+    kind.name: kind
+    for kind in (Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Memory(), Training(), Knn(), ACCURACY, AGREEMENT)
 }

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tokbench.kinds.answers import AnswerKind
 from tokbench.kinds.base import Column
 from tokbench.kinds.pixels import PIXEL_COLUMNS, over_pixels
+from tokbench.kinds.training_gain import GAIN_COLUMNS, gain_columns
+from tokbench.names import FINE_TUNED, PLAIN
 from tokbench.outcomes import RIGHT, UNREADABLE, WRONG, marks_of
 from tokbench.rows import ANSWER, columns_without
 from tokbench.stats.pareto import best_at_equal_cost, pareto_front
@@ -66,6 +68,7 @@ class Accuracy(AnswerKind[AccuracyRecord]):
         Column("pareto_time", "bool", heading="★ by time"),
         Column("best_at_compute", "bool", heading="best at equal compute"),
         *PIXEL_COLUMNS,
+        *GAIN_COLUMNS,
     )
 
     def needs_data(self, suite: Suite) -> tuple[str, str] | None:
@@ -79,8 +82,17 @@ class Accuracy(AnswerKind[AccuracyRecord]):
 
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
         """Percent and points; images that could not be read count nowhere."""
-        base = None if plain is None else results.outcomes(plain)
-        return accuracy_columns(results.outcomes(row), base)
+        reference = results.plan.reference_of(row)
+        base = None if reference is None else results.outcomes(reference)
+        return {**accuracy_columns(results.outcomes(row), base), **gain_columns(row, results)}
+
+    def remarks(self, row: PlannedRow, results: Results) -> list[str]:
+        """What a fine-tuned row is compared with, where that is not a plain model that was fine-tuned the same way."""
+        reference = results.plan.reference_of(row)
+        same_way = reference is not None and reference.training is not None
+        if row.training is None or row.id.method == PLAIN or same_way or self.name not in row.keys:
+            return []
+        return ["no plain model fine-tuned the same way is compared: Δ is against the plain model before training"]
 
     def complete(self, table: pd.DataFrame, results: Results) -> pd.DataFrame:
         """The spread over seeds, what no other row beats, and the comparison with fewer pixels."""
@@ -142,7 +154,8 @@ def unbeaten(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str, p
 
     A row is surely better where the paired 95 % interval of the difference in top-1 (Tango's) lies above zero. With
     several seeds, each seed must be better than each seed of the other. Costs are equal to within `EQUAL_COST`. A row
-    without cost or without accuracy is not marked and beats none.
+    without cost or without accuracy is not marked and beats none. Fine-tuned rows are compared with one another only,
+    and so are the others.
 
     Args:
         table: The rows of a comparison.
@@ -159,7 +172,8 @@ def unbeaten(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str, p
     outcome = pd.Series(list(outcomes), index=table.index, dtype=object)
     costs = {name: pd.to_numeric(table[name]) for name in ("gmacs", "latency_ms")}
     answered = table.assign(outcome=outcome, **costs).dropna(subset=["outcome"])
-    for _, block in answered.groupby(["model", "batch_size", "mode"], sort=False, dropna=False):
+    among = [answered["model"], answered["regime"].eq(FINE_TUNED), answered["batch_size"], answered["mode"]]
+    for _, block in answered.groupby(among, sort=False, dropna=False):
         settings = block.groupby(columns_without("seed"), sort=False, dropna=False)
         member = settings.ngroup().to_numpy()
         better = _better(np.stack([marks_of(text) for text in block["outcome"]]))

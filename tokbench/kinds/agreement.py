@@ -54,7 +54,8 @@ class Agreement(AnswerKind[AgreementRecord]):
     def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
         """Of everything but the plain model, which agrees with itself."""
         variant = row.cell.variant
-        return self.name in suite.only and not (variant.method == PLAIN and not variant.params)
+        untouched = variant.method == PLAIN and not variant.params and variant.fine_tuned is None
+        return self.name in suite.only and not untouched
 
     def needs_data(self, suite: Suite) -> tuple[str, str] | None:
         """Always; accuracy, where it is wanted too, says so."""

@@ -85,7 +85,8 @@ class Knn(Kind[AccuracyRecord]):
     def fill(self, row: PlannedRow, plain: PlannedRow | None, results: Results) -> dict[str, Any]:
         """Percent and points, as for accuracy."""
         record = results.record(self, row)
-        base = None if plain is None else results.record(self, plain)
+        reference = results.plan.reference_of(row)
+        base = None if reference is None else results.record(self, reference)
         outcomes, plain_outcomes = (None if one is None else one.outcomes for one in (record, base))
         filled = accuracy_columns(outcomes, plain_outcomes)
         return {COLUMNS[name]: value for name, value in filled.items() if name in COLUMNS}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tokbench.kinds.base import Column
-from tokbench.names import PLAIN
+from tokbench.names import FINE_TUNED, PLAIN
 from tokbench.outcomes import RIGHT, UNREADABLE, marks_of
 from tokbench.rows import plain_models, with_fewer_pixels
 from tokbench.stats.equal_cost import over_mixture
@@ -43,8 +43,8 @@ def over_pixels(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str
     `tokbench.stats.equal_cost.mixture`; the full resolution is one of them. Compute is in MACs. Time is relative to
     the plain model, 1/speedup, as both were measured in pairs with it; the interval also covers that of the speedups.
 
-    The columns are missing for the plain models themselves, where accuracy or cost were not measured, and where a row
-    costs less than the smallest resolution or more than the full one.
+    The columns are missing for the plain models themselves, for fine-tuned methods, where accuracy or cost were not
+    measured, and where a row costs less than the smallest resolution or more than the full one.
 
     Args:
         table: The rows of a comparison, with `gmacs`, and `speedup` and its interval.
@@ -59,7 +59,7 @@ def over_pixels(table: pd.DataFrame, outcomes: Sequence[str | None]) -> dict[str
             continue
         for name in costs:
             resolutions = _no_dearer(pd.concat([block[block["full"]].head(1), block[block["smaller"]]]), name)
-            for index, row in block[block["method"].ne(PLAIN)].iterrows():
+            for index, row in block[block["method"].ne(PLAIN) & block["regime"].ne(FINE_TUNED)].iterrows():
                 interval = _over(row, resolutions, name)
                 if interval is not None:
                     ends = {name: interval.estimate, f"{name}_lo": interval.lo, f"{name}_hi": interval.hi}

@@ -101,7 +101,7 @@ class Spectra(_AnalysisKind[SpectraRecord]):
     def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
         """Of the plain model with fused attention; without fusion the spectra are the same."""
         variant = row.cell.variant
-        return suite.analyse and variant.method == PLAIN and not variant.params
+        return suite.analyse and variant.method == PLAIN and not variant.params and variant.fine_tuned is None
 
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:
         """What runs, where, and on which images."""
@@ -127,7 +127,7 @@ class Reconstruction(_AnalysisKind[ReconstructionRecord]):
 
     def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
         """Of every method."""
-        return suite.analyse and row.cell.variant.method != PLAIN
+        return suite.analyse and row.cell.variant.method != PLAIN and row.cell.variant.fine_tuned is None
 
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:
         """What runs, where, on which images, and the seed."""

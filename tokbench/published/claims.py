@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.names import IMG_SIZE, PLAIN
+from tokbench.names import FINE_TUNED, IMG_SIZE, PLAIN
 from tokbench.notation import split_parameters
 from tokbench.published.timm_accuracy import SAME_WEIGHTS
 from tokbench.results.plan import MethodInfo, Plan
@@ -98,7 +98,8 @@ def _own_claims(name: str, info: MethodInfo) -> list[dict[str, Any]]:
 
 
 def _matching(setting: dict[Any, Any], claims: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    plain = setting["method"] == PLAIN and f"{IMG_SIZE}=" not in setting["params"]
+    untrained = setting["method"] == PLAIN and setting["regime"] != FINE_TUNED
+    plain = untrained and f"{IMG_SIZE}=" not in setting["params"]
     same: pd.Series[bool] = (
         (claims["method"] == setting["method"])
         & (claims["model"] == full_name(setting["model"], plan, claims))

@@ -10,8 +10,8 @@ import importlib.resources
 
 import pandas as pd
 
-from tokbench.names import PLAIN
 from tokbench.results.plan import Plan
+from tokbench.rows import plain_models
 
 FILE_NAME = "timm_accuracy.csv"
 
@@ -54,7 +54,7 @@ def unlike_published(table: pd.DataFrame, plan: Plan) -> list[str]:
     images = plan.images
     if images is None or images.count != COMPLETE.get(images.name):
         return []
-    plain = table[(table["method"] == PLAIN) & (table["params"] == "") & (table["images"] == images.count)]
+    plain = table[plain_models(table) & table["images"].eq(images.count)]
     lines = []
     for model, top1 in plain.groupby("model", sort=False)["top1"].first().items():
         known = published_top1(images.name, plan.models.get(str(model), str(model)))

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokbench.families import family_of
-from tokbench.names import PLAIN
+from tokbench.names import FINE_TUNED, PLAIN
 from tokbench.outcomes import RIGHT, UNREADABLE, marks_of
 from tokbench.report.digits import number
 from tokbench.report.labels import FEWER_PIXELS, cell_text, series
@@ -40,12 +40,14 @@ class EnvelopeHeadline:
         method: The name of its series, or `fewer pixels`.
         saved: By the plain model whose accuracy is reached: percent of the compute that the plain models need for it.
         top1: By model: the plain model's top-1 in percent.
+        regime: `fine-tuned` if methods and plain models were fine-tuned, else empty.
     """
 
     models: tuple[str, ...]
     method: str
     saved: dict[str, Interval]
     top1: dict[str, float]
+    regime: str = ""
 
     @property
     def text(self) -> str:
@@ -73,31 +75,35 @@ def envelope_headlines(results: Results) -> list[EnvelopeHeadline]:
     outcomes = pd.Series([results.outcomes(row) for row in results.plan.rows], table.index, dtype=object)
     answered = table.assign(outcomes=outcomes)[table["status"].eq("ok")].dropna(subset=["gmacs", "outcomes"])
     answered = answered.drop_duplicates(list(ANSWER))
-    families = answered.groupby(answered["model"].map(family_of), sort=False)
-    return [headline for _, rows in families for headline in _of_family(rows)]
+    families = answered.groupby([answered["model"].map(family_of), answered["regime"].eq(FINE_TUNED)], sort=False)
+    return [headline for (_, trained), rows in families for headline in _of_family(rows, bool(trained))]
 
 
 def print_envelopes(results: Results, console: Console) -> None:
     """Print a line for each method, below the explanation; nothing without several models of one family."""
-    for models, lines in _by_family(envelope_headlines(results)).items():
+    for (models, regime), lines in _by_family(envelope_headlines(results)).items():
         shown = Table.grid(padding=(0, 2))
         for line in lines:
             shown.add_row(Text(cell_text(line.method)), Text(line.text))
-        console.print("", Text(f"Across {', '.join(map(cell_text, models))}", "bold"), "", shown, "", sep="\n")
+        title = ", ".join(filter(None, (*map(cell_text, models), regime)))
+        console.print("", Text(f"Across {title}", "bold"), "", shown, "", sep="\n")
         console.print(Text(EXPLANATION, "dim"))
 
 
-def _by_family(headlines: list[EnvelopeHeadline]) -> dict[tuple[str, ...], list[EnvelopeHeadline]]:
-    families: dict[tuple[str, ...], list[EnvelopeHeadline]] = {}
+def _by_family(headlines: list[EnvelopeHeadline]) -> dict[tuple[tuple[str, ...], str], list[EnvelopeHeadline]]:
+    families: dict[tuple[tuple[str, ...], str], list[EnvelopeHeadline]] = {}
     for headline in headlines:
-        families.setdefault(headline.models, []).append(headline)
+        families.setdefault((headline.models, headline.regime), []).append(headline)
     return families
 
 
-def _of_family(rows: pd.DataFrame) -> Iterator[EnvelopeHeadline]:
-    """The headlines of the answered rows of one family."""
-    rows = rows.assign(plain=plain_models(rows))
-    plain = rows[rows["plain"]].sort_values("gmacs")
+def _of_family(rows: pd.DataFrame, trained: bool) -> Iterator[EnvelopeHeadline]:
+    """The headlines of the answered rows of one family: of those that were fine-tuned, or of the others.
+
+    Of several plain models that were fine-tuned with different seeds, the first is the one to compare with.
+    """
+    rows = rows.assign(plain=rows["method"].eq(PLAIN) if trained else plain_models(rows))
+    plain = rows[rows["plain"]].drop_duplicates("model").sort_values("gmacs")
     if len(plain) < 2:
         return
     marks = np.stack([marks_of(text) for text in rows["outcomes"]])
@@ -113,7 +119,8 @@ def _of_family(rows: pd.DataFrame) -> Iterator[EnvelopeHeadline]:
         answers = right.loc[own.index].groupby(points.ngroup()).mean()
         saved = saved_compute(plain["gmacs"], right.loc[plain.index], points["gmacs"].mean(), answers)
         percent = [Interval(100 * one.estimate, 100 * one.lo, 100 * one.hi) for one in saved]
-        yield EnvelopeHeadline(models, str(method), dict(zip(models, percent, strict=True)), top1)
+        regime = FINE_TUNED if trained else ""
+        yield EnvelopeHeadline(models, str(method), dict(zip(models, percent, strict=True)), top1, regime)
 
 
 def _curves(rows: pd.DataFrame) -> pd.Series:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.errors import printable
+from tokbench.rows import plain_models
 
 # Values may contain commas, so a parameter list is split only before `name=`.
 PARAMETER = re.compile(r"[(,](?=\w+=)")
@@ -50,7 +51,8 @@ def series(rows: pd.DataFrame) -> pd.Series:
     for setting in METHOD_SETTINGS:
         values = rows[setting].map(lambda value: without_fraction(cell_text(value)))
         differs = values.groupby(base).transform("nunique") > 1
-        names[differs] = (names[differs] + " " + values[differs]).str.rstrip()
+        named = differs & ~plain_models(rows)
+        names[named] = (names[named] + " " + values[named]).str.rstrip()
     return names
 
 

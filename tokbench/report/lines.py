@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tokbench.kinds import KINDS
 from tokbench.kinds.latency import MUCH_LOAD
-from tokbench.names import CALIBRATED, PLAIN
+from tokbench.names import CALIBRATED, FINE_TUNED, PLAIN
 from tokbench.report.digits import RowValues, aligned, decimals, number, with_half_widths
 from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels, without_fraction
 from tokbench.report.marks import MARKS, ON_FRONT
@@ -60,7 +60,8 @@ def model_blocks(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
     """
     for model, rows in table.groupby("model", sort=False, dropna=False):
         block = rows.assign(label=labels(rows), keep=pd.to_numeric(rows["keep"]))
-        block.loc[block["method"] == PLAIN, list(METHOD_SETTINGS)] = None
+        untrained = block["method"].eq(PLAIN) & block["regime"].ne(FINE_TUNED).fillna(True)
+        block.loc[untrained, list(METHOD_SETTINGS)] = None
         yield cell_text(model), block, _average_seeds(block[block["status"] == "ok"])
 
 
@@ -85,7 +86,9 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
     means["verdict"] = groups["verdict"].first()
     means[list(MARKS)] = groups[list(MARKS)].any()
     means = means.reset_index()
-    means["compared"] = (means["method"] != PLAIN) | with_fewer_pixels(means)
+    means["compared"] = (
+        means["method"].ne(PLAIN) | with_fewer_pixels(means) | means["regime"].eq(FINE_TUNED).fillna(False)
+    )
     means.loc[~means["compared"], [name for name, column in BY_INTERVAL.items() if column.only_methods]] = math.nan
     # The plain model's speedup is 1 by definition. A measured one is kept: it is measured as any other's.
     means.loc[~means["compared"] & ~(means["speedup_half"] > 0), "speedup"] = math.nan
@@ -129,6 +132,7 @@ def legend(rows: Sequence[RowValues], shown: Collection[str] = ("latency_ms",)) 
         *_timing_notes(rows, shown),
         f"± standard deviation over {seeds} seeds" if seeds else "",
         _calibrated_note(rows),
+        _fine_tuned_note(rows),
     ]
     return Text("\n".join(filter(None, notes)), "dim")
 
@@ -137,6 +141,16 @@ def _calibrated_note(rows: Sequence[RowValues]) -> str:
     """Which methods are calibrated, since the column of regimes is left out where there is little room."""
     methods = dict.fromkeys(str(row["method"]) for row in rows if row["regime"] == CALIBRATED)
     return f"calibrated, with constants set from unlabelled images: {', '.join(methods)}" if methods else ""
+
+
+def _fine_tuned_note(rows: Sequence[RowValues]) -> str:
+    """What fine-tuned rows are compared with."""
+    if not any(row["regime"] == FINE_TUNED and row["delta_half"] > 0 for row in rows):
+        return ""
+    return (
+        "fine-tuned: Δ is against the plain model fine-tuned the same way where it is compared, else against the plain "
+        "model before training"
+    )
 
 
 def _timing_notes(rows: Sequence[RowValues], shown: Collection[str]) -> list[str]:

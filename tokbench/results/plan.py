@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tokbench.errors import UserError
-from tokbench.names import PLAIN
+from tokbench.names import FINE_TUNED, PLAIN
 from tokbench.notation import split_parameters
 from tokbench.outcomes import shards
 from tokbench.rows import FIELDS, RowId
@@ -36,6 +36,8 @@ class PlannedRow:
         adaptive: Whether the number of tokens depends on the images.
         skipped: Why it is not measured; empty where it is.
         failed: Why the method cannot be put into the model; empty where it can.
+        training: Of a fine-tuned row, a hash of how it was trained but for the method and the seed, empty where that is
+            not known; None for the others.
         keys: The key of each wanted measurement, by kind.
         remarks: What a reader should know of the row besides what was measured.
     """
@@ -47,13 +49,14 @@ class PlannedRow:
     adaptive: bool = False
     skipped: str = ""
     failed: str = ""
+    training: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
         """Whether this is the untouched model that the others are compared with."""
-        return self.id.method == PLAIN and not self.id.params
+        return self.id.method == PLAIN and not self.id.params and self.id.regime != FINE_TUNED
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,35 @@ class Plan:
         return {(row.id.model, row.id.batch_size, row.id.mode): row for row in self.rows if row.is_plain}
 
     def plain_of(self, row: PlannedRow) -> PlannedRow | None:
-        """The row that a row is compared with; None in a plan without it."""
+        """The row of the model as it was before any training; None in a plan without it."""
         return self.plain.get((row.id.model, row.id.batch_size, row.id.mode))
+
+    def reference_of(self, row: PlannedRow) -> PlannedRow | None:
+        """The row that a row's accuracy is compared with; None in a plan without it.
+
+        Of a method that was fine-tuned with its model, this is the plain model fine-tuned the same way, with the same
+        seed if there are several. For all others, and without such a row, it is the plain model.
+        """
+        same = [
+            one
+            for one in self.rows
+            if row.training
+            and row.id.method != PLAIN
+            and one.id.method == PLAIN
+            and one.training == row.training
+            and (one.id.model, one.id.batch_size, one.id.mode) == (row.id.model, row.id.batch_size, row.id.mode)
+        ]
+        return max(same, key=lambda one: one.id.seed == row.id.seed, default=self.plain_of(row))
+
+    def before_training(self, row: PlannedRow) -> PlannedRow | None:
+        """The row of a fine-tuned method before training: the same method, schedule and keep; None without."""
+        if row.training is None:
+            return None
+        if row.id.method == PLAIN:
+            return self.plain_of(row)
+        wanted = row.id.without("regime", "seed")
+        same = [one for one in self.rows if one.training is None and one.id.without("regime", "seed") == wanted]
+        return next((one for one in same if not one.skipped), None)
 
     @cached_property
     def shards(self) -> list[range]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,20 +12,24 @@ from safetensors.torch import load
 from torch import Tensor
 
 from tokbench.downsampler import Downsampler
+from tokbench.errors import UserError
 from tokbench.names import PLAIN
 from tokbench.plugins import Origin, import_again, origin_of
 from tokbench.registry import create, method_class
 from tokbench.schedule import Schedule
+from tokbench.trained.reading import read_trained
 from tokbench.vit.adapters import TimmViT
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.calibration import set_constants
 from tokbench.vit.models import Pretrained, load_method_weights
 from tokbench.vit.variants import with_fewer_pixels, without_fusion
+from tokbench.vit.weights import METHOD, misfits
 
 if TYPE_CHECKING:
     from tokbench.measure.latency import Forward
     from tokbench.measure.memory import Build
-    from tokbench.run.cells import Cell, Variant
+    from tokbench.run.cells import Cell
+    from tokbench.run.variant import FineTunedFile, Variant
 
 
 def build_model(cell: Cell, model: Pretrained) -> DownsampledViT:
@@ -32,10 +37,12 @@ def build_model(cell: Cell, model: Pretrained) -> DownsampledViT:
 
     Raises:
         MethodWeightsError: The file with the weights holds those of another method.
-        UserError: Method, schedule and model do not fit together.
+        UserError: Method, schedule and model do not fit together, or a checkpoint does not fit them.
         Exception: Whatever the method raises.
     """
     variant = cell.variant
+    if variant.fine_tuned is not None:
+        return _fine_tuned(cell, model, variant.fine_tuned)
     if variant.method == PLAIN:
         return DownsampledViT(without_fusion(model.vit) if variant.unfused else input_model(cell, model)).eval()
     method, schedule = build_method(variant)
@@ -45,6 +52,35 @@ def build_model(cell: Cell, model: Pretrained) -> DownsampledViT:
     load_method_weights(built, model.downsampler)
     if variant.constants:
         set_constants(built, load(variant.constants))
+    return built.eval()
+
+
+def _fine_tuned(cell: Cell, model: Pretrained, file: FineTunedFile) -> DownsampledViT:
+    """A cell's model with the weights of a checkpoint, which are its own.
+
+    Raises:
+        UserError: The checkpoint has changed since it was planned, or it does not fit the model and the method.
+    """
+    trained = read_trained(Path(file.path))
+    if trained.sha256 != file.sha256:
+        raise UserError(f"{file.path} has changed since the comparison began: run it again")
+    variant, vit = cell.variant, copy.deepcopy(model.vit)
+    if file.classes is not None and file.classes != vit.num_classes:
+        weight = vit.patch_embed.proj.weight
+        vit.reset_classifier(file.classes)
+        vit.to(weight.device, weight.dtype)
+    misfit = misfits(vit.state_dict(), dict(trained.vit))
+    if misfit:
+        raise UserError(f"{file.path} does not fit {cell.model}: {misfit}")
+    vit.load_state_dict(dict(trained.vit))
+    if variant.method == PLAIN:
+        return DownsampledViT(vit).eval()
+    method, schedule = build_method(variant)
+    built = DownsampledViT(vit, method, schedule, site=variant.site, position=variant.position, seed=cell.seed or 0)
+    misfit = misfits(method.state_dict(), dict(trained.downsampler))
+    if misfit:
+        raise UserError(f"{file.path} does not fit method '{method.name}' with {schedule}: {misfit}")
+    built.load_state_dict({f"{METHOD}{name}": value for name, value in trained.downsampler.items()}, strict=False)
     return built.eval()
 
 

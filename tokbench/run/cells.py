@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,19 +19,18 @@ from tokbench.names import (
     IMG_SIZE,
     OFF_THE_SHELF,
     PLAIN,
-    POSITIONS,
     PUBLISHED,
     RANDOM,
     UNFUSED,
     Mode,
-    Position,
-    Site,
 )
-from tokbench.notation import parameters_text, parse_call, split_list
+from tokbench.notation import parse_call, split_list
 from tokbench.registry import bind_parameters, create
 from tokbench.rows import RowId
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
+from tokbench.run.fine_tuned import fine_tuned_of
 from tokbench.run.method_info import method_info
+from tokbench.run.variant import Variant
 from tokbench.schedule import Budget, Schedule, Searched, Stages
 from tokbench.schedule_text import takes_keep
 from tokbench.suite import Suite
@@ -42,58 +41,6 @@ UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
 UNCALIBRATED = "needs images to calibrate on: name them with --calibration, or let compare --set-apart 0.2 take a part"
 IGNORES_KEEP = "the keep has no effect: this method decides itself how many tokens stay"
 NO_BUDGET = "this method decides itself how many tokens stay, so that it meets no budget: use stages or every_block"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A method as it is put into a model.
-
-    Attributes:
-        method: Its name, or `none` for the plain model.
-        params: All of its parameters, by name, sorted, in a form that hashes.
-        schedule: As the table shows it, without the keep.
-        keep: The fraction that a reduction leaves, None where the schedule names counts.
-        site: Where in a block it acts; empty for the plain model.
-        position: In models with rotary positions, where its merged tokens are.
-        stochastic: Whether it is measured over several seeds.
-        adaptive: Whether the number of tokens depends on the images.
-        regime: `off-the-shelf`, `calibrated` or `fine-tuned`.
-        constants: The state of a calibrated method as the content of a `.safetensors` file; empty before calibration.
-        found: The schedule that a search has found, as text; empty before it, and where the schedule is not searched.
-        remarks: What a reader should know of it.
-        skipped: Why it is not measured; empty where it is.
-        failed: Why the method cannot be created; empty where it can.
-    """
-
-    method: str
-    params: tuple[tuple[str, Any], ...] = ()
-    schedule: str = ""
-    keep: float | None = 1.0
-    site: Site | str = ""
-    position: Position = POSITIONS[0]
-    stochastic: bool = False
-    adaptive: bool = False
-    regime: str = OFF_THE_SHELF
-    constants: bytes = field(default=b"", repr=False)
-    found: str = ""
-    remarks: tuple[str, ...] = ()
-    skipped: str = ""
-    failed: str = ""
-
-    @property
-    def unfused(self) -> bool:
-        """Whether this is the plain model without fused attention."""
-        return self.method == PLAIN and "attention" in dict(self.params)
-
-    @property
-    def img_size(self) -> int | None:
-        """Height and width of the images in pixels, where this is the plain model with fewer of them."""
-        return dict(self.params).get(IMG_SIZE) if self.method == PLAIN else None
-
-    @property
-    def params_text(self) -> str:
-        """`algorithm=kmeans,weighted=true`."""
-        return parameters_text(dict(self.params))
 
 
 @dataclass(frozen=True)
@@ -158,20 +105,39 @@ def cells_of(suite: Suite, config: Config, known: Sequence[str], *, broken: bool
     if unknown is not None and not broken:
         raise UserError(f"tokbench.toml: [methods.{unknown}]: unknown method: {did_you_mean(unknown, list(known))}")
     variants = list(_variants(suite, config, known))
+    trained = fine_tuned_of(suite.checkpoint, suite.models) if suite.checkpoint else []
     return tuple(
         Cell(model, variant, batch_size, mode, seed)
         for model in dict.fromkeys(suite.models)
-        for variant in dict.fromkeys([Variant(PLAIN), *_baselines(suite, model), *variants])
+        for variant in _of_model(model, variants, [one.variant for one in trained if one.model == model], suite)
         for batch_size in dict.fromkeys(suite.batch_size)
         for mode in dict.fromkeys(suite.mode)
-        for seed in (dict.fromkeys(suite.seeds) if variant.stochastic else (None,))
+        for seed in _seeds(variant, suite)
     )
 
 
-def _baselines(suite: Suite, model: str) -> Iterator[Variant]:
-    """The plain model with fewer pixels, from the largest images to the smallest."""
+def _of_model(model: str, variants: Sequence[Variant], trained: Sequence[Variant], suite: Suite) -> Iterable[Variant]:
+    """What is put into a model, each once: nothing, the methods as they are, and those that were fine-tuned with it.
+
+    A method that needs training is no longer skipped where a checkpoint of it is compared.
+    """
+    own = any(one.fine_tuned and one.fine_tuned.own_model for one in trained)
+    methods = {one.method for one in trained}
+    untrained = [] if own else [one for one in variants if not (one.skipped == UNTRAINED and one.method in methods)]
+    return dict.fromkeys([Variant(PLAIN), *_baselines(suite, model, own=own), *untrained, *trained])
+
+
+def _seeds(variant: Variant, suite: Suite) -> Iterable[int | None]:
+    """The seeds of a variant's rows: of a fine-tuned one that of its training, if it is known."""
+    if variant.fine_tuned is not None and variant.fine_tuned.seed is not None:
+        return (variant.fine_tuned.seed,)
+    return dict.fromkeys(suite.seeds) if variant.stochastic else (None,)
+
+
+def _baselines(suite: Suite, model: str, *, own: bool) -> Iterator[Variant]:
+    """The plain model with fewer pixels, from the largest images to the smallest; a checkpoint's own model has none."""
     sizes = {size for size in suite.baselines if isinstance(size, int)}
-    if "auto" in suite.baselines:
+    if "auto" in suite.baselines and not own:
         sizes.update(smaller_sizes(model, suite.img_size))
     yield from (Variant(PLAIN, params=((IMG_SIZE, size),)) for size in sorted(sizes, reverse=True))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 
@@ -17,7 +18,9 @@ from tokbench.measure.environment import resolve_device
 from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
 from tokbench.run.calibration import Calibration
+from tokbench.run.fine_tuned import own_model
 from tokbench.run.labelling import for_training_images, labelling_of, of_models
+from tokbench.run.variant import FineTunedFile
 from tokbench.suite import Suite
 from tokbench.user_files import about, expanded
 from tokbench.vit.model_sources import check_name
@@ -46,8 +49,12 @@ class Inputs:
     classes: int
 
 
-def open_inputs(suite: Suite) -> Inputs:
+def open_inputs(suite: Suite, own_models: Mapping[str, FineTunedFile] = MappingProxyType({})) -> Inputs:
     """Open everything that a suite names, and set torch's threads where it says how many.
+
+    Args:
+        suite: The settings.
+        own_models: The models that only a checkpoint has, by name.
 
     Raises:
         UserError: A model, its weights, the device or the data cannot be opened, or do not fit together.
@@ -59,13 +66,14 @@ def open_inputs(suite: Suite) -> Inputs:
         torch.set_num_threads(suite.threads)
     names = list(dict.fromkeys(suite.models))
     for name in names:
-        check_name(name)
+        if name not in own_models:
+            check_name(name)
     _check_fit(names, suite)
     _check_calibration(suite)
     labelling = labelling_of(suite)
     # before the models, which may have to be downloaded
     found = None if suite.data in (None, EMBEDDED) else find_images(str(suite.data), labelling)
-    models = {name: _load(name, suite) for name in names}
+    models = {name: own_model(name, own_models[name]) if name in own_models else _load(name, suite) for name in names}
     _check_readable(names, suite)  # also where nothing needs the data: MACs and times are measured on them
     labelling = of_models(labelling, list(models.values()))
     images, calibration = _open_images(suite, labelling, found)

@@ -57,6 +57,8 @@ MEASURING_MEMBERS = (
 # What these do is in the keys as values, or happens before or after a measurement: settings, plans and results.
 NOT_MEASURING = (
     "tokbench.run.cells",
+    "tokbench.run.variant",
+    "tokbench.run.fine_tuned",
     "tokbench.run.keys",
     "tokbench.run.prepare",
     "tokbench.config",
@@ -87,6 +89,7 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
             "variant": {
                 **asdict(variant),
                 "remarks": (),  # for readers
+                "fine_tuned": None if variant.fine_tuned is None else variant.fine_tuned.sha256,
                 "constants": hashlib.sha256(variant.constants).hexdigest(),
                 "position": variant.position if has_rotary(inputs.models[row.cell.model].vit) else None,
             },

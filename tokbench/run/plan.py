@@ -67,6 +67,7 @@ def _info(name: str, prepared: Prepared) -> MethodInfo:
 
 
 def _planned(row: Row, dtype: str) -> PlannedRow:
+    file = row.cell.variant.fine_tuned
     return PlannedRow(
         id=row.cell.row_id(dtype),
         parameters={name: json_value(value) for name, value in row.cell.variant.params},
@@ -75,6 +76,7 @@ def _planned(row: Row, dtype: str) -> PlannedRow:
         adaptive=row.cell.variant.adaptive,
         skipped=row.cell.variant.skipped,
         failed=row.failed,
+        training=None if file is None else file.training,
         keys=row.keys,
         remarks=row.remarks,
     )

@@ -26,12 +26,13 @@ from tokbench.run.calibration import (
     with_constants,
     write_checkpoint,
 )
-from tokbench.run.cells import Cell, Variant
+from tokbench.run.cells import Cell
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.inputs import Inputs, open_inputs
 from tokbench.run.keys import calibration_key, keys_of
 from tokbench.run.labelling import in_another_order
 from tokbench.run.search import Tell, remark, searched
+from tokbench.run.variant import Variant
 from tokbench.schedule import Budget, Schedule, Searched
 from tokbench.suite import Suite
 from tokbench.vit.adapters import has_rotary
@@ -109,7 +110,8 @@ def prepare(cells: Sequence[Cell], suite: Suite, out: Path | None = None, tell: 
     Raises:
         UserError: A model, its weights, the device or the data cannot be opened, or do not fit together.
     """
-    inputs = open_inputs(suite)
+    own = {cell.model: file for cell in cells if (file := cell.variant.fine_tuned) is not None and file.own_model}
+    inputs = open_inputs(suite, own)
     surroundings = Surroundings() if any(not is_built_in(cell.variant.method) for cell in cells) else None
     tried: dict[tuple[str, Variant], Row] = {}
     refused: list[str] = []
@@ -161,7 +163,7 @@ def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
     if row.cell.variant.skipped:
         return row
     keys = keys_of(row, suite, inputs)
-    unfit = _unfit(inputs.models[cell.model], inputs)
+    unfit = _unfit(inputs.models[cell.model], row.cell.variant, inputs)
     if not unfit or not any(KINDS[kind].compares_classes for kind in keys):
         return replace(row, keys=keys)
     remark = f"{cell.model} cannot be evaluated on these data: {unfit}"
@@ -171,10 +173,11 @@ def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
     return replace(row, keys=keys, remarks=(*row.remarks, remark))
 
 
-def _unfit(model: Pretrained, inputs: Inputs) -> str:
-    """Why a model's answers cannot be compared with the labels; empty if they can."""
-    if model.classes != inputs.classes:
-        head = f"its head has {model.classes} outputs" if model.classes else "it has no head"
+def _unfit(model: Pretrained, variant: Variant, inputs: Inputs) -> str:
+    """Why a row's answers cannot be compared with the labels; empty if they can."""
+    classes = model.classes if variant.fine_tuned is None else variant.fine_tuned.classes or 0
+    if classes != inputs.classes:
+        head = f"its head has {classes} outputs" if classes else "it has no head"
         return f"{head}, and there are {inputs.classes} classes"
     if inputs.images is not None and in_another_order(inputs.images, model):
         return "its weights name its outputs in another order than that of the classes; compare it by itself"

@@ -39,8 +39,9 @@ from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import Pretrained
 
 if TYPE_CHECKING:
-    from tokbench.run.cells import Cell, Variant
+    from tokbench.run.cells import Cell
     from tokbench.run.inputs import Inputs
+    from tokbench.run.variant import Variant
     from tokbench.suite import Suite
 
 SCHEDULES = "schedules"

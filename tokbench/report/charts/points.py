@@ -13,7 +13,7 @@ from tokbench.report.charts.style import PLAIN_LABEL, label
 from tokbench.report.digits import RowValues, decimals, number, with_half_widths
 from tokbench.report.labels import cell_text, series
 from tokbench.report.marks import MARKS
-from tokbench.rows import with_fewer_pixels
+from tokbench.rows import plain_models, with_fewer_pixels
 from tokbench.schedule_text import takes_keep
 
 SERIES_AND_KEEP = ["series", "keep_label"]
@@ -59,7 +59,7 @@ def prepare_rows(rows: pd.DataFrame) -> pd.DataFrame:
     marks = {name: rows[name].eq(True) for name in MARKS}
     rows = rows.assign(**texts, **numbers, **marks, series=series(rows))
     return rows.assign(
-        plain=rows["method"].eq(PLAIN) & rows["params"].isna(),
+        plain=plain_models(rows),
         keep_label=[_keep_label(*pair) for pair in zip(rows["schedule"], rows["keep"], strict=True)],
     )
 
