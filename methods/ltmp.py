@@ -130,7 +130,8 @@ class LTMP(Downsampler):
         prefix = after[0].n_prefix
         reached = macs_left(self.geometry, [prefix + count for count in counts], prefix)
         wanted = macs_left(self.geometry, [prefix + count for count in self.geometry.targets], prefix)
-        return LOSS_WEIGHT * (torch.as_tensor(reached) - wanted).square()
+        difference: Tensor = torch.as_tensor(reached) - wanted
+        return LOSS_WEIGHT * difference.square()
 
     def _choose(self, tokens: Tokens, present: Tensor, context: Context) -> Choice:
         """Compare with the thresholds; (B, N) `present` tells which tokens there are."""

@@ -34,7 +34,7 @@ def training(subject: Subject) -> None:
         require(loss.ndim == 0, "a scalar loss", f"shape {tuple(loss.shape)}")
         require(bool(loss.isfinite()), "a finite loss", float(loss))
         total = total + loss
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     zero = []
     for name, parameter in method.named_parameters():
         require(parameter.grad is not None, f"a gradient of the weight '{name}' in training", "none")
