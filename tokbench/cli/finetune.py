@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ from tokbench.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
     from tokbench.finetune.prepare import Plan, Task
+    from tokbench.finetune.watch import Watcher
 
 FIELDS = (
     *("models", "methods", "keep", "schedule", "site", "position", "seeds"),
@@ -43,8 +44,8 @@ TEXTS = {
     "data": "Images to validate on, as for compare: embedded, a folder with one subfolder per class, a .tar, a "
     ".parquet or hfds/NAME.",
     "train": "Images to train on, as for --data. The embedded data bring their own.",
-    "set_apart": "Train on this fraction of --data, chosen by a hash of each image, and validate on the others; compare "
-    "--set-apart with the same fraction then measures images that were not trained on.",
+    "set_apart": "Train on this fraction of --data, chosen by a hash of each image, and validate on the others; "
+    "compare with the same --set-apart then measures images that were not trained on.",
     "limit": "Validate on this many images, evenly spaced; default: all.",
     "calibration_limit": "Set the constants of calibrated methods from at most this many training images. "
     "[default: 512]",
@@ -120,11 +121,10 @@ def finetune(
         check_address(ray)
 
     from tokbench.config import load_config
-    from tokbench.distributed.ray_training import train_on_ray
     from tokbench.finetune.estimate import estimate_seconds
     from tokbench.finetune.prepare import plan_training
     from tokbench.finetune.recipes import load_recipe
-    from tokbench.finetune.run import first_process, is_trained, train_all
+    from tokbench.finetune.run import first_process, is_trained
     from tokbench.report.terminal.table import open_console
     from tokbench.report.terminal.trained import render_training
 
@@ -144,10 +144,9 @@ def finetune(
         if not plan:
             if first_process():
                 warn(announced)
-            watcher = _watcher(planned, as_json)
-            trained = (
-                train_all(planned, directory, watcher) if ray is None else train_on_ray(planned, directory, watcher)
-            )
+            train_cells = train_all if ray is None else train_on_ray
+            with _watcher(planned, as_json) as watcher:
+                trained = train_cells(planned, directory, watcher)
     if plan:
         _show_plan(planned, waiting, announced, seconds, as_json)
         return
@@ -172,16 +171,21 @@ def _announced(plan: Plan, waiting: list[Task], seconds: float) -> str:
     )
 
 
-def _watcher(plan: Plan, as_json: bool) -> Any:
+def _watcher(plan: Plan, as_json: bool) -> AbstractContextManager[Watcher]:
+    """Bars on a terminal, lines in a file, nothing where nobody would read it."""
     from tokbench.finetune.run import first_process
     from tokbench.finetune.watch import Unwatched
     from tokbench.report.terminal.training import TrainingBars, TrainingLines
 
     console = Console(stderr=True, highlight=False)
     if as_json or not first_process():
-        return Unwatched()
-    kind = TrainingBars if console.is_terminal else TrainingLines
-    return kind(console, len(plan.tasks), plan.recipe.epochs)
+        return nullcontext(Unwatched())
+    cells, epochs = len(plan.tasks), plan.recipe.epochs
+    return (
+        TrainingBars(console, cells, epochs)
+        if console.is_terminal
+        else nullcontext(TrainingLines(console, cells, epochs))
+    )
 
 
 def _show_plan(plan: Plan, waiting: list[Task], announced: str, seconds: float, as_json: bool) -> None:

@@ -59,7 +59,8 @@ def set_keep(model: DownsampledViT, schedule: Schedule, keep: float) -> None:
         schedule: Its schedule with the final keep.
         keep: The share.
     """
-    assert model.downsampler is not None and isinstance(schedule, Stages | EveryBlock | Budget)
+    assert model.downsampler is not None
+    assert isinstance(schedule, Stages | EveryBlock | Budget)
     if model.schedule is None or model.schedule.keep == keep:
         return
     model.schedule = replace(schedule, keep=keep)

@@ -48,7 +48,7 @@ class _Parts(Dataset[TrainingBatch | DataError]):
     images: TrainingImages
     seed: int
 
-    def __getitem__(self, part: Part) -> TrainingBatch | DataError:  # type: ignore[override]
+    def __getitem__(self, part: Part) -> TrainingBatch | DataError:
         try:
             return self.images.batch(part.epoch, part.picks, self.seed)
         except DataError as error:  # raised in a worker process, its message would contain the traceback

@@ -1,4 +1,4 @@
-"""What training minimises: the cross entropy with the labels, the distance from the teacher, and the method's own term."""
+"""What training minimises: cross entropy with the labels, distance from the teacher, and the method's own term."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ def train_weights_of(model: DownsampledViT, recipe: Recipe, epoch: int) -> None:
 
 
 def _groups(module: nn.Module, recipe: Recipe, layer_decay: float | None) -> list[dict[str, Any]]:
-    exempt = module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()
+    named: Any = getattr(module, "no_weight_decay", tuple)  # a method of timm's models
+    exempt = named()
     if layer_decay is None:
         return list(param_groups_weight_decay(module, recipe.weight_decay, no_weight_decay_list=exempt))
     return list(

@@ -53,7 +53,8 @@ class Processes:
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.count
-        for gradient, mean in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, parts, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
     def mean(self, values: Tensor) -> Tensor:

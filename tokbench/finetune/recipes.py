@@ -197,5 +197,6 @@ def _described(error: pydantic.ValidationError, name: str) -> str:
     problem = error.errors()[0]
     if problem["type"] == "extra_forbidden":
         field = str(problem["loc"][0])
-        return f"recipe '{shortened(name)}' has no field '{shortened(field)}': {did_you_mean(field, list(Recipe.model_fields))}"
+        known = did_you_mean(field, list(Recipe.model_fields))
+        return f"recipe '{shortened(name)}' has no field '{shortened(field)}': {known}"
     return f"recipe '{shortened(name)}': {first_problem(error)}"

@@ -1,4 +1,4 @@
-"""Random numbers that depend only on what they are for, so that a run can be resumed at any step without their state."""
+"""Random numbers that depend only on what they are for, so that a run can be resumed without their state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def seeded(seed: int) -> Iterator[None]:
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

@@ -67,8 +67,9 @@ def _names(table: pd.DataFrame) -> list[str]:
     names = []
     for name, row in zip(labels(table), table.to_dict("records"), strict=True):
         method = PLAIN_LABEL if row["method"] == PLAIN else name
-        schedule = f" {row['schedule']}" if several_schedules and row["schedule"] else ""
-        names.append(f"{method}{schedule}{f' seed {row["seed"]}' if several_seeds else ''}")
+        schedule = row["schedule"] if several_schedules else ""
+        seed = f"seed {row['seed']}" if several_seeds else ""
+        names.append(" ".join(filter(None, (method, schedule, seed))))
     return names
 
 

@@ -118,4 +118,4 @@ def step_text(step: Step, epochs: int) -> str:
     left = timedelta(seconds=round(step.seconds_left))
     top1 = [] if step.top1 is None else [f"top-1 {step.top1:.1f} %"]
     numbers = (f"loss {step.loss:.3f}", f"lr {step.lr:.1e}", f"{step.images_per_second:.0f} images/s", f"{left} left")
-    return " · ".join([f"epoch {step.epoch + 1} of {epochs}", *numbers, *top1])
+    return " · ".join([f"epoch {step.epoch} of {epochs}", *numbers, *top1])
