@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.errors import printable
+from tokbench.names import FINE_TUNED, PLAIN
 from tokbench.rows import plain_models
 
 # Values may contain commas, so a parameter list is split only before `name=`.
@@ -51,9 +52,18 @@ def series(rows: pd.DataFrame) -> pd.Series:
     for setting in METHOD_SETTINGS:
         values = rows[setting].map(lambda value: without_fraction(cell_text(value)))
         differs = values.groupby(base).transform("nunique") > 1
+        if setting == "regime":
+            differs |= _fine_tuned_among_others(rows)
         named = differs & ~plain_models(rows)
         names[named] = (names[named] + " " + values[named]).str.rstrip()
     return names
+
+
+def _fine_tuned_among_others(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are fine-tuned, in a table where other methods are not: there the name has to say it."""
+    tuned = rows["regime"].eq(FINE_TUNED).fillna(False)
+    others = ~tuned & rows["method"].ne(PLAIN)
+    return tuned & bool(others.any())
 
 
 def without_fraction(schedule: str) -> str:
