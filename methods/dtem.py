@@ -18,6 +18,9 @@ pairs is relaxed to a sum of r softmaxes over all pairs of the image, in which a
 
 and later attention multiplies exp(logit) by m: a token of mass m < 1 has presence m, one of mass m >= 1 has size m. The
 r sources of which the most was merged take no part in later reductions. The constants are those of the public code.
+That code trains the embeddings only. A backbone that is trained, too, gets used to soft merging and then does worse in
+evaluation. So with `choice=hard`, the default, a is the choice of evaluation, 0 or 1, with the gradient of the soft one
+(straight-through).
 
 Decided here: which positions are sources is the same in training as in evaluation. z is computed from the token to be
 merged, detached, because the embedding should be independent of the backbone's features. The public code computes it
@@ -61,13 +64,20 @@ class DTEM(Downsampler):
         "2412.10569",
     )
 
-    def __init__(self, channels: int = 64, reads: Literal["tokens", "attention_input"] = "tokens") -> None:
-        """Choose the embedding.
+    def __init__(
+        self,
+        channels: int = 64,
+        reads: Literal["tokens", "attention_input"] = "tokens",
+        choice: Literal["hard", "soft"] = "hard",
+    ) -> None:
+        """Choose the embedding and its training.
 
         Args:
             channels: The number of channels of z.
             reads: What z is computed from: the `tokens` to be merged, or what the block's attention read, as in the
                 public checkpoints.
+            choice: How training merges: as evaluation does, with the gradient of the soft choice (`hard`), or softly
+                (`soft`), as the public code, which trains the embeddings only.
 
         Raises:
             ValueError: `channels` is less than 1.
@@ -76,6 +86,7 @@ class DTEM(Downsampler):
         if channels < 1:
             raise ValueError(f"channels={channels}: must be at least 1")
         self.channels = channels
+        self.choice = choice
         self.norms = nn.ModuleList()
         self.reads = reads
         if reads == "attention_input":
@@ -107,7 +118,10 @@ class DTEM(Downsampler):
         left = n if tokens.presence is None else self.counts[context.stage - 1]
         r = left - self.count(keep, left, context.depth, None)
         source, target = torch.arange(1, left, 2, device=device), torch.arange(0, left, 2, device=device)
-        share = relaxed_matching(self._similarity(tokens, left, context), r, self.temperature)
+        similarity = self._similarity(tokens, left, context)
+        share = relaxed_matching(similarity, r, self.temperature)
+        if self.choice == "hard":
+            share = best_pairs(similarity, r).to(share.dtype) + (share - share.detach())
         stays = 1 - share.sum(dim=2)
         stays = stays + (stays.clamp_min(0) - stays).detach()  # rounding may make it negative
 
@@ -138,3 +152,12 @@ class DTEM(Downsampler):
             x = self.norms[context.stage](x - context.update[:, :n].detach())
         z = F.normalize(self.embeddings[context.stage](x).to(wide), dim=2)
         return z[:, 1::2] @ z[:, 0::2].mT
+
+
+def best_pairs(similarity: Tensor, r: int) -> Tensor:
+    """Which source is merged into which target in evaluation: (B, S, T) bool, from similarities (B, S, T)."""
+    best, partner = similarity.max(dim=2, keepdim=True)
+    merged = torch.zeros_like(best, dtype=torch.bool).scatter(
+        1, best.argsort(dim=1, descending=True, stable=True)[:, :r], True
+    )
+    return torch.zeros_like(similarity, dtype=torch.bool).scatter(2, partner, merged)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from plain_math import at, cosine, drawn, kept_probabilities, merged, predictor_weights
-from sure_predictors import sure, trained_and_measured
+from sure_predictors import POOLINGS, sure, trained_and_measured
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Downsampler, Geometry, Schedule, Tokens, create
