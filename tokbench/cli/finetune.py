@@ -121,10 +121,11 @@ def finetune(
         check_address(ray)
 
     from tokbench.config import load_config
+    from tokbench.distributed.ray_training import train_on_ray
     from tokbench.finetune.estimate import estimate_seconds
     from tokbench.finetune.prepare import plan_training
     from tokbench.finetune.recipes import load_recipe
-    from tokbench.finetune.run import first_process, is_trained
+    from tokbench.finetune.run import first_process, is_trained, train_all
     from tokbench.report.terminal.table import open_console
     from tokbench.report.terminal.trained import render_training
 
