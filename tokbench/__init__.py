@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 # The public names by module. They are imported when first used, so that `tokbench --help` does not wait for torch.
 _PUBLIC = {
     "api": ("compare", "reduce"),
-    "downsampler": ("Claim", "Context", "Downsampler", "Geometry", "Paper", "Reduction"),
+    "context": ("Context",),
+    "downsampler": ("Claim", "Downsampler", "Geometry", "Paper", "Reduction"),
     "measure.budget": ("solve_budget",),
     "measure.macs": ("count_macs",),
     "ops.clustering": ("farthest_first", "kmeans", "kmedoids", "nearest_members"),
@@ -37,8 +38,8 @@ __all__ = sorted(_HOMES)
 if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.api import compare as compare
     from tokbench.api import reduce as reduce
+    from tokbench.context import Context as Context
     from tokbench.downsampler import Claim as Claim
-    from tokbench.downsampler import Context as Context
     from tokbench.downsampler import Downsampler as Downsampler
     from tokbench.downsampler import Geometry as Geometry
     from tokbench.downsampler import Paper as Paper

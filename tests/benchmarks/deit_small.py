@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tokbench.downsampler import Context, Downsampler
+from tokbench.context import Context
+from tokbench.downsampler import Downsampler
 from tokbench.tokens import Tokens
 from tokbench.vit.attention import AttentionProbe, Heads
 from tokbench.vit.noise import uniform

@@ -8,7 +8,7 @@ from deit_small import BATCH, DEVICE, KEEPS, D, H, N, P, clock, heads, in_infere
 from pytest_benchmark.fixture import BenchmarkFixture
 from timm.models.vision_transformer import Attention
 
-from tokbench.downsampler import FIELDS
+from tokbench.context import FIELDS
 from tokbench.ops.clustering import farthest_first, kmeans, kmedoids, nearest_members
 from tokbench.ops.matching import bipartite_matching
 from tokbench.ops.swaps import kmedoids_with_swaps

@@ -12,7 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from toy_methods import Toy, images
 
 from tokbench import Context, DownsampledViT, Downsampler, Schedule, Tokens
-from tokbench.downsampler import DownsamplerError, UndeclaredFieldError
+from tokbench.context import UndeclaredFieldError
+from tokbench.downsampler import DownsamplerError
 from tokbench.errors import UserError
 from tokbench.vit.supported import UnsupportedModelError, check_supported
 

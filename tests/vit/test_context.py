@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from toy_methods import FIELDS, SITES, Toy, close, images, run_plainly
 
 from tokbench import DownsampledViT, Schedule, Tokens
-from tokbench.downsampler import UndeclaredFieldError
+from tokbench.context import UndeclaredFieldError
 
 MakeViT = Callable[..., VisionTransformer]
 

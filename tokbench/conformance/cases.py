@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from tokbench.conformance.result import SkipError
 from tokbench.conformance.subject import Subject
-from tokbench.downsampler import FIELDS, Context, Downsampler, Geometry, Reduction
+from tokbench.context import FIELDS, Context
+from tokbench.downsampler import Downsampler, Geometry, Reduction
 from tokbench.schedule import Schedule, planned_counts
 from tokbench.tokens import Tokens
 from tokbench.vit.adapters import TimmViT

@@ -22,7 +22,7 @@ from tokbench.conformance.result import (
     one_line,
 )
 from tokbench.conformance.subject import Subject, find
-from tokbench.downsampler import UndeclaredFieldError
+from tokbench.context import UndeclaredFieldError
 from tokbench.guard import MethodChangedError, Surroundings, check_unchanged
 from tokbench.isolation import EndedError, ends_the_run, step
 from tokbench.streams import stdout_to_stderr

@@ -18,7 +18,7 @@ from tokbench.conformance.cases import Case, context_of, images, logits_of, mode
 from tokbench.conformance.checks_interface import DEFAULT_CASE, require_consistent
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
 from tokbench.conformance.subject import Subject
-from tokbench.downsampler import FIELDS, Context, Field, UndeclaredFieldError
+from tokbench.context import FIELDS, Context, Field, UndeclaredFieldError
 from tokbench.tokens import Tokens
 from tokbench.vit.noise import uniform
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from tokbench.conformance.cases import Case, described, images, logits_of, model_of, reduced, reductions_of
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
 from tokbench.conformance.subject import Subject
-from tokbench.downsampler import FIELDS, Claim, Paper
+from tokbench.context import FIELDS
+from tokbench.downsampler import Claim, Paper
 from tokbench.errors import UserError
 from tokbench.names import SITES
 from tokbench.parameters import parameters_of

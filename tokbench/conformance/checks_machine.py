@@ -19,7 +19,7 @@ from tokbench.conformance.checks_interface import DEFAULT_CASE, require_consiste
 from tokbench.conformance.host_sync import CallWatch, HostSyncError, OperatorWatch
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
 from tokbench.conformance.subject import Subject
-from tokbench.downsampler import FIELDS, Context
+from tokbench.context import FIELDS, Context
 
 TOLERANCE = 1e-5
 LARGE = 300.0  # typical of a trained ViT's residual stream; its square exceeds float16's maximum, 65504

@@ -32,8 +32,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokbench.context import Context
 from tokbench.data.loading import Batch
-from tokbench.downsampler import Context, Downsampler, DownsamplerError, Geometry
+from tokbench.downsampler import Downsampler, DownsamplerError, Geometry
 from tokbench.schedule import Schedule
 from tokbench.tokens import Tokens
 from tokbench.vit.adapters import TimmViT

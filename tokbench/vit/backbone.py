@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.checkpoint import checkpoint
 
-from tokbench.downsampler import Context, Downsampler, Geometry, Reduction
+from tokbench.context import Context
+from tokbench.downsampler import Downsampler, Geometry, Reduction
 from tokbench.errors import UserError
 from tokbench.names import POSITIONS, Position
 from tokbench.schedule import Schedule, planned_counts, planned_targets

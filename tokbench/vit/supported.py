@@ -5,7 +5,8 @@ from __future__ import annotations
 from timm.layers import AttentionPoolLatent, PatchEmbed
 from torch import nn
 
-from tokbench.downsampler import FIELDS, Downsampler, DownsamplerError
+from tokbench.context import FIELDS
+from tokbench.downsampler import Downsampler, DownsamplerError
 from tokbench.errors import UserError
 from tokbench.vit.adapters import ADAPTERS, Adapter, TimmViT, adapter_of
 
