@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 
@@ -10,6 +11,7 @@ from tokbench.finetune.order import steps_of_epoch
 from tokbench.finetune.prepare import Plan, Task
 from tokbench.finetune.run import fresh_model
 from tokbench.measure.training import training_step
+from tokbench.run.contain import MethodFailedError, contained
 
 IMAGES = 32  # of a step that is timed; larger batches take longer in proportion
 STEPS = 2  # that are timed of each method, after one to warm up; the faster one counts
@@ -36,6 +38,14 @@ def estimate_seconds(plan: Plan, tasks: list[Task]) -> float:
 
 
 def _seconds_per_image(task: Task, plan: Plan) -> float:
+    """Of training; 0 where the method fails, as it will when it is trained, which then says why."""
+    try:
+        return contained(f"timing {task.cell}", partial(_timed, task, plan), None)
+    except MethodFailedError:
+        return 0.0
+
+
+def _timed(task: Task, plan: Plan) -> float:
     device = plan.inputs.run.device
     model = fresh_model(task, plan).to(device)
     config = model.vit.pretrained_cfg

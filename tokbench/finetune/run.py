@@ -171,7 +171,11 @@ def is_trained(task: Task, out: Path) -> bool:
     file = checkpoint_file(out, task)
     if not (is_saved(file) and file.is_file()):
         return False
-    return _before_training(read_about(file)) == task.about
+    try:
+        about = read_about(file)
+    except UserError:  # it is damaged: trained again, it is whole again
+        return False
+    return _before_training(about) == task.about
 
 
 def _before_training(about: About) -> About:
