@@ -18,7 +18,7 @@ from tokbench.measure.budget import solve_budget
 from tokbench.names import POSITIONS, PUBLISHED, Position, Site
 from tokbench.observers import watch_in_place
 from tokbench.registry import make
-from tokbench.run.fine_tuned import with_models_of_checkpoints
+from tokbench.run.fine_tuned import choose_checkpoints
 from tokbench.schedule import Budget, Schedule
 from tokbench.schedule_text import takes_keep
 from tokbench.suite import as_lists
@@ -141,7 +141,7 @@ def compare(
     """
     settings_file = load_config(None if config is None else Path(config))
     name = suite or settings_file.default_suite
-    chosen = with_models_of_checkpoints(settings_file.suite(name, as_lists(settings)), settings)
+    chosen = choose_checkpoints(settings_file.suite(name, as_lists(settings)), settings)
     own = [*settings_file.plugin_paths, *map(Path, plugins)]
     directory = Path("results") / name if out is None else Path(out)
     comparison = plan_comparison(chosen, settings_file, own, directory)

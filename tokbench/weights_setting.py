@@ -36,11 +36,11 @@ def split_weights(given: object) -> object:
         ValueError: A path is missing.
     """
     if isinstance(given, Mapping):
-        return tuple(_written(str(model), _path(str(path))) for model, path in given.items())
+        return tuple(as_item(str(model), _path(str(path))) for model, path in given.items())
     if isinstance(given, Path):
-        return (_written(None, str(given)),)
+        return (as_item(None, str(given)),)
     if isinstance(given, str):
-        return tuple(_written(*_read(item)) for item in _split(given))
+        return tuple(as_item(*_read(item)) for item in _split(given))
     if isinstance(given, list | tuple) and all(isinstance(one, str | Path) for one in given):
         parts = [split_weights(one) for one in given]
         return tuple(item for part in parts if isinstance(part, tuple) for item in part)
@@ -55,14 +55,14 @@ def split_checkpoints(given: object) -> object:
     """
     if isinstance(given, Mapping):
         return tuple(
-            _written(str(model), _path(str(path)))
+            as_item(str(model), _path(str(path)))
             for model, paths in given.items()
             for path in (paths if isinstance(paths, list | tuple) else [paths])
         )
     if isinstance(given, Path):
-        return (_written(None, str(given)),)
+        return (as_item(None, str(given)),)
     if isinstance(given, str):
-        return tuple(_written(*_read(item)) for item in _split(given, _COMMA))
+        return tuple(as_item(*_read(item)) for item in _split(given, _COMMA))
     if isinstance(given, list | tuple) and all(isinstance(one, str | Path) for one in given):
         parts = [split_checkpoints(one) for one in given]
         return tuple(item for part in parts if isinstance(part, tuple) for item in part)
@@ -117,7 +117,7 @@ def with_paths(given: object, split: Callable[[object], object], change: Callabl
         return given
     if not isinstance(items, tuple):
         return given
-    return split([_written(model, change(path)) for model, path in files_of(items)])
+    return split([as_item(model, change(path)) for model, path in files_of(items)])
 
 
 def _split(text: str, separator: re.Pattern[str] = _NEXT) -> list[str]:
@@ -149,8 +149,8 @@ def _path(path: str) -> str:
     return path
 
 
-def _written(model: str | None, path: str) -> str:
-    """An item as `_read` reads it, alone or among others."""
+def as_item(model: str | None, path: str) -> str:
+    """A file, with its model if that is known, as an item of either setting."""
     odd = "," in path or _NAMED.fullmatch(path) or _OPENING_QUOTE.search(path) or path != path.strip()
     text = repr(path) if odd else path
     return text if model is None else f"{model}={text}"

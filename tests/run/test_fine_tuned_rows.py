@@ -20,7 +20,7 @@ from tokbench.kinds.training_gain import GAIN
 from tokbench.registry import discover
 from tokbench.run.build import build_model
 from tokbench.run.cells import cells_of
-from tokbench.run.fine_tuned import with_models_of_checkpoints
+from tokbench.run.fine_tuned import choose_checkpoints
 from tokbench.run.prepare import Prepared, prepare
 from tokbench.trained.saved import About, write_trained
 from tokbench.vit.backbone import DownsampledViT
@@ -57,7 +57,7 @@ def models(tmp_path: Path, shake: Shake) -> dict[str, DownsampledViT]:
 def prepared(checkpoint: str | list[str], **settings: object) -> Prepared:
     given = {"checkpoint": checkpoint, "only": ["macs"], "baselines": ["none"], "device": "cpu", **settings}
     config = load_config()
-    suite = with_models_of_checkpoints(config.suite("embedded", {"methods": ["tome", "dtem"], **given}), settings)
+    suite = choose_checkpoints(config.suite("embedded", {"methods": ["tome", "dtem"], **given}), settings)
     known, _ = discover()
     return prepare(cells_of(suite, config, list(known)), suite)
 
@@ -117,6 +117,23 @@ def test_the_models_are_those_of_the_checkpoints(models: dict[str, DownsampledVi
         prepared(f"digits_deit_32={folder}")
 
 
+def test_of_a_folder_those_are_taken_that_were_asked_for(models: dict[str, DownsampledViT], tmp_path: Path) -> None:
+    folder = tmp_path / "trained"
+
+    def methods(**settings: object) -> set[str]:
+        rows = prepared(str(folder), **settings).rows
+        return {row.cell.variant.method for row in rows if row.cell.variant.regime == "fine-tuned"}
+
+    assert methods(methods=["none"]) == {"none", "tome", "dtem"}
+    assert methods(keep=[0.5]) == {"none", "tome"}
+    assert methods(schedule=["stages(at=3,6,9)"]) == {"none", "tome", "dtem"}
+    assert methods(schedule="every_block") == {"none"}
+    with pytest.raises(UserError, match=r"tome\.safetensors was trained at keep 0\.5: add it to --keep"):
+        prepared([str(folder / "tome.safetensors")], keep=[0.7])
+    with pytest.raises(UserError, match=r"dtem\.safetensors was trained with the schedule stages\(at=3-6-9\): add it"):
+        prepared([str(folder / "dtem.safetensors")], schedule="budget(0.7)")
+
+
 def test_a_checkpoint_of_another_model_in_the_folder_is_left_out(
     models: dict[str, DownsampledViT], tmp_path: Path, shake: Shake
 ) -> None:
@@ -157,7 +174,7 @@ def test_public_checkpoints_become_rows_with_their_own_plain_model() -> None:
     files = [f"{SHAPED_LIKE}={PEERS / name}.pth" for name in names]
     config = load_config()
     suite = config.suite("imagenet", {"methods": ["tome"], "checkpoint": files, "only": ["macs"], "device": "cpu"})
-    suite = with_models_of_checkpoints(suite, {})
+    suite = choose_checkpoints(suite, {})
     assert suite.models == names
     found = prepare(cells_of(suite, config, ["tome"]), suite)
     images = load_file(PEERS / "images.safetensors")["images"]

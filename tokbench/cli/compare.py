@@ -100,11 +100,11 @@ def compare(
     from tokbench.report.terminal.live import LiveView
     from tokbench.results.versus import check_versus
     from tokbench.run.estimate import estimate_seconds
-    from tokbench.run.fine_tuned import with_models_of_checkpoints
+    from tokbench.run.fine_tuned import choose_checkpoints
     from tokbench.run.plan import plan_of
 
     loaded = load_config(config)
-    chosen = with_models_of_checkpoints(resolve_suite(loaded, suite, settings), settings)
+    chosen = choose_checkpoints(resolve_suite(loaded, suite, settings), settings)
     directory = out or Path("results") / (suite or loaded.default_suite)
     limit_steps(chosen.timeout)
     with stdout_to_stderr(), nullcontext() if ray is None or plan else connected(ray):

@@ -13,10 +13,12 @@ import timm
 import torch
 
 from tokbench.errors import UserError
-from tokbench.names import EMBEDDED_MODELS, FINE_TUNED, PLAIN
+from tokbench.names import EMBEDDED_MODELS, FINE_TUNED, PLAIN, PUBLISHED
 from tokbench.notation import shortened
 from tokbench.registry import bind_parameters, create
 from tokbench.run.variant import FineTunedFile, Variant
+from tokbench.schedule import Schedule
+from tokbench.schedule_text import takes_keep
 from tokbench.suite import Suite
 from tokbench.trained.architecture import blank_vit
 from tokbench.trained.checkpoint import Trained
@@ -24,7 +26,7 @@ from tokbench.trained.reading import files_of_checkpoint, read_trained
 from tokbench.values import freeze
 from tokbench.vit.model_sources import build, check_name
 from tokbench.vit.models import Pretrained
-from tokbench.weights_setting import files_of
+from tokbench.weights_setting import as_item, files_of
 
 OWN_WEIGHTS = "the checkpoint's weights without its method, as no other model has this architecture"
 DEIT = "deit_tiny_patch16_224"  # as whose images those of public checkpoints are preprocessed
@@ -48,20 +50,49 @@ class FineTuned:
     asked_for: bool
 
 
-def with_models_of_checkpoints(suite: Suite, given: Container[str]) -> Suite:
-    """A suite with the models of its checkpoints, unless the user has chosen models.
+def choose_checkpoints(suite: Suite, given: Container[str]) -> Suite:
+    """A suite with those of its checkpoints that the user asked for, and with their models if the user named none.
+
+    Of a folder, checkpoints of other models, schedules and keeps are left out; a file that the user named must fit.
 
     Args:
         suite: The suite.
         given: The names of the settings that the user gave.
 
     Raises:
-        UserError: A checkpoint cannot be read, or does not say which model it is of.
+        UserError: A checkpoint cannot be read, does not say which model it is of, or is not what was asked for.
     """
-    if not suite.checkpoint or "models" in given:
+    if not suite.checkpoint:
         return suite
-    models = dict.fromkeys(one.model for one in fine_tuned(suite.checkpoint))
-    return suite.model_copy(update={"models": tuple(models)})
+    found = list(fine_tuned(suite.checkpoint))
+    reasons = {id(one): _unwanted(one, suite, given) for one in found}
+    chosen = [one for one in found if not reasons[id(one)]]
+    unfit = [one for one in found if reasons[id(one)] and (one.asked_for or not chosen)]
+    if unfit:
+        raise UserError(f"{_file(unfit[0])} {reasons[id(unfit[0])]}")
+    files = (file for one in chosen if (file := one.variant.fine_tuned) is not None)
+    items = suite.checkpoint if len(chosen) == len(found) else [as_item(file.like, file.path) for file in files]
+    models = suite.models if "models" in given else tuple(dict.fromkeys(one.model for one in chosen))
+    return suite.model_copy(update={"checkpoint": tuple(items), "models": models})
+
+
+def _unwanted(one: FineTuned, suite: Suite, given: Container[str]) -> str:
+    """Why a checkpoint is not what the user asked for; empty if it is. The plain model has no schedule."""
+    variant = one.variant
+    if "models" in given and one.model not in suite.models:
+        return f"is of the model '{shortened(one.model)}', which is not compared: add it to --models, or leave it out"
+    if variant.method == PLAIN:
+        return ""
+    if "schedule" in given and PUBLISHED not in suite.schedule and variant.schedule not in map(_shown, suite.schedule):
+        return f"was trained with the schedule {variant.schedule}: add it to --schedule, or leave that option out"
+    if "keep" in given and takes_keep(variant.schedule) and variant.keep not in suite.keep:
+        return f"was trained at keep {variant.keep:g}: add it to --keep, or leave that option out"
+    return ""
+
+
+def _shown(schedule: str) -> str:
+    """A schedule as the table shows it."""
+    return str(Schedule.parse(schedule, 0.5 if takes_keep(schedule) else None))
 
 
 def fine_tuned_of(checkpoint: Sequence[str], models: Sequence[str]) -> list[FineTuned]:
@@ -69,19 +100,12 @@ def fine_tuned_of(checkpoint: Sequence[str], models: Sequence[str]) -> list[Fine
 
     Args:
         checkpoint: The items of the setting `checkpoint`.
-        models: The models that are compared. In a folder, checkpoints of other models are left out.
+        models: The models that are compared.
 
     Raises:
-        UserError: One cannot be read, its model is not compared, or two give the same row.
+        UserError: One cannot be read, or two give the same row.
     """
-    found = list(fine_tuned(checkpoint))
-    chosen = [one for one in found if one.model in models]
-    unwanted = [one for one in found if one.model not in models and (one.asked_for or not chosen)]
-    if unwanted:
-        raise UserError(
-            f"{_file(unwanted[0])} is of the model '{shortened(unwanted[0].model)}', which is not compared: add it to "
-            "--models, or leave --models out"
-        )
+    chosen = [one for one in fine_tuned(checkpoint) if one.model in models]
     rows: dict[tuple[str, Variant, int | None], FineTuned] = {}
     for one in chosen:
         same = rows.setdefault((one.model, one.variant.without_file(), _seed(one)), one)
@@ -112,7 +136,7 @@ def fine_tuned(checkpoint: Sequence[str]) -> Iterator[FineTuned]:
             yield FineTuned(model, _variant(trained, like, own), asked_for=files == [file])
 
 
-def own_model(name: str, file: FineTunedFile) -> Pretrained:
+def own_model(file: FineTunedFile) -> Pretrained:
     """The plain model of a checkpoint whose architecture no other model has: its own weights without the method."""
     trained = read_trained(Path(file.path))
     vit = blank_vit(trained, file.like)
@@ -123,7 +147,7 @@ def own_model(name: str, file: FineTunedFile) -> Pretrained:
         **like.pretrained_cfg,
         "input_size": (vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size),
     }
-    return Pretrained(vit.float().eval(), trained.sha256, remarks=(f"{name}: {OWN_WEIGHTS}",))
+    return Pretrained(vit.float().eval(), trained.sha256, remarks=(OWN_WEIGHTS,))
 
 
 def _model_of(trained: Trained, like: str | None) -> tuple[str, bool]:

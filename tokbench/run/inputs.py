@@ -73,7 +73,7 @@ def open_inputs(suite: Suite, own_models: Mapping[str, FineTunedFile] = MappingP
     labelling = labelling_of(suite)
     # before the models, which may have to be downloaded
     found = None if suite.data in (None, EMBEDDED) else find_images(str(suite.data), labelling)
-    models = {name: own_model(name, own_models[name]) if name in own_models else _load(name, suite) for name in names}
+    models = {name: own_model(own_models[name]) if name in own_models else _load(name, suite) for name in names}
     _check_readable(names, suite)  # also where nothing needs the data: MACs and times are measured on them
     labelling = of_models(labelling, list(models.values()))
     images, calibration = _open_images(suite, labelling, found)
