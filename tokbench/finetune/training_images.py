@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform, resolve_data_config
+from timm.data.auto_augment import RandAugment
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
@@ -156,7 +157,28 @@ def set_images(images: ImageSet, vit: nn.Module, recipe: Recipe) -> SetImages:
         mean=config["mean"],
         std=config["std"],
     )
+    posterize_to_black(transform)
     return SetImages(images, transform, tuple(config["mean"]), tuple(config["std"]), recipe.erase)
+
+
+def posterize_to_black(transform: Any) -> None:
+    """Let timm's RandAugment keep 0 bits of an image, which is black.
+
+    At its highest levels it asks for that. Newer versions of Pillow refuse it: a run would end at such an image.
+
+    Args:
+        transform: timm's transform for training, changed in place.
+    """
+    for step in transform.transforms:
+        for operation in step.ops if isinstance(step, RandAugment) else ():
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    if bits < 1:
+        return Image.new(image.mode, image.size)
+    return ImageOps.posterize(image, min(bits, 8))
 
 
 @dataclass(frozen=True)
