@@ -46,6 +46,7 @@ def test_everything_travels_in_the_wheel(unpacked: Path) -> None:
     vendored = ("datatables.js", "datatables.css", "LICENSE.txt", "README.md")
     wanted |= {f"tokbench/report/html/vendor/{name}" for name in vendored}
     wanted |= {f"tokbench/published/{name}.csv" for name in ("published", "timm_accuracy")}
+    wanted |= set(_tracked("tokbench/finetune/recipes"))
     assert wanted <= inside
     assert (unpacked / "tokbench/tokbench.toml").read_text() == (ROOT / "tokbench.toml").read_text()
 

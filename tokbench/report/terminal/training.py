@@ -80,7 +80,7 @@ class TrainingLines:
         self._total = cells
         self._epochs = epochs
         self._last: Step | None = None
-        self._printed = 0.0
+        self._printed = time.monotonic()
 
     def begin(self, number: int, task: Task) -> None:
         """Name the cell."""
