@@ -49,7 +49,8 @@ def check_batch(recipe: Recipe, images: int, processes: int) -> None:
         )
     if images < recipe.batch:
         raise UserError(
-            f"there are {images} images to train on, fewer than a batch of {recipe.batch}: set the recipe's batch"
+            f"there are {images} images to train on, fewer than a batch of {recipe.batch}: take a smaller one "
+            "with --batch"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from tokbench.config import Config
 from tokbench.errors import UserError
 from tokbench.finetune.cells import cells_to_train
 from tokbench.finetune.inputs import TrainingInputs, open_training_inputs
+from tokbench.finetune.order import check_batch
 from tokbench.finetune.recipes import Recipe
 from tokbench.model_names import file_stem
 from tokbench.names import CALIBRATED, PLAIN
@@ -91,7 +93,8 @@ def plan_training(
         tell: Gets what takes long, to show it.
 
     Raises:
-        UserError: A setting is wrong, or a model, its weights, the device or the data cannot be opened.
+        UserError: A setting is wrong, a batch does not fit the images, or a model, its weights, the device or the data
+            cannot be opened.
     """
     known, broken = discover(plugins)
     try:
@@ -100,6 +103,7 @@ def plan_training(
         reasons = "".join(f"; {one.source} could not be imported: {one.reason}" for one in broken)
         raise UserError(f"{error}{reasons}") from None
     inputs = open_training_inputs(suite)
+    check_batch(recipe, len(inputs.images), int(os.environ.get("WORLD_SIZE", "1")))
     return Plan(suite, recipe, inputs, tasks_of(cells, recipe, inputs, tell), tuple(plugins), broken)
 
 

@@ -160,12 +160,29 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     Args:
         name: One of `RECIPES`, or the path of a TOML file with the fields of a `Recipe`. It may name a recipe as
             `base`, from which it takes the fields that it does not set.
-        overrides: Values of fields in place of the recipe's, as TOML or a command line has them.
+        overrides: Values of fields in place of the recipe's, as TOML or a command line has them. With other
+            `epochs`, those of warm-up and with a frozen backbone change in proportion, unless they are given too.
 
     Raises:
         UserError: There is no such recipe, or a field is wrong.
     """
-    fields = {**_fields(name), **(overrides or {})}
+    recipe, given = _checked(_fields(name), name), dict(overrides or {})
+    phases = _phases(recipe, given["epochs"] / recipe.epochs) if isinstance(given.get("epochs"), int) else {}
+    return _checked({**recipe.model_dump(), **phases, **given}, name)
+
+
+def _phases(recipe: Recipe, ratio: float) -> dict[str, Any]:
+    """What counts epochs in a recipe, for so many times its epochs."""
+    found: dict[str, Any] = {"warm_up_epochs": recipe.warm_up_epochs * ratio}
+    if recipe.frozen_epochs != "all":
+        found["frozen_epochs"] = round(recipe.frozen_epochs * ratio)
+    if recipe.keep_warm_up is not None:
+        begin, end = (round(epoch * ratio) for epoch in recipe.keep_warm_up)
+        found["keep_warm_up"] = (begin, max(begin + 1, end))
+    return found
+
+
+def _checked(fields: Mapping[str, Any], name: str) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except pydantic.ValidationError as error:

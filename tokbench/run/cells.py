@@ -37,7 +37,7 @@ from tokbench.suite import Suite
 from tokbench.values import freeze
 from tokbench.vit.variants import smaller_sizes
 
-UNTRAINED = "needs fine-tuned weights; compare measures pretrained ones"
+UNTRAINED = "needs fine-tuned weights: train them with tokbench finetune, and name the folder with --checkpoint"
 UNCALIBRATED = "needs images to calibrate on: name them with --calibration, or let compare --set-apart 0.2 take a part"
 IGNORES_KEEP = "the keep has no effect: this method decides itself how many tokens stay"
 NO_BUDGET = "this method decides itself how many tokens stay, so that it meets no budget: use stages or every_block"

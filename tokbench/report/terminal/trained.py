@@ -67,7 +67,7 @@ def training_table(cells: Sequence[TrainedCell]) -> pd.DataFrame:
 
 def _legend(table: pd.DataFrame) -> Iterator[str]:
     if table["after"].notna().any():
-        yield "before, after: top-1 on the validation images in percent, before and after fine-tuning"
+        yield "before, after fine-tuning: top-1 on the validation images in percent"
         yield f"{OVER_PLAIN}: points above the plain model that was fine-tuned the same way"
     elif table["reason"].eq("").any():
         yield "no images to validate on: name them with --data to see top-1 before and after"
