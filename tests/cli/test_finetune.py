@@ -1,165 +1,165 @@
-"""`tokbench finetune` on the digits: what it writes, what a second run does, and what it refuses."""
-
-from __future__ import annotations
+"""Training all cells of a suite, and measuring what came of it."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from tokbench.finetune.recipes import load_recipe
-from tokbench.results.training import training_logs
+from tokbench.embedded.model import load
 
 Run = Callable[..., tuple[int, str, str]]
 
-SMALL = ("--models", "digits_deit_16", "--keep", "0.5", "--limit", "100", "--device", "cpu", "--threads", "1")
-ONCE = (*SMALL, "--epochs", "1", "--batch", "128", "--out", "x")
+BASE = ["finetune", "embedded", "--models", "digits_deit_16", "--limit", "100", "--threads", "1", "--epochs", "2"]
+QUICK = [*BASE, "--batch", "192", "--methods", "dynamic_vit,atc", "--keep", "0.5"]
 
 FAILING = """
-import torch
-
 from tokbench import Downsampler, register
 
 
-@register("failing")
+@register("failing_in_training")
 class Failing(Downsampler):
-    '''Fails in training only.'''
+    '''Works until it is trained.'''
 
     def forward(self, tokens, keep, context):
         if self.training:
-            raise ValueError("I never learn")
-        return tokens.select(torch.arange(keep).expand(len(tokens.x), -1))
+            raise ValueError("I cannot be trained")
+        return tokens.select(tokens.patches.norm(dim=2).topk(keep).indices)
 """
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+def checkpoints(directory: Path) -> dict[str, bytes]:
+    """The content of the weights by the name of the method."""
+    files = sorted((directory / "checkpoints").glob("*.safetensors"))
+    return {file.name.split("-")[1]: file.read_bytes() for file in files}
 
 
-def test_from_training_to_a_table_with_fine_tuned_rows(run: Run, tmp_path: Path) -> None:
-    command = ("finetune", "--methods", "evit,sinkhorn", *ONCE)
-    code, out, err = run(*command)
-    assert code == 0, err
-    assert [line for line in err.splitlines() if line.startswith("cell ")][1].startswith("cell 2 of 3: evit at keep 0.5")
-    assert "\x1b" not in out + err  # into a pipe go plain lines
-    assert max(map(len, out.splitlines())) <= 80
-    logs = {cell.method: (cell, log) for cell, log in training_logs(tmp_path / "x")}
-    assert set(logs) == {"none", "evit", "sinkhorn"}
-    for cell, log in logs.values():
-        assert cell.before is not None
-        assert log["top1"].dropna().iloc[-1] == cell.after
-    written = contents(tmp_path / "x/checkpoints")
+def test_compare_measures_what_was_trained_and_the_report_draws_it(run: Run, tmp_path: Path) -> None:
+    code, out, err = run(*QUICK, "--out", "x")
+    assert code == 0
+    assert "3 cells by the recipe digits: about " in err
+    assert "cell 3 of 3: atc" in err
+    assert "Δ plain" in out
+    cells = [json.loads(file.read_text()) for file in (tmp_path / "x/training").glob("*/cell.json")]
+    after = {cell["method"]: cell["after"] for cell in cells}
+    assert set(after) == {"none", "dynamic_vit", "atc"}
 
+    compare = ["compare", "embedded", "--models", "digits_deit_16", "--limit", "100", "--methods", "dynamic_vit,atc"]
+    code, _, _ = run(*compare, "--keep", "0.5", "--only", "macs,accuracy", "--checkpoint", "x", "--out", "x")
+    assert code == 0
+    table = pd.read_parquet(tmp_path / "x/table.parquet")
+    tuned = table[table["regime"] == "fine-tuned"]
+    assert dict(zip(tuned["method"], tuned["top1"], strict=True)) == pytest.approx(after)
+    before = {cell["method"]: cell["before"] for cell in cells}
+    off_the_shelf = table[(table["regime"] == "off-the-shelf") & (table["status"] == "ok")]
+    measured = dict(zip(off_the_shelf["method"], off_the_shelf["top1"], strict=True))
+    assert measured == pytest.approx({method: before[method] for method in measured})
+
+    assert run("report", "x")[0] == 0
+    assert '<section id="training">' in (tmp_path / "x/report.html").read_text()
+
+
+def test_the_same_command_trains_only_what_is_missing(run: Run, tmp_path: Path) -> None:
+    run(*QUICK, "--out", "x")
+    first = checkpoints(tmp_path / "x")
+    (file,) = (tmp_path / "x/checkpoints").glob("*-atc-*.json")
+    file.unlink()  # written last: without it the weights are no checkpoint
+    code, out, err = run(*QUICK, "--out", "x")
+    assert code == 0
+    assert "3 cells by the recipe digits, 2 of them done before or skipped" in err
+    assert err.count("epoch 2 of 2") == 1
+    assert out.count("\n atc") == out.count("\n dynamic_vit") == 1
+    assert checkpoints(tmp_path / "x") == first
+
+
+def test_a_damaged_checkpoint_is_trained_again(run: Run, tmp_path: Path) -> None:
+    command = [*BASE, "--batch", "192", "--methods", "none", "--out", "x"]
+    run(*command)
+    (file,) = (tmp_path / "x/checkpoints").glob("*.json")
+    whole = json.loads(file.read_text())
+    del whole["about"]["seed"]
+    file.write_text(json.dumps(whole))
     code, _, err = run(*command)
     assert code == 0
-    assert "3 of them done before" in err
-    assert contents(tmp_path / "x/checkpoints") == written
+    assert "epoch 2 of 2" in err
+    assert json.loads(file.read_text())["about"]["seed"] == 0
 
-    code, _, err = run(
-        *("compare", "--models", "digits_deit_16", "--methods", "evit,sinkhorn", "--keep", "0.5", "--limit", "100"),
-        *("--checkpoint", "x", "--only", "accuracy", "--out", "y"),
-    )
+
+def test_another_recipe_gives_another_checkpoint(run: Run, tmp_path: Path) -> None:
+    command = [*BASE, "--methods", "none", "--out", "x"]
+    run(*command, "--batch", "192")
+    code, _, err = run(*command, "--batch", "192", "--lr", "1e-3")
+    assert code == 0
+    assert "done before" not in err
+    about = [json.loads(file.read_text())["about"] for file in (tmp_path / "x/checkpoints").glob("*.json")]
+    assert sorted(one["recipe"]["lr"] for one in about) == [5e-4, 1e-3]
+    assert {(one["epochs"], one["steps"]) for one in about} == {(2, 2 * (797 // 192))}
+
+
+def test_a_recipe_of_ones_own_leaves_frozen_weights_as_they_were(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('base = "digits"\nepochs = 1\nwarm_up_epochs = 0\nfrozen = ["blocks.0.*"]\n')
+    code, _, err = run(*BASE[:-2], "--recipe", "mine.toml", "--batch", "192", "--methods", "none", "--out", "x")
     assert code == 0, err
-    table = pd.read_parquet(tmp_path / "y/table.parquet")
-    tuned = table[table["regime"] == "fine-tuned"].set_index("method")
-    assert set(tuned.index) == {"none", "evit", "sinkhorn"}
-    for method, (cell, _) in logs.items():
-        assert tuned.loc[method, "top1"] == pytest.approx(cell.after)
+    (file,) = (tmp_path / "x/checkpoints").glob("*.safetensors")
+    weights, pretrained = load_file(file), load("digits_deit_16").state_dict()
+    changed = {name for name, value in pretrained.items() if not torch.equal(weights[f"vit.{name}"], value)}
+    assert changed
+    assert not [name for name in changed if name.startswith("blocks.0.")]
+    assert [name for name in changed if name.startswith("blocks.1.")]
+    (about,) = (tmp_path / "x/checkpoints").glob("*.json")
+    assert json.loads(about.read_text())["about"]["recipe"]["name"] == "mine"
+
+
+def test_a_method_that_fails_in_training_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "failing_in_training.py").write_text(FAILING)
+    own = ["--plugins", "failing_in_training.py", "--methods", "failing_in_training,atc", "--keep", "0.5"]
+    code, out, err = run(*BASE, "--batch", "192", *own, "--out", "x")
+    assert code == 1
+    assert "ValueError: I cannot be trained" in out
+    assert set(checkpoints(tmp_path / "x")) == {"none", "atc"}
+    assert "Traceback" not in err
 
 
 def test_a_plan_trains_nothing(run: Run, tmp_path: Path) -> None:
-    code, out, _ = run("finetune", "--methods", "evit", "--plan", *ONCE)
+    code, out, _ = run(*QUICK, "--plan", "--json", "--seeds", "0,1", "--out", "x")
     assert code == 0
-    assert [line.split()[1] for line in out.splitlines() if "digits_deit_16" in line] == ["none", "evit"]
-    assert "2 cells by the recipe digits" in out
+    plan = json.loads(out)
+    assert [(cell["method"], cell["seed"], cell["state"]) for cell in plan["cells"]] == [
+        (method, seed, "to train") for method in ("none", "dynamic_vit", "atc") for seed in (0, 1)
+    ]
+    assert plan["recipe"]["epochs"] == 2
+    assert plan["estimated_seconds"] > 0
     assert not (tmp_path / "x").exists()
 
 
-def test_the_result_as_json(run: Run) -> None:
-    code, out, err = run("finetune", "--methods", "none", "--json", *ONCE)
-    assert (code, err.count("\n")) == (0, 1)  # what is about to be done
-    [cell] = json.loads(out)
-    assert (cell["method"], cell["reason"]) == ("none", "")
-    assert 0 < cell["after"] <= 100
-
-
-def test_a_method_that_fails_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "failing.py").write_text(FAILING)
-    code, out, _ = run("finetune", "--methods", "failing,evit", "--plugins", "failing.py", *ONCE)
-    assert code == 1
-    assert "I never learn" in out
-    files = [file.name for file in (tmp_path / "x/checkpoints").glob("*.safetensors")]
-    assert sorted(name.split("-")[1] for name in files) == ["evit", "none"]
-
-
-def test_ctrl_c_says_how_to_resume_and_the_next_run_does(run: Run, tmp_path: Path) -> None:
-    command = ("finetune", "--methods", "none", *SMALL, "--epochs", "2", "--out")
-    assert run(*command, "whole")[0] == 0
-    # If the tests run in the background, they ignore SIGINT, and the child process would too.
-    default_sigint = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        [sys.executable, "-m", "tokbench", *command, "x"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=default_sigint,
-    ) as process:
-        while process.poll() is None and not list((tmp_path / "x").glob("training/*/log.csv")):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert err.strip().splitlines()[-1].startswith("tokbench: stopped; ")
-    assert err.strip().endswith("run the same command to resume")
-    assert "Traceback" not in err
-    assert run(*command, "x")[0] == 0
-    [whole], [resumed] = ((tmp_path / name / "checkpoints").glob("*.safetensors") for name in ("whole", "x"))
-    expected, found = load_file(whole), load_file(resumed)
-    assert {name for name in expected if not expected[name].equal(found[name])} == set()
+def test_json_has_every_cell_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run(*BASE, "--batch", "192", "--methods", "ltmp", "--schedule", "budget(0.7)", "--json")
+    assert code == 0
+    plain, ltmp = json.loads(out)
+    assert (plain["method"], plain["reason"]) == ("none", "")
+    assert plain["after"] > 50
+    assert ltmp["skipped"]
+    assert "meets no budget" in ltmp["reason"]
+    assert (tmp_path / "results/embedded-finetuned/checkpoints").is_dir()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (("--recipe", "harum"), "unknown recipe 'harum': did you mean 'haurum'"),
-        (("--recipe", "own.toml"), "recipe 'own.toml' has no field 'epoch': did you mean 'epochs'"),
-        (("--recipe", "nothing.toml"), "nothing.toml"),
-        (("--recipe", "short"), "there are 797 images to train on, fewer than a batch of 1024"),
-        (("--train", "photographs"), "brings its own training images"),
-        (("--set-apart", "0.5"), "brings its own training images"),
-        (("--schedule", "searched(0.7)"), "searched"),
-        (("--methods", "evitt"), "did you mean 'evit'"),
-        (("--methods", "none(attention=eager)"), "the plain model is only trained as it is"),
-        (("--lr", "0"), "lr"),
+        (["--recipe", "harum"], "unknown recipe 'harum': did you mean 'haurum'?"),
+        (["--lr", "0"], "lr"),
+        (["--schedule", "searched(0.7)"], "only tokbench compare searches for schedules"),
+        (["--train", "somewhere"], "brings its own training images"),
+        (["--batch", "4096"], "fewer than a batch of 4096"),
+        (["--ray", "nowhere"], "invalid --ray 'nowhere'"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_trained(
-    run: Run, tmp_path: Path, arguments: tuple[str, ...], told: str
-) -> None:
-    (tmp_path / "own.toml").write_text('base = "digits"\nepoch = 3\n')
-    code, out, err = run("finetune", "--models", "digits_deit_16", "--out", "x", *arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert told in err
-    assert not (tmp_path / "x").exists()
-
-
-def test_images_to_train_on_have_to_be_named(run: Run) -> None:
-    code, out, err = run("finetune", "imagenet", "--models", "deit_tiny_patch16_224")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "no images to train on: name them with --train, or let --set-apart 0.5 take a part of --data" in err
-
-
-def test_other_epochs_change_what_counts_epochs_in_proportion() -> None:
-    recipe = load_recipe("dynamicvit", {"epochs": 6})
-    assert (recipe.epochs, recipe.frozen_epochs) == (6, 1)
-    assert load_recipe("haurum", {"epochs": 3}).warm_up_epochs == pytest.approx(2)
-    assert load_recipe("haurum", {"epochs": 3, "warm_up_epochs": 1}).warm_up_epochs == 1
-    assert load_recipe("haurum", {}) == load_recipe("haurum")
+def test_what_is_wrong_is_said_in_one_line(run: Run, arguments: list[str], message: str) -> None:
+    code, out, err = run(*BASE, "--methods", "none", *arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err

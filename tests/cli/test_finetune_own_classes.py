@@ -26,9 +26,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return own_models
 
 
-def test_half_of_the_images_trains_and_the_other_half_is_measured(
-    run: Run, models: ModuleType, tmp_path: Path
-) -> None:
+def test_half_of_the_images_trains_and_the_other_half_is_measured(run: Run, models: ModuleType, tmp_path: Path) -> None:
     for number in range(48):
         file = tmp_path / "photographs" / ANIMALS[number % 3] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +37,17 @@ def test_half_of_the_images_trains_and_the_other_half_is_measured(
     vit.reset_classifier(3)
     torch.save(vit.state_dict(), tmp_path / "three_classes.pth")
     common = (
-        *("imagenet", "--models", name, "--weights", "three_classes.pth", "--data", "photographs", "--set-apart", "0.5"),
+        *(
+            "imagenet",
+            "--models",
+            name,
+            "--weights",
+            "three_classes.pth",
+            "--data",
+            "photographs",
+            "--set-apart",
+            "0.5",
+        ),
         *("--methods", "evit", "--keep", "0.5", "--schedule", "stages(at=1)", "--device", "cpu", "--workers", "0"),
     )
     code, out, err = run("finetune", *common, "--recipe", "short", "--batch", "8", "--json", "--out", "x")

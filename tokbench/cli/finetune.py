@@ -71,7 +71,8 @@ def finetune(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs, in place of the recipe's; its warm-up in proportion.", rich_help_panel=RECIPE)
+        int | None,
+        typer.Option(help="Epochs, in place of the recipe's; its warm-up in proportion.", rich_help_panel=RECIPE),
     ] = None,
     batch: Annotated[
         int | None,
