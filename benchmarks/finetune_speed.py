@@ -33,7 +33,7 @@ from tokbench.measure.environment import describe
 from tokbench.stats.times import compare_times
 from tokbench.vit.backbone import DownsampledViT
 
-ROUNDS = 6
+ROUNDS = 12
 BATCH = 32
 STEPS = 5  # of a turn
 WORKERS = 2
@@ -101,6 +101,7 @@ def timm_loop(data: str, name: str, recipe: Recipe, device: torch.device) -> lis
     model = timm.create_model(name, drop_path_rate=recipe.drop_path).to(device)
     settings = resolve_data_config({}, model=model)
     images = create_dataset("", root=data)
+    images.reader.samples = images.reader.samples[: BATCH * STEPS]  # else its workers load more than the other's
     loader = create_loader(
         images,
         input_size=settings["input_size"],
@@ -131,8 +132,6 @@ def timm_loop(data: str, name: str, recipe: Recipe, device: torch.device) -> lis
     model.train()
     optimiser.zero_grad()
     for step, (batch, targets) in enumerate(loader):
-        if step == STEPS:
-            break
         torch.autograd.backward(objective(model(batch), targets))
         optimiser.step()
         optimiser.zero_grad()

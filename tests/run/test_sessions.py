@@ -124,3 +124,9 @@ def test_an_adaptive_method_on_noise_is_remarked_on(run: Run, tmp_path: Path) ->
     table = pd.read_parquet(tmp_path / "x/table.parquet")
     assert ["name images with --data" in remarks for remarks in table["remarks"]] == [False, True]
     assert set(table["status"]) == {"ok"}
+
+
+def test_the_plain_model_with_fewer_pixels_is_among_the_methods(run: Run) -> None:
+    code, printed, error = run("compare", "--methods", "none(img_size=24)", "--only", "macs", "--plan", "--json")
+    assert code == 0, error
+    assert [cell["params"] for cell in json.loads(printed)["cells"]] == ["", "img_size=24"]

@@ -49,11 +49,11 @@ def loss_of(
         assert teacher is not None
         with torch.no_grad():
             taught = teacher.encode(images, image_ids)
-            answers = teacher.classify(taught).float()
+            answers, theirs = teacher.classify(taught).float(), _final(teacher, taught)
         if recipe.distill:
             loss = loss + recipe.distill * divergence(logits, answers)
         if recipe.distill_tokens:
-            loss = loss + recipe.distill_tokens * token_distance(_final(model, last), _final(teacher, taught), last)
+            loss = loss + recipe.distill_tokens * token_distance(_final(model, last), theirs, last)
     own = model.downsampler.loss(after) if model.downsampler is not None else None
     return loss if own is None else loss + own.float()
 

@@ -181,6 +181,8 @@ def _settings(name: str, given: dict[str, Any], suite: Suite) -> list[Variant]:
 def _plain(written: str, named: dict[str, Any]) -> Iterator[Variant]:
     """The plain model is always included; without fused attention, or with other sizes of images, on request."""
     attention, size = named.get("attention", FUSED), named.get(IMG_SIZE)
+    if isinstance(size, str) and size.isdecimal():
+        size = int(size)
     if len(named) > 1 or set(named) - {"attention", IMG_SIZE} or attention not in (FUSED, UNFUSED):
         raise UserError(
             f"method '{written}': the plain model is '{PLAIN}', '{PLAIN}({IMG_SIZE}=192)' or "
