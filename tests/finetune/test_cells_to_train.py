@@ -5,6 +5,8 @@ from plugin_files import error_message
 
 from tokbench.config import load_config
 from tokbench.finetune.cells import cells_to_train
+from tokbench.finetune.prepare import NOTHING_TO_TRAIN, plan_training
+from tokbench.finetune.recipes import load_recipe
 from tokbench.registry import discover
 from tokbench.run.cells import NO_BUDGET, Cell
 
@@ -64,3 +66,15 @@ def test_all_methods_are_trained() -> None:
 )
 def test_what_cannot_be_trained_is_refused(settings: dict[str, object], message: str) -> None:
     assert message in error_message(lambda: cells(**settings))
+
+
+def test_where_the_model_is_frozen_only_methods_with_weights_are_trained() -> None:
+    config = load_config()
+    suite = config.suite("embedded", {"models": ["digits_deit_16"], "methods": ["tome", "dtem"], "seeds": [0]})
+    recipe = load_recipe("digits", {"frozen_epochs": "all"})
+    planned = plan_training(suite.model_copy(update={"keep": (0.7,)}), config, recipe)
+    assert {task.about.method: task.skipped for task in planned.tasks} == {
+        "none": NOTHING_TO_TRAIN,
+        "tome": NOTHING_TO_TRAIN,
+        "dtem": "",
+    }

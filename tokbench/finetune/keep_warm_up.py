@@ -6,7 +6,7 @@ import copy
 import math
 from dataclasses import replace
 
-from tokbench.downsampler import Geometry
+from tokbench.downsampler import Downsampler, Geometry
 from tokbench.errors import UserError
 from tokbench.schedule import Budget, EveryBlock, Schedule, Stages, planned_counts
 from tokbench.vit.backbone import DownsampledViT
@@ -31,16 +31,23 @@ def check_keep_warm_up(model: DownsampledViT) -> None:
     """Check that a model can be trained with other keeps than its own.
 
     Raises:
-        UserError: The schedule has no keep, or the method has weights that fit its counts only.
+        UserError: The schedule has no keep, the method has weights that fit its counts only, or it is trained with all
+            tokens in place.
     """
     if model.downsampler is None or model.schedule is None:
         return
     if model.schedule.keep is None or not isinstance(model.schedule, Stages | EveryBlock | Budget):
         raise UserError(f"schedule '{model.schedule}' has no keep to warm up: set the recipe's keep_warm_up to none")
+    if type(model.downsampler).relaxed is not Downsampler.relaxed:
+        raise UserError(
+            f"method '{model.downsampler.name}' is trained with all tokens in place, so that no keep can be warmed up: "
+            "set the recipe's keep_warm_up to none"
+        )
     other = copy.deepcopy(model.downsampler)
     grid = model.vit.patch_embed.grid_size
     counts = tuple(count + 1 for count in model.counts)
-    other.setup(Geometry(model.vit.embed_dim, model.vit.blocks[0].attn.num_heads, model.depths, grid, counts))
+    heads, blocks = model.vit.blocks[0].attn.num_heads, len(model.vit.blocks)
+    other.setup(Geometry(model.vit.embed_dim, heads, model.depths, grid, counts, blocks=blocks))
     shapes, own = (
         {name: value.shape for name, value in one.state_dict().items()} for one in (other, model.downsampler)
     )

@@ -61,8 +61,8 @@ def create_schedule(optimiser: Optimizer, recipe: Recipe, steps_per_epoch: int) 
 
 def learning_rate(optimiser: Optimizer) -> float:
     """The present learning rate, without the factors of single weights."""
-    group = optimiser.param_groups[0]
-    return float(group["lr"] / group["lr_scale"]) if group["lr_scale"] else float(optimiser.param_groups[-1]["lr"])
+    group = max(optimiser.param_groups, key=lambda one: one["lr_scale"])
+    return float(group["lr"] / group["lr_scale"]) if group["lr_scale"] else 0.0
 
 
 def train_weights_of(model: DownsampledViT, recipe: Recipe, epoch: int) -> None:

@@ -32,6 +32,7 @@ from tokbench.trained.saved import About
 from tokbench.values import json_value
 
 KEY = 8  # characters of the hash in the names of files
+NOTHING_TO_TRAIN = "the recipe trains the method's weights alone, and there are none"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def tasks_of(cells: Sequence[Cell], recipe: Recipe, inputs: TrainingInputs, tell
         place = cell.model, cell.variant
         if place not in tried:
             tell(f"building {cell.variant.method} in {cell.model}")
-            tried[place] = _tried(cell, inputs)
+            tried[place] = _tried(cell, recipe, inputs)
     assert inputs.run.calibration is not None
     inputs.run.calibration.forget_images()
     tasks = []
@@ -135,30 +136,34 @@ def tasks_of(cells: Sequence[Cell], recipe: Recipe, inputs: TrainingInputs, tell
     return tuple(tasks)
 
 
-def _tried(cell: Cell, inputs: TrainingInputs) -> tuple[Variant, str, str]:
+def _tried(cell: Cell, recipe: Recipe, inputs: TrainingInputs) -> tuple[Variant, str, str]:
     """The variant that can be built, why it is not trained, and why it cannot be built."""
     if cell.variant.failed or cell.variant.skipped:
         return cell.variant, cell.variant.skipped, cell.variant.failed
     try:
-        return contained(f"building {cell}", partial(_ready, cell, inputs), None), "", ""
+        variant, has_weights = contained(f"building {cell}", partial(_ready, cell, inputs), None)
     except MethodFailedError as failure:
         if not isinstance(failure.error, UserError):
             return cell.variant, "", str(failure)
         if cell.variant.method == PLAIN:
             raise failure.error from None
         return cell.variant, str(failure.error), ""
+    return variant, NOTHING_TO_TRAIN if recipe.frozen_epochs == "all" and not has_weights else "", ""
 
 
-def _ready(cell: Cell, inputs: TrainingInputs) -> Variant:
-    """The cell's variant with its budget solved, and its method calibrated and put into the model once."""
+def _ready(cell: Cell, inputs: TrainingInputs) -> tuple[Variant, bool]:
+    """The cell's variant with its budget solved, its method calibrated and put into the model once.
+
+    Also whether the method has weights of its own.
+    """
     run = inputs.run
     model = run.models[cell.model]
     cell = solved(cell, run)
     if cell.variant.regime == CALIBRATED:
         assert run.calibration is not None
         cell = with_constants(cell, model, run.calibration, run.device)
-    build_model(cell, model)
-    return cell.variant
+    method = build_model(cell, model).downsampler
+    return cell.variant, method is not None and any(True for _ in method.parameters())
 
 
 def _about(cell: Cell, recipe: Recipe, inputs: TrainingInputs) -> About:

@@ -47,8 +47,8 @@ class Recipe(BaseModel):
         layer_decay: The factor of the learning rate from a block to the one before; None for the same in all.
         backbone_scale: The factor of the model's own learning rates.
         method_scale: The factor of the learning rate of the method's weights.
-        frozen_epochs: Epochs at the beginning, or `all`, in which only the method's weights are trained. It has no
-            effect on a method without weights of its own.
+        frozen_epochs: Epochs at the beginning, or `all`, in which only the method's weights are trained. A number has
+            no effect on a method without weights of its own; with `all`, such methods and the plain model are left out.
         frozen: Patterns of names of the model's weights that are never trained, as in `pos_embed` or `blocks.0.*`.
         clip: The largest norm of the gradient; None does not clip.
         amp: Mixed precision: `none`, `bf16` or `fp16`.
@@ -178,7 +178,8 @@ def _phases(recipe: Recipe, ratio: float) -> dict[str, Any]:
         found["frozen_epochs"] = round(recipe.frozen_epochs * ratio)
     if recipe.keep_warm_up is not None:
         begin, end = (round(epoch * ratio) for epoch in recipe.keep_warm_up)
-        found["keep_warm_up"] = (begin, max(begin + 1, end))
+        end = min(max(end, 1), round(recipe.epochs * ratio))
+        found["keep_warm_up"] = (min(begin, end - 1), end)
     return found
 
 
@@ -216,4 +217,4 @@ def _described(error: pydantic.ValidationError, name: str) -> str:
         field = str(problem["loc"][0])
         known = did_you_mean(field, list(Recipe.model_fields))
         return f"recipe '{shortened(name)}' has no field '{shortened(field)}': {known}"
-    return f"recipe '{shortened(name)}': {first_problem(error)}"
+    return f"recipe '{shortened(name)}': {first_problem(error).removeprefix(': ')}"
