@@ -161,6 +161,8 @@ def test_what_does_not_fit_is_refused(models: dict[str, DownsampledViT], tmp_pat
     (folder / "tome.json").write_text('{"format": "tokbench fine-tuned checkpoint 1"}')
     with pytest.raises(UserError, match=r"tome\.json is damaged \(about: Field required\)"):
         prepared(str(folder))
+    with pytest.raises(UserError, match=r"no checkpoint at .*nowhere: name a file or a folder"):
+        prepared(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no checkpoints in"):
         prepared(str(tmp_path))
     torch.save(load().state_dict(), tmp_path / "bare.pth")

@@ -51,7 +51,7 @@ class Recipe(BaseModel):
             no effect on a method without weights of its own; with `all`, such methods and the plain model are left out.
         frozen: Patterns of names of the model's weights that are never trained, as in `pos_embed` or `blocks.0.*`.
         clip: The largest norm of the gradient; None does not clip.
-        amp: Mixed precision: `none`, `bf16` or `fp16`.
+        amp: Mixed precision on a GPU: `none`, `bf16` or `fp16`. A CPU computes in float32.
         average: The decay of the exponential moving average of the weights, per step; None for no average.
         result: Which weights are kept: the `last`, their `average`, or the `better` of both on the validation images.
         smoothing: Label smoothing.

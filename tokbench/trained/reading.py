@@ -26,6 +26,8 @@ def files_of_checkpoint(given: str) -> list[Path]:
         UserError: There are none.
     """
     path = expanded(given)
+    if not path.exists():
+        raise UserError(f"no checkpoint at {one_line(str(path))}: name a file or a folder of them with --checkpoint")
     if not path.is_dir():
         return [path]
     found = sorted(
