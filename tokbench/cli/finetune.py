@@ -108,10 +108,10 @@ def finetune(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune models with methods in them, and the plain models, all in the same way.
+    """Fine-tune models with methods in them, all in the same way.
 
     Each model, method, schedule, keep and seed is a cell with a checkpoint in DIR/checkpoints, which compare measures
-    with --checkpoint DIR. The plain model is always among them. Running the same command again goes on where it was
+    with --checkpoint DIR. The plain model is always trained, too. Running the same command again goes on where it was
     stopped. With torchrun, all GPUs train each cell together.
 
     Example: tokbench finetune imagenet --train /data/train --data /data/val --methods token_pooling,evit --keep 0.7

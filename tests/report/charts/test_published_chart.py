@@ -37,7 +37,7 @@ def test_incomparable_claims_are_dotted_and_regimes_have_their_own_plots():
     ties = {one.yaxis: one.line.dash for one in figure.data if one.mode == "lines" and 78.826 in one.y}
     assert ties == {"y": "dot"}
     named = [one.name for one in figure.data if one.showlegend is not False]
-    assert sorted(named) == ["evit", "measured", "not comparable", "plain model", "published", "tome"]
+    assert sorted(named) == ["evit fine-tuned", "measured", "not comparable", "plain model", "published", "tome"]
 
 
 def test_no_chart_without_claims():
