@@ -167,7 +167,7 @@ def test_failures_are_listed_below_the_method_one_per_line(run: Run):
     code, out, err = run("verify", str(planted / "planted_count.py"), str(planted / "planted_import_error.py"))
     assert (code, err) == (1, "")
     first, *rest = out.splitlines()
-    assert re.fullmatch(r"✗ planted_count  2 of \d+ checks failed", first)
+    assert re.fullmatch(r"✗ planted_count  3 of \d+ checks failed", first)
     assert rest[0].startswith("  ✗ counts  ")
     assert rest[0].endswith("float32)")
     assert rest[2].startswith("✗ ")

@@ -168,7 +168,8 @@ class Plan:
         if row.id.method == PLAIN:
             return self.plain_of(row)
         wanted = row.id.without("regime", "seed")
-        same = [one for one in self.rows if one.training is None and one.id.without("regime", "seed") == wanted]
+        others = (one for one in self.rows if one.id.regime != FINE_TUNED)
+        same = [one for one in others if one.id.without("regime", "seed") == wanted]
         return next((one for one in same if not one.skipped), None)
 
     @cached_property

@@ -45,6 +45,7 @@ COMMON = (
     "tokbench.ops.clustering",
     "tokbench.ops.keep_predictor",
     "tokbench.ops.matching",
+    "tokbench.ops.relaxed_matching",
     "tokbench.ops.swaps",
 )
 
