@@ -170,8 +170,8 @@ def test_failures_are_listed_below_the_method_one_per_line(run: Run):
     assert re.fullmatch(r"✗ planted_count  3 of \d+ checks failed", first)
     assert rest[0].startswith("  ✗ counts  ")
     assert rest[0].endswith("float32)")
-    assert rest[2].startswith("✗ ")
-    assert "select_largest" in rest[3]
+    assert rest[3].startswith("✗ ")
+    assert "select_largest" in rest[4]
 
 
 def test_json_is_an_array_of_results(run: Run, sound: Path):
