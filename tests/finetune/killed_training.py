@@ -17,7 +17,7 @@ import torch
 from tokbench.embedded.canvases import held_out, to_input
 from tokbench.embedded.model import load
 from tokbench.finetune.recipes import load_recipe
-from tokbench.finetune.training import Job, train
+from tokbench.finetune.training import Job, Step, train
 from tokbench.finetune.training_images import DigitImages
 from tokbench.registry import create
 from tokbench.schedule import Schedule
@@ -38,7 +38,8 @@ RECIPE = {
 }
 
 
-def run(folder: Path) -> None:
+def run(folder: Path, told: int) -> None:
+    """Train; each step writes a byte into the pipe `told`."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = DownsampledViT(load(MODEL), create("dtem"), Schedule.stages(0.5))
@@ -50,44 +51,54 @@ def run(folder: Path) -> None:
         with torch.inference_mode():
             return 100 * (one(images).argmax(1) == labels).double().mean().item()
 
+    def tell(step: Step) -> None:
+        os.write(told, b".")
+
     teacher = DownsampledViT(load(MODEL))
     device = torch.device("cpu")
     outcome = train(
         Job(model, teacher, DigitImages(), evaluate, recipe, 0, device, folder, workers=0, state_every=0.0),
-        lambda step: None,
+        tell,
     )
     torch.save({"weights": model.state_dict(), "top1": outcome.top1, "steps": outcome.steps}, folder / "result.pt")
 
 
-def fork(folder: Path) -> int:
+def fork(folder: Path) -> tuple[int, int]:
+    """A child that trains, and the pipe that tells of its steps."""
+    steps, told = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            run(folder)
+            run(folder, told)
             os._exit(0)
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(1)
-    return child
+    os.close(told)
+    return child, steps
 
 
-def wait(child: int) -> int:
+def wait(child: int, steps: int) -> int:
+    while os.read(steps, 100):
+        pass
+    os.close(steps)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def main(folder: Path) -> None:
     undisturbed, killed = folder / "undisturbed", folder / "killed"
-    start = time.monotonic()
-    assert wait(fork(undisturbed)) == 0
-    whole = time.monotonic() - start
+    assert wait(*fork(undisturbed)) == 0
+    # Moments are counted in steps, so that on any machine all kills meet a run before its end.
     moments = random.Random(0)
     ends = []
     for _ in range(KILLS):
-        child = fork(killed)
-        time.sleep(moments.uniform(0, whole / 3))
+        child, steps = fork(killed)
+        for _ in range(moments.randint(0, 12)):
+            os.read(steps, 1)
+        time.sleep(moments.uniform(0, 0.03))  # somewhere in a step, a validation or a save
         os.kill(child, signal.SIGKILL)
-        ends.append(wait(child))
-    assert wait(fork(killed)) == 0
+        ends.append(wait(child, steps))
+    assert wait(*fork(killed)) == 0
     print(ends.count(-signal.SIGKILL))
 
 

@@ -188,6 +188,8 @@ class _Run:
             if failed:
                 return self._outcome(failed)
             progress = self._progress(ends_row)
+            if self.step == self.steps:
+                self._set_keep(self.recipe.epochs)  # the results are those of the final keep
             if ends_epoch:
                 progress = replace(progress, top1=self._validate())
             if ends_row and log is not None:
@@ -206,8 +208,11 @@ class _Run:
         epoch = self.step // self.steps_per_epoch
         train_weights_of(self.model, self.recipe, epoch)
         self.learning_rates.step_update(self.step)
+        self._set_keep(self.step / self.steps_per_epoch)
+
+    def _set_keep(self, progress: float) -> None:
+        """Set the keep of a point of training, in epochs, where it is warmed up."""
         if self.recipe.keep_warm_up is not None and self.schedule is not None and self.schedule.keep is not None:
-            progress = self.step / self.steps_per_epoch
             set_keep(self.model, self.schedule, keep_at(progress, *self.recipe.keep_warm_up, self.schedule.keep))
 
     def _step(self, loaded: Iterator[TrainingBatch]) -> Tensor:
@@ -309,8 +314,6 @@ class _Run:
             best = int(self.processes.from_first(tops.index(max(tops)) if tops else 0, self.job.device))
         if candidates[best] is not self.model:
             self.model.load_state_dict(candidates[best].state_dict())
-        if self.schedule is not None and self.recipe.keep_warm_up is not None and self.schedule.keep is not None:
-            set_keep(self.model, self.schedule, self.schedule.keep)
         self.model.requires_grad_(True).eval()
         self.done = True
         self._save()
