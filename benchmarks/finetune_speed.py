@@ -26,8 +26,9 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 
 from tokbench.data.sets import open_images
+from tokbench.finetune.job import Job
 from tokbench.finetune.recipes import Recipe, load_recipe
-from tokbench.finetune.training import Job, train
+from tokbench.finetune.training import train
 from tokbench.finetune.training_images import posterize_to_black, set_images
 from tokbench.measure.environment import describe
 from tokbench.stats.times import compare_times

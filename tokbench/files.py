@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tokbench.errors import UnwritableError, UserError
 
+OTHER_FOLDER = "choose another folder with --out DIR"  # what to do about one that cannot be written
+
 _SCRATCH = re.compile(r"\..+\.(\d+)")  # .NAME.PID
 
 

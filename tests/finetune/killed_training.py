@@ -16,8 +16,9 @@ import torch
 
 from tokbench.embedded.canvases import held_out, to_input
 from tokbench.embedded.model import load
+from tokbench.finetune.job import Job, Step
 from tokbench.finetune.recipes import load_recipe
-from tokbench.finetune.training import Job, Step, train
+from tokbench.finetune.training import train
 from tokbench.finetune.training_images import DigitImages
 from tokbench.registry import create
 from tokbench.schedule import Schedule

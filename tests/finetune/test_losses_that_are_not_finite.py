@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tokbench import Context, Downsampler, Tokens
 from tokbench.embedded.model import load
+from tokbench.finetune.job import Job, Outcome
 from tokbench.finetune.recipes import load_recipe
-from tokbench.finetune.training import STATE, Job, Outcome, train
+from tokbench.finetune.training import STATE, train
 from tokbench.finetune.training_images import DigitImages
 from tokbench.schedule import Schedule
 from tokbench.vit.backbone import DownsampledViT

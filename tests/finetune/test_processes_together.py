@@ -31,10 +31,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def check_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert one["steps"] == other["steps"] == 24
     assert one["losses"][0] != one["losses"][-1]
-    torch.testing.assert_close(torch.tensor(other["losses"]), torch.tensor(one["losses"]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.tensor(other["losses"]), torch.tensor(one["losses"]), rtol=0, atol=1e-5)
     for name, value in one["weights"].items():
         expected, found = (without_key_bias(name, weight) for weight in (value, other["weights"][name]))
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4, msg=lambda text, of=name: f"{of}: {text}")
+        torch.testing.assert_close(found, expected, rtol=0, atol=5e-5, msg=lambda text, of=name: f"{of}: {text}")
 
 
 def without_key_bias(name: str, weight: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from tokbench.embedded.model import load
+from tokbench.finetune.job import Job, Step
 from tokbench.finetune.recipes import load_recipe
-from tokbench.finetune.training import Job, Step, train
+from tokbench.finetune.training import train
 from tokbench.finetune.training_images import DigitImages
 from tokbench.registry import create
 from tokbench.schedule import Schedule

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from tokbench.embedded.model import load
+from tokbench.finetune.job import Job
 from tokbench.finetune.processes import join
 from tokbench.finetune.recipes import load_recipe
-from tokbench.finetune.training import Job, train
+from tokbench.finetune.training import train
 from tokbench.finetune.training_images import DigitImages
 from tokbench.registry import create
 from tokbench.schedule import Schedule

@@ -20,6 +20,7 @@ from tokbench.conformance.host_sync import CallWatch, HostSyncError, OperatorWat
 from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
 from tokbench.conformance.subject import Subject
 from tokbench.context import FIELDS, Context
+from tokbench.downsampler import Downsampler
 
 TOLERANCE = 1e-5
 LARGE = 300.0  # typical of a trained ViT's residual stream; its square exceeds float16's maximum, 65504
@@ -125,8 +126,18 @@ def _require_weight_gradients(subject: Subject) -> None:
     with seeded(0):  # training may draw from torch's global generator
         (model(pixels) * torch.linspace(-1, 1, 5)).sum().backward()
     assert model.downsampler is not None
+    require_gradients(model.downsampler)
+
+
+def require_gradients(method: Downsampler) -> None:
+    """Check, after a backward pass, that every weight of a method has a finite gradient.
+
+    Raises:
+        ViolationError: One has none, or it is not finite.
+        ReportError: Some are zero, which depends on the images.
+    """
     zero = []
-    for name, parameter in model.downsampler.named_parameters():
+    for name, parameter in method.named_parameters():
         require(parameter.grad is not None, f"a gradient of the weight '{name}' in training", "none")
         assert parameter.grad is not None
         require(bool(parameter.grad.isfinite().all()), f"a finite gradient of '{name}'", "nan or inf")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 
 from tokbench.conformance.cases import described, images, model_of, seeded
-from tokbench.conformance.result import ReportError, SkipError, require
+from tokbench.conformance.checks_machine import require_gradients
+from tokbench.conformance.result import SkipError, require
 from tokbench.conformance.subject import Subject
 from tokbench.tokens import Tokens
 
@@ -35,15 +36,7 @@ def training(subject: Subject) -> None:
         require(bool(loss.isfinite()), "a finite loss", float(loss))
         total = total + loss
     total.backward()
-    zero = []
-    for name, parameter in method.named_parameters():
-        require(parameter.grad is not None, f"a gradient of the weight '{name}' in training", "none")
-        assert parameter.grad is not None
-        require(bool(parameter.grad.isfinite().all()), f"a finite gradient of '{name}'", "nan or inf")
-        if not bool(parameter.grad.any()):
-            zero.append(name)
-    if zero:
-        raise ReportError(f"the gradients of {', '.join(zero)} are all zero on these images")
+    require_gradients(method)
 
 
 def _require_presence(tokens: Tokens) -> None:

@@ -34,7 +34,7 @@ def train_on_ray(plan: Plan, out: Path, watcher: Watcher) -> list[TrainedCell]:
     Args:
         plan: What to train.
         out: The results directory, on a disk that all nodes see.
-        watcher: Told of each cell that is done.
+        watcher: Shows each cell that is done.
 
     Returns:
         What came of each cell, in the order of the plan.

@@ -7,9 +7,7 @@ import os
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from tokbench.files import write_atomically, writing
-
-_FIX = "choose another folder with --out DIR"
+from tokbench.files import OTHER_FOLDER, write_atomically, writing
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Log:
         """
         self._file = file
         kept = _rows_until(file, step) if step and file.exists() else []
-        with writing(file, _FIX):
+        with writing(file, OTHER_FOLDER):
             write_atomically(file, lambda path: path.write_text(_HEAD + "".join(kept), encoding="utf-8"))
 
     def append(self, row: Row) -> None:
@@ -64,7 +62,7 @@ class Log:
             UnwritableError: The file cannot be written.
         """
         line = ",".join(_text(value) for value in astuple(row)) + "\n"
-        with writing(self._file, _FIX):
+        with writing(self._file, OTHER_FOLDER):
             file = os.open(self._file, os.O_WRONLY | os.O_APPEND)
             try:
                 os.write(file, line.encode())

@@ -35,13 +35,8 @@ def loss_of(
     Returns:
         A scalar, float32.
     """
-    after: list[Tokens] = []
-
-    def collect(depth: int, tokens: Tokens) -> None:
-        if depth in model.depths:
-            after.append(tokens)
-
-    last = model.encode(images, image_ids, collect)
+    after: dict[int, Tokens] = {}
+    last = model.encode(images, image_ids, after.__setitem__)
     logits = model.classify(last).float()
     smoothing = recipe.smoothing if targets.ndim == 1 else 0.0  # mixed targets have it already
     loss = recipe.classify * F.cross_entropy(logits, targets, label_smoothing=smoothing)
@@ -54,7 +49,8 @@ def loss_of(
             loss = loss + recipe.distill * divergence(logits, answers)
         if recipe.distill_tokens:
             loss = loss + recipe.distill_tokens * token_distance(_final(model, last), theirs, last)
-    own = model.downsampler.loss(after) if model.downsampler is not None else None
+    method = model.downsampler
+    own = None if method is None else method.loss([after[depth] for depth in model.depths])
     return loss if own is None else loss + own.float()
 
 

@@ -13,8 +13,9 @@ import torch
 
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.errors import UserError
+from tokbench.finetune.job import Job
 from tokbench.finetune.prepare import Plan, Task
-from tokbench.finetune.training import STATE, Job, train
+from tokbench.finetune.training import STATE, train
 from tokbench.finetune.training_images import DigitImages, TrainingImages, set_images
 from tokbench.finetune.validation import Validation
 from tokbench.finetune.watch import Unwatched, Watcher
@@ -24,7 +25,7 @@ from tokbench.results.lock import locked
 from tokbench.results.training import TrainedCell, cell_folder, read_cell, write_cell
 from tokbench.run.build import build_model
 from tokbench.run.contain import MethodFailedError, contained
-from tokbench.trained.reading import FOLDER
+from tokbench.trained.reading import CHECKPOINTS
 from tokbench.trained.saved import About, is_saved, read_about, write_trained
 from tokbench.vit.backbone import DownsampledViT
 
@@ -39,7 +40,7 @@ def train_all(plan: Plan, out: Path, watcher: Watcher | None = None) -> list[Tra
     Args:
         plan: What to train.
         out: The results directory.
-        watcher: Told of the progress.
+        watcher: Shows the progress.
 
     Returns:
         What came of each cell, in the order of the plan.
@@ -81,7 +82,7 @@ class Trainer:
 
         Args:
             task: The cell.
-            watcher: Told of each step.
+            watcher: Shows the progress.
 
         Raises:
             UserError: The recipe does not fit, or the results directory cannot be written.
@@ -163,7 +164,7 @@ def fresh_model(task: Task, plan: Plan) -> DownsampledViT:
 
 def checkpoint_file(out: Path, task: Task) -> Path:
     """Where a cell's checkpoint is."""
-    return out / FOLDER / f"{task.stem}.safetensors"
+    return out / CHECKPOINTS / f"{task.stem}.safetensors"
 
 
 def is_trained(task: Task, out: Path) -> bool:

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import UserError
-from tokbench.files import remove_scratch, write_atomically, writing
+from tokbench.files import OTHER_FOLDER, remove_scratch, write_atomically, writing
 from tokbench.finetune.recipes import Recipe
 from tokbench.finetune.training_images import TrainingImages
 from tokbench.vit.backbone import DownsampledViT
 
 FORMAT = "tokbench training state 1"
-_FIX = "choose another folder with --out DIR"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,7 @@ def write_state(state: State, file: Path) -> None:
         UnwritableError: The file cannot be written.
     """
     content = {"format": FORMAT, **{name: getattr(state, name) for name in State.__dataclass_fields__}}
-    with writing(file, _FIX):
+    with writing(file, OTHER_FOLDER):
         write_atomically(file, lambda path: torch.save(content, path))
 
 

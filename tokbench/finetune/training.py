@@ -10,18 +10,16 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
-from timm.data import Mixup
-from timm.layers import DropPath
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from tokbench.errors import UserError
-from tokbench.files import writing
+from tokbench.files import OTHER_FOLDER, writing
+from tokbench.finetune.job import Job, Outcome, Step
 from tokbench.finetune.keep_warm_up import check_keep_warm_up, keep_at, set_keep
 from tokbench.finetune.loading import load
 from tokbench.finetune.log import Log, Row
@@ -29,87 +27,16 @@ from tokbench.finetune.objective import loss_of
 from tokbench.finetune.optimisation import create_optimiser, create_schedule, learning_rate, train_weights_of
 from tokbench.finetune.order import check_batch, parts_from, steps_of_epoch
 from tokbench.finetune.processes import join
-from tokbench.finetune.recipes import Recipe
+from tokbench.finetune.regularisation import create_mixup, set_drop_path
 from tokbench.finetune.seeds import seed_everything, seed_of
 from tokbench.finetune.state import State, job_identity, read_state, write_state
-from tokbench.finetune.training_images import TrainingBatch, TrainingImages
+from tokbench.finetune.training_images import TrainingBatch
 from tokbench.vit.backbone import DownsampledViT
 
 STATE, LOG = "state.pt", "log.csv"
 
 _ROWS = 10  # steps from one row of the log to the next
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What to train, and how.
-
-    Attributes:
-        model: Trained in place.
-        teacher: The plain model as it was before training; None where the recipe needs none.
-        images: To train on.
-        evaluate: Gives top-1 on the validation images, in percent; None where there are none.
-        recipe: How.
-        seed: Of the order, the augmentation, and what is random in the model.
-        device: What this process trains on.
-        folder: Where the state and the log are; it is created.
-        workers: Processes that load images; 0 loads them in this one.
-        state_every: Seconds between two saved states.
-    """
-
-    model: DownsampledViT
-    teacher: DownsampledViT | None
-    images: TrainingImages
-    evaluate: Callable[[DownsampledViT], float] | None
-    recipe: Recipe
-    seed: int
-    device: torch.device
-    folder: Path
-    workers: int
-    state_every: float
-
-
-@dataclass(frozen=True)
-class Step:
-    """How far training is.
-
-    Attributes:
-        epoch: The present one, from 1.
-        step: Steps done.
-        steps: Of all epochs.
-        loss: Of the last step, or the mean of the last few.
-        lr: The learning rate.
-        images_per_second: Over all processes, since the last row of the log.
-        seconds_left: About how long training still takes.
-        top1: On the validation images, in percent, where an epoch has just ended.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    lr: float
-    images_per_second: float
-    seconds_left: float
-    top1: float | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of training.
-
-    Attributes:
-        epochs: Done.
-        steps: Done.
-        top1: Of the resulting weights on the validation images, in percent; None without such images.
-        failed: Why it was given up; empty where it was not.
-    """
-
-    epochs: int
-    steps: int
-    top1: float | None
-    failed: str = ""
 
 
 def train(job: Job, on_step: Callable[[Step], None]) -> Outcome:
@@ -120,7 +47,7 @@ def train(job: Job, on_step: Callable[[Step], None]) -> Outcome:
 
     Args:
         job: What to train.
-        on_step: Told of the progress: on a CPU after each step, else every few steps.
+        on_step: Gets the progress: on a CPU after each step, else every few steps.
 
     Raises:
         UserError: The recipe does not fit the model, the images or the number of processes, or the folder cannot be
@@ -150,14 +77,14 @@ class _Run:
         self.processes.same(model)
         if job.teacher is not None:
             job.teacher.to(job.device).requires_grad_(False).eval()
-        _set_drop_path(model, recipe.drop_path)
+        set_drop_path(model, recipe.drop_path)
         self.optimiser = create_optimiser(model, recipe)
         self.weights = [weight for group in self.optimiser.param_groups for weight in group["params"]]
         self.learning_rates = create_schedule(self.optimiser, recipe, self.steps_per_epoch)
         self.on_gpu = job.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(job.device.type, enabled=self.on_gpu and recipe.amp == "fp16")
         self.average = None if recipe.average is None else ModelEmaV3(model, decay=recipe.average)
-        self.mixup = _mixup(recipe, model.vit.num_classes)
+        self.mixup = create_mixup(recipe, model.vit.num_classes)
         self.step, self.top1 = 0, None if job.evaluate is None else math.nan
         self.done, self.seconds = False, 0.0
         self.saved_step, self.saved_at = 0, time.monotonic()
@@ -165,7 +92,7 @@ class _Run:
         self.losses: list[float] = []  # since the last row
 
     def train(self, on_step: Callable[[Step], None]) -> Outcome:
-        with writing(self.job.folder, "choose another folder with --out DIR"):
+        with writing(self.job.folder, OTHER_FOLDER):
             self.job.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         if self.done:
@@ -371,25 +298,3 @@ class _Run:
 
     def _outcome(self, failed: str = "") -> Outcome:
         return Outcome(self.step // self.steps_per_epoch, self.step, self.top1, failed)
-
-
-def _set_drop_path(model: DownsampledViT, rate: float) -> None:
-    """Stochastic depth: a rate that rises linearly from 0 at the first block to this one at the last."""
-    last = len(model.vit.blocks) - 1
-    for depth, block in enumerate(model.vit.blocks):
-        own = rate * depth / last if last else rate
-        block.drop_path1, block.drop_path2 = (DropPath(own) if own else nn.Identity() for _ in range(2))
-
-
-def _mixup(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    if not recipe.mixes:
-        return None
-    mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = Mixup(
-        mixup_alpha=recipe.mixup,
-        cutmix_alpha=recipe.cutmix,
-        prob=recipe.mix,
-        switch_prob=recipe.cut,
-        label_smoothing=recipe.smoothing,
-        num_classes=classes,
-    )
-    return mixup

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from tokbench.finetune.job import Step
     from tokbench.finetune.prepare import Task
-    from tokbench.finetune.training import Step
     from tokbench.results.training import TrainedCell
 
 

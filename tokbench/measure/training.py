@@ -56,14 +56,10 @@ def _build_step(build: Build) -> tuple[Forward, Tensor]:
 
 
 def _loss(model: DownsampledViT, images: Tensor) -> Tensor:
-    after: list[Tokens] = []
-
-    def observe(depth: int, tokens: Tokens) -> None:
-        if depth in model.depths:
-            after.append(tokens)
-
-    logits = model.classify(model.encode(images, observe=observe))
+    after: dict[int, Tokens] = {}
+    logits = model(images, observe=after.__setitem__)
     labels = torch.arange(len(images), device=images.device) % logits.shape[1]
     loss = F.cross_entropy(logits, labels)
-    own = None if model.downsampler is None else model.downsampler.loss(after)
+    method = model.downsampler
+    own = None if method is None else method.loss([after[depth] for depth in model.depths])
     return loss if own is None else loss + own

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from tokbench.errors import UnwritableError
-from tokbench.files import writing
+from tokbench.files import OTHER_FOLDER, writing
 
 LOCK = ".lock"
 WAIT = 5.0  # seconds for a process that was just killed to be gone
 LOOK = 0.05  # seconds between two attempts
-
-OTHER_FOLDER = "choose another folder with --out DIR"
 
 
 @contextmanager

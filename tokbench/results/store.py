@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tokbench.errors import UserError
-from tokbench.files import remove_scratch, write_atomically, writing
+from tokbench.files import OTHER_FOLDER, remove_scratch, write_atomically, writing
 
 RECORDS = "records.jsonl"
 
@@ -117,7 +117,7 @@ class Store(Records):
         """
         self.directory = directory
         self.moved_to: Path | None = None
-        with writing(directory, "choose another folder with --out DIR"):
+        with writing(directory, OTHER_FOLDER):
             directory.mkdir(parents=True, exist_ok=True)
             remove_scratch(directory)
             if fresh and os.path.lexists(directory / RECORDS):  # a link to nothing, too

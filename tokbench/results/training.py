@@ -12,8 +12,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import TypeAdapter
 
-from tokbench.files import writing
-from tokbench.results.lock import OTHER_FOLDER
+from tokbench.files import OTHER_FOLDER, writing
 from tokbench.results.store import write_json
 
 TRAINING = "training"

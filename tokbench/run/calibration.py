@@ -17,11 +17,10 @@ from torch import Tensor
 
 from tokbench.data.loading import check_unreadable
 from tokbench.data.sets import ImageSet
-from tokbench.files import write_atomically, writing
+from tokbench.files import OTHER_FOLDER, write_atomically, writing
 from tokbench.isolation import alive
 from tokbench.measure.sample_images import read_all
 from tokbench.model_names import file_stem
-from tokbench.results.lock import OTHER_FOLDER
 from tokbench.results.store import write_json
 from tokbench.run.build import build_model
 from tokbench.vit.backbone import DownsampledViT
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from tokbench.vit.adapters import TimmViT
     from tokbench.vit.models import Pretrained
 
-CHECKPOINTS = "checkpoints"
 MEASURED_AS_WELL = "are measured as well"  # in the remarks of rows
 
 

@@ -19,7 +19,6 @@ from tokbench.measure.sample_images import batches_to_count
 from tokbench.names import CALIBRATED, PLAIN, POSITIONS
 from tokbench.run.build import build_model
 from tokbench.run.calibration import (
-    CHECKPOINTS,
     Calibration,
     checkpoint_of,
     read_checkpoint,
@@ -35,6 +34,7 @@ from tokbench.run.search import Tell, remark, searched
 from tokbench.run.variant import Variant
 from tokbench.schedule import Budget, Schedule, Searched
 from tokbench.suite import Suite
+from tokbench.trained.reading import CHECKPOINTS
 from tokbench.vit.adapters import has_rotary
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import MethodWeightsError, Pretrained

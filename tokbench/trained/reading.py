@@ -12,8 +12,8 @@ from tokbench.user_files import expanded
 from tokbench.vit.checkpoints import SUFFIXES
 from tokbench.vit.weights import load_object, one_line
 
-FOLDER = "checkpoints"
-"""Where `tokbench finetune` puts them in its directory."""
+CHECKPOINTS = "checkpoints"
+"""The folder in a directory of results."""
 
 
 def files_of_checkpoint(given: str) -> list[Path]:
@@ -32,7 +32,7 @@ def files_of_checkpoint(given: str) -> list[Path]:
         return [path]
     found = sorted(
         entry
-        for folder in (path, path / FOLDER)
+        for folder in (path, path / CHECKPOINTS)
         if folder.is_dir()
         for entry in folder.iterdir()
         if entry.is_file() and entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")

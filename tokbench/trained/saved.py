@@ -18,14 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load, save
 
 from tokbench.errors import UserError
-from tokbench.files import write_atomically, writing
+from tokbench.files import OTHER_FOLDER, write_atomically, writing
 from tokbench.names import Position
 from tokbench.trained.checkpoint import Trained
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.weights import one_line, split_method
 
 FORMAT = "tokbench fine-tuned checkpoint 1"
-OTHER_FOLDER = "choose another folder with --out DIR"
 
 
 @dataclass(frozen=True)

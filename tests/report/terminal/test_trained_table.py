@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from tokbench.finetune.training import Step
+from tokbench.finetune.job import Step
 from tokbench.report.terminal.trained import render_training, training_table
 from tokbench.report.terminal.training import TrainingLines, step_text
 from tokbench.results.training import TrainedCell

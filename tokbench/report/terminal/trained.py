@@ -46,8 +46,8 @@ def render_training(cells: Sequence[TrainedCell], console: Console) -> None:
 def training_table(cells: Sequence[TrainedCell]) -> pd.DataFrame:
     """The cells as a table, with two more columns.
 
-    `label` is the method as it is told from the other cells, and `over_plain` is by how many points top-1 is above the
-    plain model's that was fine-tuned with the same seed.
+    `label` is the method's name, as long as needed to distinguish it, and `over_plain` is by how many points top-1 is
+    above that of the plain model that was fine-tuned with the same seed.
 
     Args:
         cells: At least one.

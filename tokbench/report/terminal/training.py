@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from tokbench.finetune.job import Step
     from tokbench.finetune.prepare import Task
-    from tokbench.finetune.training import Step
     from tokbench.results.training import TrainedCell
 
 LINE_EVERY = 60.0  # seconds between two lines about the same epoch, where lines are printed
