@@ -15,7 +15,7 @@ class UnwritableError(UserError):
 
 
 class NotExportableError(Exception):
-    """A model cannot be exported to a runtime: its row is skipped. The message is one line that names the operator."""
+    """A model cannot be exported to a runtime, or not run there; the message is one line that names what is missing."""
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
