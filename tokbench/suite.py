@@ -157,7 +157,7 @@ class Suite(BaseModel):
     only: tuple[str, ...] = Field(
         ("macs", "latency", "accuracy", "agreement"),
         min_length=1,
-        description="Measure only these: macs, latency, memory, training, accuracy, agreement.",
+        description="Measure only these: macs, latency, memory, training, energy, accuracy, agreement.",
     )
     mode: tuple[Mode, ...] = Field(
         ("eager",), min_length=1, description="How timed models run: eager, compile, cudagraph."
