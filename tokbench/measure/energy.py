@@ -19,7 +19,7 @@ from torch import Tensor
 from tokbench.measure.accelerator import synchronize
 from tokbench.measure.cpu import OtherLoad
 from tokbench.measure.energy_meter import Meter, NoMeterError
-from tokbench.measure.latency import Forward
+from tokbench.measure.call_timer import Forward
 
 PAIRS = 6  # blocks of each model: the fewest from which a distribution-free 95 % interval of the median follows
 BLOCK_S = 1.0  # a block is at least this long, so that the ends of a counter's steps matter little
