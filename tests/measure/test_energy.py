@@ -108,6 +108,4 @@ def test_a_counter_that_stops_in_a_block_gives_no_number() -> None:
     clock = Clock(lambda: device.now, device.sleep)
     model = device.model(0.01, 300.0)
     with pytest.raises(NoMeterError, match="stood still"):
-        measure_energy(
-            model, model, [IMAGES], Meter("stops", lambda: min(device.read(), 900.0)), 1.0, clock=clock
-        )
+        measure_energy(model, model, [IMAGES], Meter("stops", lambda: min(device.read(), 900.0)), 1.0, clock=clock)

@@ -66,7 +66,9 @@ class Energy(Kind[EnergyRecord]):
         Column("joules_per_image_lo"),
         Column("joules_per_image_hi"),
         Column("plain_joules_per_image", heading="plain energy", unit="J/img"),
-        Column("energy_saving", heading="energy saving", unit=TIMES, interval="energy_saving", compared=True, dropped=1),
+        Column(
+            "energy_saving", heading="energy saving", unit=TIMES, interval="energy_saving", compared=True, dropped=1
+        ),
         Column("energy_saving_lo"),
         Column("energy_saving_hi"),
         Column("idle_w", heading="idle", unit="W", step=1.0, dropped=8),

@@ -1,9 +1,9 @@
 """Energy per image: two models that run in alternating blocks, while a counter of the device's energy is read.
 
-A counter changes in steps (NVML's every 20 to 100 ms), so energy cannot be measured in pairs of single calls as time is:
-each model runs for a block of a second or more. A block starts and ends at a moment at which the counter has just
-changed. The counter's step then does not matter, and what is left is how late the change was noticed: by at most the few
-calls between two looks at the counter. With n such looks in a block, its energy is right to within 1/n.
+A counter changes in steps (NVML's every 20 to 100 ms), so energy cannot be measured in pairs of single calls as time
+is: each model runs for a block of a second or more. A block starts and ends when the counter has just changed. The
+counter's step then does not matter, and what is left is how late the change was noticed: by at most the few calls
+between two looks at the counter. With n looks in a block of steady work, its energy is right to within 1/n.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from tokbench.measure.accelerator import synchronize
+from tokbench.measure.call_timer import Forward
 from tokbench.measure.cpu import OtherLoad
 from tokbench.measure.energy_meter import Meter, NoMeterError
-from tokbench.measure.call_timer import Forward
 
 PAIRS = 6  # blocks of each model: the fewest from which a distribution-free 95 % interval of the median follows
 BLOCK_S = 1.0  # a block is at least this long, so that the ends of a counter's steps matter little

@@ -1,7 +1,7 @@
 """NVIDIA's management library (NVML) for one GPU, of which any part may be missing.
 
 The package nvidia-ml-py is optional, a container may lack the library, an old driver some of its functions, and a
-virtual GPU or a Jetson supports few of them. None of that may cost a measurement, so whatever NVML does not tell is None.
+virtual GPU or a Jetson supports few of them. None of that may cost a measurement: what NVML does not tell is None.
 """
 
 from __future__ import annotations

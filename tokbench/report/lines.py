@@ -85,7 +85,7 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
     means["seeds"] = groups["top1"].count()
     means["verdict"] = groups["verdict"].first()
     means[list(MARKS)] = groups[list(MARKS)].any()
-    means = means.reset_index()
+    means = means.reset_index().copy()  # in one piece: pandas warns of a table that so many columns were added to
     means["compared"] = (
         means["method"].ne(PLAIN) | with_fewer_pixels(means) | means["regime"].eq(FINE_TUNED).fillna(False)
     )
