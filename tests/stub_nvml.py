@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +57,7 @@ class StubNvml:
         asked: The functions that were called, with the handle that each was called with.
     """
 
+    __spec__ = ModuleSpec("pynvml", None)  # as of a module that is installed
     NVMLError = NVMLError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
 
@@ -86,8 +89,10 @@ class StubNvml:
 
 def install(monkeypatch: pytest.MonkeyPatch, stub: StubNvml) -> StubNvml:
     """Let `import pynvml` give the stub, and torch know the UUID of a GPU."""
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", stub)
-    found = SimpleNamespace(uuid=UUID, name="Simulated GPU", total_memory=80 * 2**30, multi_processor_count=108)
+    monkeypatch.setitem(sys.modules, "pynvml", stub)
+    found = SimpleNamespace(
+        uuid=UUID, name="Simulated GPU", total_memory=80 * 2**30, multi_processor_count=108, major=8, minor=0
+    )
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: found.name)
     return stub
