@@ -50,7 +50,7 @@ MISTAKES = {
     "compare imagenet --data . --weights random": "trained weights are needed to measure accuracy",
     "compare --device cuda:99": "--device cpu",
     "compare --device toaster": "auto, cpu, cuda",
-    "compare --dtype fp8": "'fp32', 'bf16' or 'fp16'",
+    "compare --dtype fp8": "'fp32', 'bf16', 'fp16', 'amp-bf16' or 'amp-fp16'",
     "compare --keep 0": "greater than 0",
     "compare --keep 1.5": "less than or equal to 1",
     "compare --keep much": "valid number",
