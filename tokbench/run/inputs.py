@@ -14,7 +14,7 @@ from tokbench.data.sets import FoundImages, ImageSet, find_images, open_images
 from tokbench.embedded.images import calibration_set, image_set
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
-from tokbench.measure.environment import resolve_device
+from tokbench.measure.devices import resolve_device
 from tokbench.measure.modes import check_mode
 from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM, RUNTIMES, Dtype
 from tokbench.run.calibration import Calibration
