@@ -24,6 +24,7 @@ OPERATORS = {
     "_unique": f"unique(); {FIXED_SHAPES}",
     "_unique2": f"unique(); {FIXED_SHAPES}",
     "bincount": "bincount(); add ones with scatter_add",
+    "allclose": "torch.allclose(); compute with torch.isclose(a, b).all()",
     "equal": "torch.equal(); compute with (a == b).all()",
     "multinomial": "multinomial(); draw with context.noise and topk",
     "_linalg_check_errors": "a function of torch.linalg that checks its result; use its variant in _ex",

@@ -37,6 +37,8 @@ COPIES = frozenset({"_to_copy", "copy"})  # between devices, too
 KEPT_WHOLE = frozenset({"aten::scaled_dot_product_attention"})  # one kernel on a GPU, several operators on meta
 MACHINERY = (str(Path(torch.__file__).parent), __file__, dispatch.__file__)  # between a method and an operator
 
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
 T = TypeVar("T", Tensor, nn.Module)
 
 
@@ -159,11 +161,9 @@ class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
         goes_there = bool(there) if wanted is None else wanted == META
         if not there and not goes_there:
             return func(*args, **kwargs)
-        if func._schema.name not in KEPT_WHOLE:
+        if _is_composite(func):
             with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+                return func._op_dk(COMPOSITE, *args, **kwargs)
         if torch.Tag.inplace_view in func.tags:
             raise NotSimulatedError(f"{func} changes a tensor's shape in place")
         self._check_devices(func, tensors, there, goes_there)
@@ -237,6 +237,13 @@ def simulated_gpu() -> Iterator[SimulatedGpu]:
     gpu = SimulatedGpu()
     with torch.inference_mode(), HostCalls(gpu), gpu:
         yield gpu
+
+
+def _is_composite(func: Any) -> bool:
+    """Whether an operator consists of others, which are dispatched one by one."""
+    return func._schema.name not in KEPT_WHOLE and torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), COMPOSITE
+    )
 
 
 def _on_cpu(leaf: Any) -> Any:
