@@ -29,6 +29,7 @@ from tokbench.conformance.simulated_gpu import GpuTensor, MixedDevicesError, Not
 from tokbench.conformance.subject import Subject
 from tokbench.errors import UserError
 from tokbench.measure.dispatch import count_dispatched
+from tokbench.parameters import parameters_of
 from tokbench.tokens import Tokens
 from tokbench.vit import reduction
 from tokbench.vit.adapters import TimmViT
@@ -80,23 +81,24 @@ def simulated_gpu(subject: Subject) -> None:
             raise SkipError(f"already fails outside of a model: see '{check.__name__}'") from error
         except SkipError:
             continue
-    for where, variant, site, make in _variants(subject):
+    for where, variant, make in _variants(subject):
         try:
-            model = model_of(variant, site=site, make=make)
+            model = model_of(variant, make=make)
         except UserError:
             continue  # the method rejects these parameters, or this model
         with described(where):
             _require_same_on_gpu(model)
 
 
-def _variants(subject: Subject) -> Iterator[tuple[str, Subject, str | None, Callable[[], TimmViT]]]:
-    """What to compare: a description, the method, its site, and the model."""
-    for site in subject.create().sites:
-        yield f"site {site}", subject, site, plain_vit
-    yield "rotary positions", subject, None, rotary_vit
-    yield "pooling by attention", subject, None, pooling_vit
+def _variants(subject: Subject) -> Iterator[tuple[str, Subject, Callable[[], TimmViT]]]:
+    """What to compare: a description, the method, and the model."""
+    yield "a plain ViT", subject, plain_vit
+    yield "rotary positions", subject, rotary_vit
+    yield "pooling by attention", subject, pooling_vit
+    given = {name: declared.default for name, declared in parameters_of(subject.cls).items()} | dict(subject.params)
     for name, value in options_of(subject.cls):
-        yield f"{name}={value}", replace(subject, params={**subject.params, name: value}), None, plain_vit
+        if value != given[name]:
+            yield f"{name}={value}", replace(subject, params={**subject.params, name: value}), plain_vit
 
 
 def _require_same_on_gpu(model: DownsampledViT) -> None:

@@ -8,6 +8,7 @@ and cumulative sums count one, although some launch two or three.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +47,7 @@ def _number(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     )
 
 
+@cache
 def _is_view(func: Any) -> bool:
     aliases = [returned.alias_info for returned in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in aliases)

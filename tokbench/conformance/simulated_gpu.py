@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from sys import _getframe
 from typing import Any, TypeVar, cast
@@ -239,6 +240,7 @@ def simulated_gpu() -> Iterator[SimulatedGpu]:
         yield gpu
 
 
+@cache
 def _is_composite(func: Any) -> bool:
     """Whether an operator consists of others, which are dispatched one by one."""
     return func._schema.name not in KEPT_WHOLE and torch._C._dispatch_has_kernel_for_dispatch_key(
