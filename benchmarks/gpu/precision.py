@@ -1,0 +1,112 @@
+"""The answers of every off-the-shelf method on a device in each dtype, against those of the CPU in float32.
+
+    python benchmarks/gpu/precision.py DEVICE MODEL[,MODEL ...] FILE
+
+Prints for each method how many images of a batch get the same class, in percent, and the largest difference between
+two logits; writes the same to a CSV file. A trained model answers digits; others have random weights and get noise,
+so their classes are close to each other. amp-bf16 is torch.autocast with weights in float32. The exit code is 1 if a
+method fails or gives logits that are not finite.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tokbench import reduce
+from tokbench.embedded.images import image_set
+from tokbench.errors import describe
+from tokbench.measure.environment import device_name
+from tokbench.measure.sample_images import sample_images
+from tokbench.names import EMBEDDED_MODELS, PLAIN, RANDOM
+from tokbench.registry import create, discover
+from tokbench.vit.backbone import DownsampledViT
+from tokbench.vit.models import load_model
+
+BATCH = 32
+KEEP = 0.7
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "amp-bf16": torch.float32}
+AMP = {"amp-bf16": torch.bfloat16}
+
+
+def methods() -> list[str]:
+    """The plain model, and the methods that need neither training nor calibration."""
+    known = {name: create(name) for name in discover()[0]}
+    return [PLAIN, *(name for name, method in known.items() if not method.trained and not method.calibrated)]
+
+
+def answers(vit: Any, method: str, images: Tensor, device: torch.device, dtype: str) -> Tensor:
+    """The logits (B, classes) on the CPU in float32."""
+    copy = deepcopy(vit)
+    model = (DownsampledViT(copy) if method == PLAIN else reduce(copy, method, KEEP)).to(device, DTYPES[dtype]).eval()
+    amp = torch.autocast(device.type, AMP[dtype]) if dtype in AMP else nullcontext()
+    with torch.inference_mode(), amp:
+        logits: Tensor = model(images.to(device, DTYPES[dtype]))
+    return logits.float().cpu()
+
+
+def compared(model: str, device: torch.device) -> Iterator[dict[str, Any]]:
+    """A row for each method and dtype."""
+    trained = model in EMBEDDED_MODELS
+    vit = load_model(model, None if trained else RANDOM).vit
+    images = sample_images(vit, image_set() if trained else None, BATCH)
+    for method in methods():
+        reference = answers(vit, method, images, torch.device("cpu"), "fp32")
+        for dtype in DTYPES:
+            row: dict[str, Any] = {"model": model, "method": method, "dtype": dtype, "reason": ""}
+            # A method's failure on this device is what is looked for, whatever it raises.
+            try:
+                found = answers(vit, method, images, device, dtype)
+            except Exception as error:
+                yield {**row, "reason": describe(error)}
+                continue
+            same = (found.argmax(dim=1) == reference.argmax(dim=1)).float().mean()
+            yield {
+                **row,
+                "same_top1_percent": 100 * float(same),
+                "largest_difference": float((found - reference).abs().max()),
+                "spread_of_logits": float(reference.std()),
+                "reason": "" if found.isfinite().all() else "logits that are not finite",
+            }
+
+
+def show(table: pd.DataFrame) -> Iterator[str]:
+    """A line for each method: percent of equal classes, and the largest difference, for each dtype."""
+    for model, rows in table.groupby("model", sort=False):
+        yield f"{model}: {BATCH} images, keep {KEEP}; the logits' standard deviation is {rows.spread_of_logits[0]:.3g}"
+        yield f"{'same class, largest difference':30} " + " ".join(f"{dtype:>18}" for dtype in DTYPES)
+        for method, of_method in rows.groupby("method", sort=False):
+            cells = [
+                f"{row.same_top1_percent:.0f} % {row.largest_difference:.2g}" if not row.reason else "failed"
+                for row in of_method.itertuples()
+            ]
+            yield f"{method!s:30} " + " ".join(f"{cell:>18}" for cell in cells)
+        yield ""
+    yield from (f"{row.model}, {row.method}, {row.dtype}: {row.reason}" for row in table.itertuples() if row.reason)
+
+
+def main(name: str, models: str, file: str) -> int:
+    """Compare, print and write the table; the exit code."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    table = pd.DataFrame([row for model in models.split(",") for row in compared(model, device)])
+    table.to_csv(Path(file), index=False)
+    print(f"On {device_name(device)}, against the CPU in fp32.")
+    print(*show(table), sep="\n")
+    failed = int((table.reason != "").sum())
+    if failed:
+        print(f"{failed} of {len(table)} cases failed", file=sys.stderr)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
