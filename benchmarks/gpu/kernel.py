@@ -52,7 +52,6 @@ SHAPES = (
     Shape("DINOv2-S with registers, 518 pixels", 6, 1374, prefix=5),
     Shape("ViT-H/14", 16, 257, width=80),
     Shape("SigLIP So400m/14, 384 pixels", 16, 729, width=72, prefix=0),
-    Shape("EVA-g/14", 16, 257, width=88),
 )
 
 
@@ -132,8 +131,10 @@ def main(name: str) -> int:
             interval = f"{ratio.lo:.2f} to {ratio.hi:.2f}"
             line = f"{shape.model:36} {str(dtype)[6:]:9} {of_kernel:12.1e} {of_plain:12.1e} {ratio.estimate:13.2f}"
             print(f"{line}  {interval}", flush=True)
-    met = worst <= BOUND
+    met = worst <= BOUND  # false for NaN
     print(f"Largest error of the kernel: {worst:.1e}, bound {BOUND:g}: {'met' if met else 'missed'}.")
+    if not met:
+        print(f"the kernel's error of {worst:.1e} is above {BOUND:g}", file=sys.stderr)
     return int(not met)
 
 

@@ -3,15 +3,15 @@
     python benchmarks/gpu/precision.py DEVICE MODEL[,MODEL ...] FILE
 
 Prints for each method how many images of a batch get the same class, in percent, and the largest difference between
-two logits; writes the same to a CSV file. A trained model answers digits; others have random weights and get noise,
-so their classes are close to each other. amp-bf16 is torch.autocast with weights in float32. The exit code is 1 if a
-method fails or gives logits that are not finite.
+two logits; the CSV file also has the standard deviation of all logits. A trained model answers digits; others have
+random weights and get noise, so their classes are close to each other. amp-bf16 is torch.autocast with weights in
+float32. The exit code is 1 if a method fails or gives logits that are not finite.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -53,56 +53,55 @@ def answers(vit: Any, method: str, images: Tensor, device: torch.device, dtype: 
     return logits.float().cpu()
 
 
-def compared(model: str, device: torch.device) -> Iterator[dict[str, Any]]:
-    """A row for each method and dtype."""
-    trained = model in EMBEDDED_MODELS
-    vit = load_model(model, None if trained else RANDOM).vit
-    images = sample_images(vit, image_set() if trained else None, BATCH)
-    for method in methods():
-        reference = answers(vit, method, images, torch.device("cpu"), "fp32")
-        for dtype in DTYPES:
-            row: dict[str, Any] = {"model": model, "method": method, "dtype": dtype, "reason": ""}
-            # A method's failure on this device is what is looked for, whatever it raises.
-            try:
-                found = answers(vit, method, images, device, dtype)
-            except Exception as error:
-                yield {**row, "reason": describe(error)}
-                continue
-            same = (found.argmax(dim=1) == reference.argmax(dim=1)).float().mean()
-            yield {
-                **row,
-                "same_top1_percent": 100 * float(same),
-                "largest_difference": float((found - reference).abs().max()),
-                "spread_of_logits": float(reference.std()),
-                "reason": "" if found.isfinite().all() else "logits that are not finite",
-            }
+def compared(vit: Any, method: str, images: Tensor, device: torch.device) -> Iterator[dict[str, Any]]:
+    """A row for each dtype."""
+    reference = answers(vit, method, images, torch.device("cpu"), "fp32")
+    for dtype in DTYPES:
+        row: dict[str, Any] = {"method": method, "dtype": dtype, "spread_of_logits": float(reference.std())}
+        # A method's failure on this device is what is looked for, whatever it raises.
+        try:
+            found = answers(vit, method, images, device, dtype)
+        except Exception as error:
+            yield {**row, "reason": describe(error)}
+            continue
+        same = (found.argmax(dim=1) == reference.argmax(dim=1)).float().mean()
+        yield {
+            **row,
+            "same_top1_percent": 100 * float(same),
+            "largest_difference": float((found - reference).abs().max()),
+            "reason": "" if found.isfinite().all() else "logits that are not finite",
+        }
 
 
-def show(table: pd.DataFrame) -> Iterator[str]:
-    """A line for each method: percent of equal classes, and the largest difference, for each dtype."""
-    for model, rows in table.groupby("model", sort=False):
-        yield f"{model}: {BATCH} images, keep {KEEP}; the logits' standard deviation is {rows.spread_of_logits[0]:.3g}"
-        yield f"{'same class, largest difference':30} " + " ".join(f"{dtype:>18}" for dtype in DTYPES)
-        for method, of_method in rows.groupby("method", sort=False):
-            cells = [
-                f"{row.same_top1_percent:.0f} % {row.largest_difference:.2g}" if not row.reason else "failed"
-                for row in of_method.itertuples()
-            ]
-            yield f"{method!s:30} " + " ".join(f"{cell:>18}" for cell in cells)
-        yield ""
-    yield from (f"{row.model}, {row.method}, {row.dtype}: {row.reason}" for row in table.itertuples() if row.reason)
+def line(method: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Percent of equal classes and the largest difference for each dtype, and what has failed."""
+    cells = [
+        "failed" if row["reason"] else f"{row['same_top1_percent']:.0f} % {row['largest_difference']:.2g}"
+        for row in rows
+    ]
+    reasons = [f"  {row['dtype']}: {row['reason']}" for row in rows if row["reason"]]
+    return "\n".join([f"{method:30} " + " ".join(f"{cell:>16}" for cell in cells), *reasons])
 
 
 def main(name: str, models: str, file: str) -> int:
-    """Compare, print and write the table; the exit code."""
+    """Compare, print and write the table as it grows; the exit code."""
     device = torch.device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    table = pd.DataFrame([row for model in models.split(",") for row in compared(model, device)])
-    table.to_csv(Path(file), index=False)
-    print(f"On {device_name(device)}, against the CPU in fp32.")
-    print(*show(table), sep="\n")
-    failed = int((table.reason != "").sum())
+    print(f"On {device_name(device)}, against the CPU in fp32; {BATCH} images, keep {KEEP}.")
+    table: list[dict[str, Any]] = []
+    for model in models.split(","):
+        trained = model in EMBEDDED_MODELS
+        vit = load_model(model, None if trained else RANDOM).vit
+        images = sample_images(vit, image_set() if trained else None, BATCH)
+        heading = f"\n{model}: same class, difference"
+        print(f"{heading:31} " + " ".join(f"{dtype:>16}" for dtype in DTYPES))
+        for method in methods():
+            rows = list(compared(vit, method, images, device))
+            table += [{"model": model, **row} for row in rows]
+            pd.DataFrame(table).to_csv(Path(file), index=False)
+            print(line(method, rows), flush=True)
+    failed = sum(row["reason"] != "" for row in table)
     if failed:
         print(f"{failed} of {len(table)} cases failed", file=sys.stderr)
     return int(failed > 0)

@@ -9,21 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
 from gpu.part import Part, Result
 from gpu.run import ERRORS, OUTPUT
-
 from tokbench import load
 from tokbench.errors import UserError
 from tokbench.files import write_atomically
 from tokbench.kinds import KINDS
+from tokbench.report.labels import labels
 from tokbench.report.markdown import escape, markdown_table
 from tokbench.results.plan import PLAN
+from tokbench.results.table import NOT_MEASURED
 
 REPORT = "REPORT.md"
 LINES = 80  # of a part's output
 
-OF_EVERY_ROW = ("model", "method", "keep", "batch_size", "mode")
-LEFT_OUT = ("tokens_per_block", "gmacs_saved", "gmacs_method", "other_load", "rounds")  # they are in table.csv
+SETTINGS = ("model", "dtype", "mode", "batch_size", "keep")  # above the table where all rows have the same
+LEFT_OUT = """
+    tokens_per_block gmacs_saved gmacs_method gmacs_lo gmacs_hi rounds latency_ms_p90 latency_ms_p99 noise_floor
+    precision_reached other_load
+""".split()  # table.csv has them
 
 
 def write_report(
@@ -49,67 +54,67 @@ def _lines(
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     cuda = f"CUDA {machine['cuda']}, {machine['cuda_devices']} device(s); " if machine["cuda"] else ""
     yield from (f"# {escape(machine['device_name'])}", "")
-    yield f"Written on {datetime.now(UTC):%Y-%m-%d at %H:%M} UTC by `{command}`. The machine is described in"
-    yield f"[environment.json](environment.json): {cuda}{machine['cpus']} CPUs, {escape(machine['platform'])}; {versions}."
+    yield f"Written on {datetime.now(UTC):%Y-%m-%d at %H:%M} UTC by `{command}`."
+    yield "[environment.json](environment.json) describes the machine:"
+    yield f"{cuda}{machine['cpus']} CPUs, {escape(machine['platform'])}; {versions}."
     yield ""
     cells = [
-        [f"[{name}](#{name})" if _has_section(out, one) else name, one.state, f"{one.seconds:.0f}", escape(one.reason)]
+        (f"[{one.name}](#{one.name})" if _ran(one) else one.name, one.state, f"{one.seconds:.0f}", escape(one.reason))
         for one in results
-        for name in (one.name,)
     ]
     yield from markdown_table(("part", "state", "seconds", "why"), cells, {2})
-    for one in results:
-        if _has_section(out, one):
-            yield from ("", f"## {one.name}", "", f"{escape(about[one.name])}. {one.state}, {one.ended}.", "")
-            yield from ("```", one.command, "```", "")
-            yield from _table(out / one.name)
+    for one in filter(_ran, results):
+        yield from ("", f"## {one.name}", "", f"{escape(about[one.name])}: {one.state}, {one.ended}.", "")
+        yield from ("```", one.command, "```", "", *_found(out / one.name, one))
 
 
-def _has_section(out: Path, result: Result) -> bool:
-    return result.state not in ("skipped", "not started") or (out / result.name / PLAN).is_file()
+def _ran(result: Result) -> bool:
+    return result.state not in ("skipped", "not started")
 
 
-def _table(folder: Path) -> Iterator[str]:
+def _found(folder: Path, result: Result) -> Iterator[str]:
     """The table of a comparison, finished or not; of another program, the end of its output."""
     if (folder / PLAN).is_file():
         try:
             yield from comparison_table(folder)
-        except UserError as error:
+        except UserError as error:  # it was killed while it wrote, say
             yield escape(str(error))
         return
-    lines = [line for name in (OUTPUT, ERRORS) if (folder / name).is_file() for line in _text(folder / name)[-LINES:]]
-    yield from ("```", *lines, "```")
+    files = (OUTPUT, ERRORS) if result.state == "failed" else (OUTPUT,)
+    yield from ("```", *(line for file in files for line in _text(folder / file)[-LINES:]), "```")
 
 
 def comparison_table(folder: Path) -> Iterator[str]:
-    """The rows of a results directory that were measured, as Markdown: the columns of the kinds that were asked for."""
+    """The rows of a results directory that were measured, in Markdown: the columns of the kinds that were asked for.
+
+    Args:
+        folder: Of a comparison of one model, finished or not.
+
+    Raises:
+        UserError: The directory is damaged.
+    """
     results = load(folder)
-    rows = results.table
+    rows = results.table.assign(method=lambda table: labels(table))
     kinds = [KINDS[name] for name in results.plan.suite.only if name in KINDS]
     columns = [column for kind in kinds for column in kind.columns if column.name not in LEFT_OUT]
     ends = {end for column in columns for end in column.ends or ()}
-    shown = [column for column in columns if column.name not in ends and rows[column.name].notna().any()]
-    names = [name for name in OF_EVERY_ROW if rows[name].nunique() > 1 or name == "method"]
-    constant = [f"{name} {rows[name].iloc[0]}" for name in OF_EVERY_ROW if name not in names]
-    yield escape(", ".join([*constant, f"{rows['dtype'].iloc[0]}", f"attention {rows['attention_kernel'].iloc[0]}"]))
+    shown = [column for column in columns if column.name not in ends and rows[column.name].map(_given).any()]
+    measured = rows[rows[[column.name for column in shown]].map(_given).any(axis=1)]
+    differing = [name for name in SETTINGS if rows[name].nunique() > 1]
+    yield escape(", ".join(f"{name} {rows[name].iloc[0]}" for name in SETTINGS if name not in differing))
     yield ""
-    cells = []
-    for row in rows.to_dict("records"):
-        if row["status"] == "ok" and not any(_given(row[column.name]) for column in shown):
-            continue  # not measured yet
-        first = [_called(row) if name == "method" else _cell(row[name]) for name in names]
-        values = [_cell(row[column.name]) + _interval(row, column.ends) for column in shown]
-        reason = "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-        cells.append([escape(text) for text in (*first, *values, reason)])
-    headings = [escape(name) for name in (*names, *(column.name for column in shown), "")]
-    numbers = range(len(names), len(headings) - 1)
-    yield from markdown_table(headings, cells, numbers)
-    if len(cells) < len(rows):
-        yield from ("", f"{len(cells)} of {len(rows)} rows; the others have not been measured yet.")
-
-
-def _called(row: Mapping[Any, Any]) -> str:
-    return f"{row['method']}({row['params']})" if row["params"] else str(row["method"])
+    cells = [
+        [escape(text) for text in (row["method"], *(_cell(row[name]) for name in differing))]
+        + [escape(_cell(row[column.name]) + _interval(row, column.ends)) for column in shown]
+        for row in measured.to_dict("records")
+    ]
+    headings = [escape(name) for name in ("method", *differing, *(column.name for column in shown))]
+    yield from markdown_table(headings, cells, range(1, len(headings)))
+    lost = rows[rows["status"] != "ok"]
+    yield ""
+    for (status, reason), some in lost.groupby(["status", "reason"], sort=False):
+        said = reason if reason == NOT_MEASURED else f"{status}: {reason}"
+        yield f"- {len(some)} of {len(rows)} rows, {escape(f'{said} ({", ".join(dict.fromkeys(some["method"]))})')}"
 
 
 def _given(value: Any) -> bool:

@@ -16,7 +16,6 @@ from pathlib import Path
 from threading import Event
 
 from gpu.part import Part, Result, State, limit_of
-
 from tokbench.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +97,13 @@ def run_part(part: Part, out: Path, limit: float, machine: str, stop: Event) -> 
         command = [sys.executable, "-P", *part.arguments(str(folder))]
         # A session of its own: Ctrl-C reaches this process alone, and everything that the part starts ends with it.
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},  # the last line of the errors is to be an error
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
         )
         while process.poll() is None and not stop.is_set() and time.monotonic() - begin < limit:
             time.sleep(LOOK)
@@ -109,7 +114,7 @@ def run_part(part: Part, out: Path, limit: float, machine: str, stop: Event) -> 
     if code is None:
         state, reason = ("stopped", STOPPED) if stop.is_set() else ("out of time", f"took longer than {limit:.0f} s")
     elif code:
-        state, reason = "failed", _last_line(folder / ERRORS) or f"exit code {code}"
+        state, reason = "failed", _last_line(folder / ERRORS) or f"exit code {code}: see its output"
     result = Result(part.name, part.text(_shown(folder)), state, time.monotonic() - begin, reason, _now(), machine)
     write_atomically(folder / PART, lambda path: path.write_text(json.dumps(asdict(result), indent=2) + "\n"))
     return result
