@@ -66,7 +66,7 @@ def test_sampling_stops_at_the_requested_precision() -> None:
 
 
 def test_noise_floor_is_measured_in_five_blocks() -> None:
-    blocks = measure_floor(work, [IMAGES], seconds=0, precision=0)
+    blocks = measure_floor(lambda: work, [IMAGES], seconds=0, precision=0)
     assert len(blocks) == FLOOR_BLOCKS == 5
     assert all(len(block.base_s) == MIN_ROUNDS for block in blocks)
 
@@ -87,7 +87,7 @@ def test_process_is_pinned_to_one_cpu_per_thread() -> None:
         return {tuple(os.sched_getaffinity(int(thread.name))) for thread in Path("/proc/self/task").iterdir()}
 
     before = allowed_cpus()
-    with pinned(1):
+    with pinned(1, CPU):
         assert {len(cpus) for cpus in allowed_cpus()} == {1}
     assert allowed_cpus() == before
 

@@ -6,6 +6,7 @@ compared here.
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ def timing(device: torch.device) -> Iterator[Finding]:
     vit = load_model(EMBEDDED_MODELS[0]).vit.to(device)
     weight = vit.patch_embed.proj.weight
     batch = torch.zeros(BATCH, weight.shape[1], *vit.patch_embed.img_size, device=device)
-    blocks = measure_floor(vit, [batch], BLOCK_SECONDS, MIN_MARGIN)
+    blocks = measure_floor(lambda: copy.deepcopy(vit), [batch], BLOCK_SECONDS, MIN_MARGIN)
     margin = max(MIN_MARGIN, noise_floor(blocks))
     precision = max(block.half_width for block in blocks)
     resolution = margin + precision

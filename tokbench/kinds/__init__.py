@@ -13,9 +13,13 @@ from tokbench.kinds.latency import LATENCY
 from tokbench.kinds.macs import Macs
 from tokbench.kinds.memory import Memory
 from tokbench.kinds.redundancy import RECONSTRUCTION, SPECTRA
+from tokbench.kinds.throughput import Throughput
 from tokbench.kinds.training import Training
 
 KINDS: dict[str, Kind[Any]] = {
     kind.name: kind
-    for kind in (Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Memory(), Training(), Knn(), ACCURACY, AGREEMENT)
+    for kind in (
+        *(Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Throughput(), Memory(), Training()),
+        *(Knn(), ACCURACY, AGREEMENT),
+    )
 }

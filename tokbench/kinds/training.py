@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
-from tokbench.kinds.latency import Samples
 from tokbench.kinds.memory import PROCESS_SECONDS
+from tokbench.kinds.samples import Samples
 from tokbench.names import EAGER, TIMES
 from tokbench.stats.times import MIN_ROUNDS, compare_times, median_interval
 
@@ -120,5 +120,7 @@ def _peak_mib(row: Row, batch: Tensor, saved: Path, processes: MeasuringProcesse
     from tokbench.measure.training import training_build, training_step
 
     if bench.device.type == "cuda":
-        return cuda_peak_mib(training_step(bench.build(row)), batch)
-    return cpu_peak_mib(processes, training_build(bench.recipe(row, saved)), torch.get_num_threads())
+        model = bench.build(row)
+        return cuda_peak_mib(lambda: training_step(model), batch)
+    recipe = training_build(bench.recipe(row, saved))
+    return cpu_peak_mib(processes, recipe, torch.get_num_threads(), bench.suite.dtype)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokbench.measure.accelerator import synchronize
 from tokbench.measure.cpu import pinned
 from tokbench.vit.backbone import METHOD_PARTS, DownsampledViT
 
@@ -49,12 +50,11 @@ def choosing_shares(model: DownsampledViT, batches: Sequence[Tensor], seconds: f
         hooks.append(part.register_forward_hook(note_moment))
     shares: list[float] = []
     try:
-        with torch.inference_mode(), pinned(torch.get_num_threads()):
+        with torch.inference_mode(), pinned(torch.get_num_threads(), device):
             limit = time.perf_counter() + seconds
             while len(shares) < MIN_RUNS or time.perf_counter() < limit:
                 moments.clear()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+                synchronize(device)
                 note_moment()
                 model(batches[len(shares) % len(batches)])
                 note_moment()

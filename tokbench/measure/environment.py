@@ -15,7 +15,6 @@ import torch
 from tokbench.errors import UserError
 from tokbench.measure.cpu import usable_cpus
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PACKAGES = ("tokbench", "torch", "torchvision", "timm", "fvcore", "numpy", "pandas", "pillow")
 
 

@@ -16,7 +16,8 @@ from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.measure.environment import resolve_device
 from tokbench.measure.modes import check_mode
-from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM
+from tokbench.measure.precision import AUTOCAST
+from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM, RUNTIMES
 from tokbench.run.calibration import Calibration
 from tokbench.run.fine_tuned import own_model
 from tokbench.run.labelling import for_training_images, labelling_of, of_models
@@ -62,6 +63,8 @@ def open_inputs(suite: Suite, own_models: Mapping[str, FineTunedFile] = MappingP
     device = resolve_device(suite.device)
     for mode in suite.mode:
         check_mode(mode, device)
+        if mode in RUNTIMES and suite.dtype in AUTOCAST:
+            raise UserError(f"--mode {mode} runs an exported model, which has no autocast: use --dtype fp32 or fp16")
     if suite.threads is not None:
         torch.set_num_threads(suite.threads)
     names = list(dict.fromkeys(suite.models))
