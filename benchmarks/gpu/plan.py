@@ -92,7 +92,10 @@ def _on_cuda(device: str) -> tuple[Part, ...]:
         _precision(device, f"{TINY},{DIGITS}", 60),
         compare("latency-small", "DeiT-S, eager", 100, SMALL, "macs,latency"),
         compare("latency-small-cudagraph", "DeiT-S as a CUDA graph", 80, SMALL, modes="cudagraph"),
-        compare("throughput", "DeiT-S: images a second of queued batches", 60, SMALL, "throughput", methods=FEW),
+        compare(
+            "throughput", "DeiT-S: images a second of queued batches", 80, SMALL, "throughput",
+            methods=FEW, batch_sizes=largest,
+        ),
         compare(
             "energy", "DeiT-S: joules an image", 80, SMALL, "energy", methods=FEW, keeps="0.7", batch_sizes=largest
         ),
@@ -139,7 +142,10 @@ def _on_cpu() -> tuple[Part, ...]:
         _kernel("cuda"),
         _precision("cpu", DIGITS, 25),
         compare("latency", "the digits' DeiT, eager", 25, DIGITS, "macs,latency", methods=FEW, keeps="0.7"),
-        compare("throughput", "images a second of queued batches", 15, DIGITS, "throughput", methods=one, keeps="0.7"),
+        compare(
+            "throughput", "images a second of queued batches", 20, DIGITS, "throughput",
+            methods=one, keeps="0.7", batch_sizes=largest,
+        ),
         compare("energy", "joules an image", 20, DIGITS, "energy", methods=one, keeps="0.7", batch_sizes=largest),
         compare("memory", "peak memory", 15, DIGITS, "memory", methods=one, keeps="0.7", batch_sizes=largest),
         compare("latency-cudagraph", "as a CUDA graph", 30, DIGITS, modes="cudagraph", methods=one, gpus=1),

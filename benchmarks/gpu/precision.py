@@ -86,8 +86,6 @@ def line(method: str, rows: Sequence[dict[str, Any]]) -> str:
 def main(name: str, models: str, file: str) -> int:
     """Compare, print and write the table as it grows; the exit code."""
     device = torch.device(name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     print(f"On {device_name(device)}, against the CPU in fp32; {BATCH} images, keep {KEEP}.")
     table: list[dict[str, Any]] = []
     for model in models.split(","):

@@ -114,7 +114,8 @@ def comparison_table(folder: Path) -> Iterator[str]:
     yield ""
     for (status, reason), some in lost.groupby(["status", "reason"], sort=False):
         said = reason if reason == NOT_MEASURED else f"{status}: {reason}"
-        yield f"- {len(some)} of {len(rows)} rows, {escape(f'{said} ({", ".join(dict.fromkeys(some["method"]))})')}"
+        methods = ", ".join(dict.fromkeys(some["method"]))
+        yield f"- {len(some)} of {len(rows)} rows, {escape(f'{said} ({methods})')}"
 
 
 def _given(value: Any) -> bool:
