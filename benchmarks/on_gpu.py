@@ -28,6 +28,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gpu.part import Part
+from gpu.plan import parts_of
+
 WHEELS = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -99,18 +102,17 @@ def main(arguments: Sequence[str]) -> int:
     """Run the parts; the exit code."""
     begin = time.monotonic()
     asked = options(arguments)
-    missing = missing_wheels()
-    if missing:
-        print(f"not installed: {', '.join(missing)}; docs/gpu.md says how, also without a network", file=sys.stderr)
-        return 2
-    from gpu.plan import parts_of
-    from gpu.report import REPORT, write_report
-    from gpu.run import run_parts, stop_on_signals
-
     parts = parts_of(asked.device)
     if asked.list:
         print(*_listed(parts), sep="\n")
         return 0
+    missing = missing_wheels()
+    if missing:
+        print(f"not installed: {', '.join(missing)}; docs/gpu.md says how, also without a network", file=sys.stderr)
+        return 2
+    from gpu.report import REPORT, write_report
+    from gpu.run import run_parts, stop_on_signals
+
     out, machine = describe(asked.device, asked.out)
     command = shlex.join(["python", "benchmarks/on_gpu.py", *arguments])
     results = []
@@ -124,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     return 130 if stop.is_set() else int(any(one.state == "failed" for one in results))
 
 
-def _listed(parts: Iterable[Any]) -> Iterable[str]:
+def _listed(parts: Iterable[Part]) -> Iterable[str]:
     yield f"{'part':24} {'seconds':>7}  {'needs':20} about"
     for part in parts:
         needs = [*part.modules, *[f"{part.gpus} GPU"] * bool(part.gpus)]
