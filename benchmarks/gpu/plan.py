@@ -175,7 +175,7 @@ def _tests() -> Part:
 
 def _kernel(device: str) -> Part:
     command = ("benchmarks/gpu/kernel.py", device)
-    return Part("kernel", "the Triton kernel against float64, and its speed", command, 75, ("triton",), 1)
+    return Part("kernel", "the Triton kernel against float64, and its speed", command, 90, ("triton",), 1)
 
 
 def _precision(device: str, models: str, seconds: float) -> Part:
