@@ -111,7 +111,8 @@ def comparison_table(folder: Path) -> Iterator[str]:
     headings = [escape(name) for name in ("method", *differing, *(column.name for column in shown))]
     yield from markdown_table(headings, cells, range(1, len(headings)))
     lost = rows[rows["status"] != "ok"]
-    yield ""
+    if len(lost):
+        yield ""
     for (status, reason), some in lost.groupby(["status", "reason"], sort=False):
         said = reason if reason == NOT_MEASURED else f"{status}: {reason}"
         methods = ", ".join(dict.fromkeys(some["method"]))
