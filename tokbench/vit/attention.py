@@ -220,9 +220,16 @@ def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, sc
     sums = []
     for first in range(0, batch, together):
         some = slice(first, first + together)
-        part = Heads(q[some], k[some], k[some], scale, None if bias is None else bias[some], None)
-        sums.append(_column_sums(part, None if valid is None else valid[some], prefix))
+        part_bias, part_valid = (None if t is None else t[some] for t in (bias, valid))
+        sums.append(received_from_matrix(q[some], k[some], part_bias, part_valid, scale, prefix))
     return torch.cat(sums)
+
+
+def received_from_matrix(
+    q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: float, prefix: int
+) -> Tensor:
+    """The same as `received`, from the attention matrix of the whole batch; what exporters see of it."""
+    return _column_sums(Heads(q, k, k, scale, bias, None), valid, prefix)
 
 
 @received.register_fake
