@@ -140,7 +140,7 @@ def test_compiled_model_has_the_same_output() -> None:
     assert in_mode(model, "eager", images) is model
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.cuda
 def test_cuda_graph_has_the_same_output(tiny_vit: Callable[..., VisionTransformer]) -> None:
     model = tiny_vit().cuda()
     first, second = torch.randn(2, 2, 3, 32, 32, device="cuda").unbind()
