@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokbench.token_groups import central_patch, gather_rows, group_sum, of_largest
+from tokbench.token_groups import central_patch, gather_rows, group_sum, group_sums, of_largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,19 +137,18 @@ class Tokens:
             owner = owner.masked_fill(~self.valid, -1)
         wide = torch.promote_types(self.x.dtype, torch.float32)
         weight = (self.size if weight is None else weight).to(wide)
-        total = group_sum(weight[..., None], owner, count)
-        merged = group_sum(self.patches.to(wide) * weight[..., None], owner, count)
-        merged = merged / total.clamp_min(torch.finfo(wide).tiny)
-        valid = None
+        columns = [self.patches.to(wide) * weight[..., None], weight[..., None], self.size[..., None].to(wide)]
         if self.valid is not None:
-            valid = group_sum(torch.ones_like(self.size)[..., None], owner, count)[..., 0] > 0
+            columns.append(torch.ones_like(columns[1]))
+        merged, total, size, *members = group_sums(columns, owner, count)
+        merged = merged / total.clamp_min(torch.finfo(wide).tiny)
         return Tokens(
             x=torch.cat([self.prefix, merged.to(self.x.dtype)], dim=1),
-            size=group_sum(self.size[..., None], owner, count)[..., 0],
+            size=size[..., 0].to(self.size.dtype),
             owner=_compose(self.owner, owner),
             grid=self.grid,
             layout=layout,
-            valid=valid,
+            valid=members[0][..., 0] > 0 if members else None,
             rotary=None if self.rotary is None else of_largest(self.rotary, self.size, owner, count),
         )
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from tokbench.token_groups import group_sum
+
 
 def wide(f: Tensor) -> Tensor:
     """Convert to float32, unless the type is wider."""
@@ -93,16 +95,15 @@ def own(values: Tensor, owner: Tensor) -> Tensor:
 def sums(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, N) -> (B, K), the sum over each cluster, added in the same order on every run."""
     if values.is_cuda:
-        return row_sums(values[..., None], owner, count)[..., 0]
+        return group_sum(values[..., None], owner, count)[..., 0]
     return values.new_zeros(len(values), count).scatter_add_(1, owner, values)
 
 
 def row_sums(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, N, D) -> (B, K, D), the sum over each cluster, added in the same order on every run."""
-    batch, _, dim = values.shape
     if values.is_cuda:
-        cluster = torch.arange(count, device=owner.device)
-        return (owner[:, None] == cluster[:, None]).to(values.dtype) @ values
+        return group_sum(values, owner, count)
+    batch, _, dim = values.shape
     row = owner + count * torch.arange(batch, device=owner.device)[:, None]
     zeros = values.new_zeros(batch * count, dim)
     return zeros.scatter_add_(0, row.view(-1, 1).expand(-1, dim), values.flatten(0, 1)).view(batch, count, dim)
