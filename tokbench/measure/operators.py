@@ -188,4 +188,4 @@ def handles() -> dict[str, Handle | None]:
     free = dict.fromkeys(ELEMENTWISE | COMPARISON | MOVEMENT)
     known: dict[str, Handle | None] = {**free, **COUNTED}
     traced = {f"aten::{name}{suffix}": handle for name, handle in known.items() for suffix in ("", "_")}
-    return {**traced, "tokbench::received": _received, "tokbench::group_sum": _sum_of(0)}
+    return {**traced, "tokbench::received": _received, "tokbench::group_sum": _sum_of(0), "tokbench::uniform": None}
