@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from tokbench.token_groups import group_sum
+from tokbench.token_groups import gather_rows, group_sum
 
 
 def wide(f: Tensor) -> Tensor:
@@ -28,6 +28,8 @@ def distances_between(f: Tensor) -> Tensor:
 
 def rows(between: Tensor, index: Tensor) -> Tensor:
     """The rows `index` (B, K) of `between` (B, N, N): (B, K, N)."""
+    if between.is_cuda:
+        return gather_rows(between, index)  # one kernel to launch, where the below is four; on a CPU it takes longer
     batch, n, _ = between.shape
     row = index + n * torch.arange(batch, device=index.device)[:, None]
     return between.flatten(0, 1).index_select(0, row.flatten()).view(batch, -1, n)
@@ -72,6 +74,9 @@ def best_members(between: Tensor, weight: Tensor, owner: Tensor, count: int) -> 
     Returns:
         (B, K) indices of points; the first of equally good ones.
     """
+    if between.is_cuda:
+        together = owner[:, :, None] == owner[:, None]
+        return argmin_per_cluster((weight[:, None] @ (together * between))[:, 0], owner, count)
     label = owner.to(between.dtype)
     # Whether two points share a cluster, as 1 and 0: on a CPU, comparing into booleans takes three times as long.
     together = (label[:, :, None] - label[:, None]).eq_(0)
@@ -80,6 +85,9 @@ def best_members(between: Tensor, weight: Tensor, owner: Tensor, count: int) -> 
 
 def argmin_per_cluster(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, K) the point with the smallest value (B, N) in each cluster; the first of equal ones."""
+    if values.is_cuda:  # three kernels instead of seven, which on a CPU are faster than these K·N values
+        cluster = torch.arange(count, device=owner.device)[:, None]
+        return values[:, None].masked_fill(owner[:, None] != cluster, torch.inf).argmin(dim=2)
     batch, n = values.shape
     smallest = values.new_full((batch, count), torch.inf).scatter_reduce_(1, owner, values, "amin")
     position = torch.arange(n, device=values.device)
