@@ -85,9 +85,10 @@ def best_members(between: Tensor, weight: Tensor, owner: Tensor, count: int) -> 
 
 def argmin_per_cluster(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, K) the point with the smallest value (B, N) in each cluster; the first of equal ones."""
-    if values.is_cuda:  # three kernels instead of seven, which on a CPU are faster than these K·N values
+    if values.is_cuda:  # four kernels instead of seven, which on a CPU are faster than these K·N values
         cluster = torch.arange(count, device=owner.device)[:, None]
-        return values[:, None].masked_fill(owner[:, None] != cluster, torch.inf).argmin(dim=2)
+        finite = values.clamp_max(torch.finfo(values.dtype).max)  # a member, even if all members have infinity
+        return finite[:, None].masked_fill(owner[:, None] != cluster, torch.inf).argmin(dim=2)
     batch, n = values.shape
     smallest = values.new_full((batch, count), torch.inf).scatter_reduce_(1, owner, values, "amin")
     position = torch.arange(n, device=values.device)
