@@ -108,7 +108,8 @@ def export_model(
         exported.write(out)
     files = files_of(out, form.value)
     size = sum(file.stat().st_size for file in files) / MIB
-    typer.echo(f"{' and '.join(map(str, files))}: {size:.1f} MiB, for batches of {' x '.join(map(str, images.shape))}")
+    shape = " x ".join(map(str, images.shape))
+    typer.echo(f"{' and '.join(map(str, files))}: {size:.1f} MiB, for batches of {shape} in fp32")
     typer.echo(f"largest difference from a logit of the eager model, on noise: {difference.largest:.1e}")
     typer.echo(f"load and run it: {how_to_load(out, form.value)}")
 

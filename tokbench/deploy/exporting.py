@@ -39,7 +39,7 @@ def export_program(model: nn.Module, images: Tensor) -> ExportedProgram:
     """
     with torch.no_grad():
         model(images)  # what fails here is the model's own error
-        with _quietly():
+        with _quietly(), _attributes_kept(model):
             try:
                 program = torch.export.export(model, (images.clone(),))
                 return program.run_decompositions(_own_operators())
@@ -105,6 +105,17 @@ def _no_equivalent(error: BaseException) -> str:
             return f"cannot be exported to ONNX: it has no equivalent of {found[1]} ({found[2]})"
         last, cause = cause, cause.__cause__ or cause.__context__
     return f"cannot be exported to ONNX: {describe(last)}"
+
+
+@contextlib.contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Put the objects that modules hold back: torch.export replaces lists and dicts by copies."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            vars(module).update(attributes)
 
 
 @contextlib.contextmanager
