@@ -47,7 +47,8 @@ def export_program(model: nn.Module, images: Tensor) -> ExportedProgram:
         try:
             with _quiet(), _attributes_kept(model):
                 program: ExportedProgram = torch.export.export(model, (images.clone(),), strict=False)
-                return program.run_decompositions(decompositions())
+                decomposed: ExportedProgram = program.run_decompositions(decompositions())
+                return decomposed
         except Exception as error:
             raise NotExportableError(_untraceable(error)) from error
 

@@ -80,7 +80,7 @@ def how_to_load(file: Path, form: Format) -> str:
 
 def _save(program: torch.export.ExportedProgram, path: Path) -> None:
     with path.open("wb") as file:  # by its name torch would refuse a path without its ending
-        torch.export.save(program, file)  # type: ignore[arg-type]
+        torch.export.save(program, file)
 
 
 def _write_openvino(model: Any, file: Path) -> None:

@@ -41,8 +41,9 @@ def _diagonal_scatter(x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0,
 def _stable_sort(x: Any, *, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
     """`sort` by ONNX's TopK, which puts the first of equal elements first."""
     from onnx_ir import DataType
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     # Runtimes have TopK for signed integers of 32 and 64 bits only.
     small = x.dtype in (DataType.BOOL, DataType.UINT8, DataType.INT8)
     keys = op.Cast(x, to=DataType.INT32) if small else x
