@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from output import TRUST, write_output
 from rich.progress import track
-from timing import BATCH, KEEP, digits_with
+from timing import BATCH, KEEP, built, digits_with
 from torch import Tensor
 
 from tokbench import Context, DownsampledViT, Tokens, create
@@ -84,7 +84,7 @@ def slowdowns() -> tuple[Counter[Verdict], list[str]]:
     products = products_for(SLOWDOWN, old, images)
     new, _ = digits_with(Slower(create(METHOD), products))
     runs = [
-        compare_versions(old, new, [images], SETTINGS.seconds, SETTINGS.precision)
+        compare_versions(built(old), built(new), [images], SETTINGS.seconds, SETTINGS.precision)
         for _ in track(range(RUNS), transient=True)
     ]
     verdicts = Counter(run.change.verdict for run in runs)

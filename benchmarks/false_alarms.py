@@ -17,6 +17,7 @@ Writes results/trust/false_alarms.txt.
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from output import TRUST, write_output
 from rich.progress import track
-from timing import BATCH, busy_process, digits_with
+from timing import BATCH, built, busy_process, digits_with
 
 from tokbench import create
 from tokbench.check.against import compare_versions
@@ -58,7 +59,7 @@ def rows() -> Counter[str]:
     batch = [sample_images(pretrained.vit, None, BATCH)]
     verdicts: Counter[str] = Counter()
     for _ in track(range(ROWS // SESSION), "rows", transient=True):
-        blocks = measure_floor(pretrained.vit, batch, SECONDS, PRECISION)
+        blocks = measure_floor(lambda: copy.deepcopy(pretrained.vit), batch, SECONDS, PRECISION)
         floor = noise_floor(blocks)
         for _ in range(SESSION):
             timed = measure_latency(pretrained.vit, pretrained.vit, batch, SECONDS, PRECISION)
@@ -72,7 +73,8 @@ def versions() -> Counter[str]:
     method_class("score_pruning")
     for _ in track(range(VERSIONS), "versions", transient=True):
         (old, images), (new, _) = (digits_with(create("score_pruning")) for _ in range(2))
-        verdicts[compare_versions(old, new, [images], SECONDS, PRECISION).change.verdict] += 1
+        timed = compare_versions(built(old), built(new), [images], SECONDS, PRECISION)
+        verdicts[timed.change.verdict] += 1
     return verdicts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tokbench.comparison import plan_comparison
 from tokbench.config import load_config
 from tokbench.kinds.accuracy import ACCURACY
-from tokbench.measure.environment import DTYPES
+from tokbench.measure.precision import DTYPES
 from tokbench.outcomes import shard_key
 from tokbench.results.store import Records, Store
 from tokbench.run.bench import open_bench

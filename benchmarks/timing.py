@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -24,6 +24,11 @@ def digits_with(method: Downsampler) -> tuple[DownsampledViT, Tensor]:
     """The embedded model with a method, and a batch (B, C, H, W) of noise."""
     vit = load_model(EMBEDDED_MODELS[0]).vit
     return DownsampledViT(vit, method, Stages(KEEP)).eval(), sample_images(vit, None, BATCH)
+
+
+def built(model: DownsampledViT) -> Callable[[], DownsampledViT]:
+    """What `compare_versions` builds a version with, where there is one already."""
+    return lambda: model
 
 
 @contextmanager

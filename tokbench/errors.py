@@ -14,6 +14,10 @@ class UnwritableError(UserError):
     """A file or a results directory cannot be written: no method's fault, wherever it happens."""
 
 
+class NotExportableError(Exception):
+    """A model cannot be exported to a runtime, or not run there; the message is one line that names what is missing."""
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """The end of a message about an unknown name: similar known names, or else all of them.
 

@@ -99,14 +99,17 @@ def limit_steps(seconds: float | None) -> None:
     _report(limit=seconds)
 
 
-def start_over() -> NoReturn:
+def start_over(reason: str) -> NoReturn:
     """End this process, and have the supervisor start a new one that resumes.
+
+    Args:
+        reason: Why, for the message.
 
     Raises:
         UserError: There is no supervisor.
     """
     if _this.pipe is None:
-        raise UserError("a method changed what could not be put back: run the same again in a new process to resume")
+        raise UserError(f"{reason}: run the same again in a new process to resume")
     sys.exit(START_OVER)
 
 

@@ -29,6 +29,14 @@ SITES: tuple[Site, ...] = get_args(Site)
 Position = Literal["mean", "destination", "rotation", "none"]
 POSITIONS: tuple[Position, ...] = get_args(Position)  # the default first
 
-Dtype = Literal["fp32", "bf16", "fp16"]
-Mode = Literal["eager", "compile", "cudagraph"]
+# The type of weights and activations; with amp- the weights stay in float32, and torch.autocast picks the type of each
+# operator.
+Dtype = Literal["fp32", "bf16", "fp16", "amp-bf16", "amp-fp16"]
+
+# How a timed model runs. `tensorrt` is ONNX Runtime's provider of that name.
+Mode = Literal["eager", "compile", "cudagraph", "compile+cudagraph", "onnxruntime", "tensorrt", "openvino"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 EAGER: Mode = "eager"
+COMPILED: tuple[Mode, ...] = ("compile", "compile+cudagraph")
+GRAPHS: tuple[Mode, ...] = ("cudagraph", "compile+cudagraph")
+RUNTIMES: tuple[Mode, ...] = ("onnxruntime", "tensorrt", "openvino")

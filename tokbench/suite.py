@@ -141,8 +141,12 @@ class Suite(BaseModel):
         le=2**62,
         description="Measure accuracy on this many images, evenly spaced; default: all.",
     )
-    device: str = Field("auto", description="Where models run: auto, cpu, cuda or cuda:N.")
-    dtype: Dtype = Field("fp32", description="Precision of the models: fp32, bf16 or fp16.")
+    device: str = Field(
+        "auto", description="Where models run: auto (cuda or else cpu), cpu, cuda, cuda:N, mps, xpu or xpu:N."
+    )
+    dtype: Dtype = Field(
+        "fp32", description="Precision of the models: fp32, bf16, fp16, or mixed (autocast): amp-bf16, amp-fp16."
+    )
     batch_size: tuple[Images, ...] = Field((32,), min_length=1, description="Batch sizes to time, in images.")
     accuracy_batch: Images = Field(50, description="Batch size for accuracy, in images.")
     workers: int = Field(0, ge=0, le=MAX_THREADS, description="Processes that decode images.")
@@ -157,10 +161,17 @@ class Suite(BaseModel):
     only: tuple[str, ...] = Field(
         ("macs", "latency", "accuracy", "agreement"),
         min_length=1,
-        description="Measure only these: macs, latency, memory, training, accuracy, agreement.",
+        description="Measure only these: macs, latency, throughput, memory, training, energy, accuracy, agreement.",
     )
     mode: tuple[Mode, ...] = Field(
-        ("eager",), min_length=1, description="How timed models run: eager, compile, cudagraph."
+        ("eager",),
+        min_length=1,
+        description="How timed models run: eager, compile, cudagraph, compile+cudagraph, onnxruntime, tensorrt, "
+        "openvino.",
+    )
+    cold: bool = Field(False, description="Clear the device's caches before each timed call.")
+    throughput_batch: Images | None = Field(
+        None, description="Batch size of the throughput, in images; default: the best one for each model."
     )
     seconds: float = Field(
         1.0,

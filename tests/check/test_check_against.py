@@ -283,10 +283,10 @@ def test_twice_the_work_is_slower_and_half_the_work_is_faster(tiny_vit: Callable
         return model(images)
 
     batches = [torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))]
-    slower = compare_versions(model, twice, batches, seconds=0.15, precision=0.05)
+    slower = compare_versions(lambda: model, lambda: twice, batches, seconds=0.15, precision=0.05)
     assert slower.change.speedup.estimate < 0.8
     assert slower.change.verdict is not Verdict.FASTER
-    faster = compare_versions(twice, model, batches, seconds=0.15, precision=0.05)
+    faster = compare_versions(lambda: twice, lambda: model, batches, seconds=0.15, precision=0.05)
     assert faster.change.speedup.estimate > 1.25
     assert faster.change.verdict is not Verdict.SLOWER
     assert slower.floor >= 0

@@ -24,7 +24,8 @@ from tokbench.downsampler import Downsampler
 from tokbench.errors import describe
 from tokbench.isolation import ends_the_run
 from tokbench.measure.answers import Answers, classify
-from tokbench.measure.latency import FLOOR_BLOCKS, Forward, Latency, measure_floor, measure_latency, noise_floor
+from tokbench.measure.call_timer import Forward
+from tokbench.measure.latency import FLOOR_BLOCKS, Latency, measure_floor, measure_latency, noise_floor
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.modes import forget_compiled, in_mode
 from tokbench.names import PUBLISHED
@@ -66,20 +67,24 @@ class TimedVersions:
 
 
 def compare_versions(
-    old: Forward, new: Forward, batches: Sequence[Tensor], seconds: float, precision: float
+    build_old: Callable[[], Forward],
+    build_new: Callable[[], Forward],
+    batches: Sequence[Tensor],
+    seconds: float,
+    precision: float,
 ) -> TimedVersions:
     """Time two versions of a model in turn, and the old one against itself for the noise floor.
 
     Args:
-        old: The version before; the two may be one and the same.
-        new: The version now.
+        build_old: Builds the version before; the two may be one and the same.
+        build_new: Builds the version now.
         batches: Each (B, C, H, W) on the models' device, as `measure_latency` takes them.
         seconds: How long the comparison may take, and how long the noise floor.
         precision: The precision at which both stop earlier.
     """
-    blocks = measure_floor(old, batches, seconds / FLOOR_BLOCKS, precision)
+    blocks = measure_floor(build_old, batches, seconds / FLOOR_BLOCKS, precision)
     floor = noise_floor(blocks)
-    latency = measure_latency(old, new, batches, seconds, precision)
+    latency = measure_latency(build_old(), build_new(), batches, seconds, precision)
     return TimedVersions(latency, floor, compare_times(latency.base_s, latency.other_s, floor))
 
 
@@ -212,7 +217,7 @@ def _count(model: DownsampledViT, batches: Sequence[Tensor]) -> Counts:
 
 def _times(pair: _Pair, thresholds: Check) -> Iterator[Finding]:
     forget_compiled()
-    old, new = (in_mode(model, pair.cell.mode, pair.batches[0]) for model in (pair.old, pair.new))
+    old, new = (partial(in_mode, model, pair.cell.mode, pair.batches[0]) for model in (pair.old, pair.new))
     timed = compare_versions(old, new, pair.batches, thresholds.seconds, thresholds.precision)
     medians = (float(np.median(samples)) for samples in (timed.latency.base_s, timed.latency.other_s))
     yield from judge_times(pair.row, timed.change, timed.floor, thresholds.speedup / 100, *medians)

@@ -39,7 +39,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     ),
     "Calibration": ("calibration", "set_apart", "calibration_limit"),
     "Device": ("device", "dtype", "threads"),
-    "Timing": ("batch_size", "mode", "seconds", "precision", "timeout"),
+    "Timing": ("batch_size", "mode", "throughput_batch", "cold", "seconds", "precision", "timeout"),
 }
 RUN = "Run and output"
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 
 import torch
@@ -11,7 +12,6 @@ from PIL import Image
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize
 
 __all__ = ["Preprocessing", "preprocessing_of"]
 
@@ -53,8 +53,15 @@ class Preprocessing:
         """
         moved = pixels.to(like.device, non_blocking=True)
         scaled = moved.to(torch.float32).div_(255)
-        normalised: Tensor = normalize(scaled, list(self.mean), list(self.std), inplace=True)
-        return normalised.to(like.dtype)
+        # torchvision's function would copy both to the device for every batch, and wait for it.
+        mean, std = (_channels(values, like.device) for values in (self.mean, self.std))
+        return scaled.sub_(mean).div_(std).to(like.dtype)
+
+
+@lru_cache(maxsize=64)
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One number for each channel, (C, 1, 1) on a device."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def preprocessing_of(vit: nn.Module) -> Preprocessing:

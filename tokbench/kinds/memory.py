@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
-from tokbench.names import EAGER
+from tokbench.names import COMPILED, EAGER, MODES, RUNTIMES
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +41,12 @@ class Memory(Kind[MemoryRecord]):
     columns = (Column("peak_mib", heading="peak", unit="MiB", step=1.0, dropped=8),)
 
     def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
-        """On a CPU not where compiling takes more memory than what it compiles."""
-        return self.name in suite.only and (row.cell.mode == EAGER or device.type == "cuda")
+        """On a CPU not where compiling takes more memory than what it compiles; a runtime's memory is not torch's.
+
+        Not on XPU and MPS, whose memory nothing here asks for.
+        """
+        modes = {"cpu": (EAGER,), "cuda": [mode for mode in MODES if mode not in RUNTIMES]}
+        return self.name in suite.only and row.cell.mode in modes.get(device.type, ())
 
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:
         """What runs, where, and with how many images and threads."""
@@ -68,6 +72,7 @@ class Memory(Kind[MemoryRecord]):
             measure(alike, images, bench)
 
     def _on_cuda(self, rows: Mapping[str, Row], images: Tensor, bench: Bench) -> None:
+        images = images.cpu()  # those of the largest batch would count as every row's memory
         for key, row in bench.each(self, rows):
             bench.attempt(self, key, partial(_on_cuda, row, images, bench))
 
@@ -89,10 +94,12 @@ class Memory(Kind[MemoryRecord]):
 
 def _on_cuda(row: Row, images: Tensor, bench: Bench) -> MemoryRecord:
     from tokbench.measure.memory import cuda_peak_mib
-    from tokbench.measure.modes import in_mode
+    from tokbench.measure.modes import forget_compiled, in_mode
 
-    batch = images[: row.cell.batch_size]
-    return MemoryRecord(cuda_peak_mib(in_mode(bench.build(row), row.cell.mode, batch), batch))
+    forget_compiled()
+    model, mode = bench.build(row), row.cell.mode
+    batch = images[: row.cell.batch_size].to(bench.device)
+    return MemoryRecord(cuda_peak_mib(lambda: in_mode(model, mode, batch), batch, calls_before=int(mode in COMPILED)))
 
 
 def _on_cpu(row: Row, saved: Path, processes: MeasuringProcesses, bench: Bench) -> MemoryRecord:
@@ -100,4 +107,4 @@ def _on_cpu(row: Row, saved: Path, processes: MeasuringProcesses, bench: Bench) 
 
     from tokbench.measure.memory import cpu_peak_mib
 
-    return MemoryRecord(cpu_peak_mib(processes, bench.recipe(row, saved), torch.get_num_threads()))
+    return MemoryRecord(cpu_peak_mib(processes, bench.recipe(row, saved), torch.get_num_threads(), bench.suite.dtype))

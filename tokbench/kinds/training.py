@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
-from tokbench.kinds.latency import Samples
 from tokbench.kinds.memory import PROCESS_SECONDS
+from tokbench.kinds.samples import Samples
 from tokbench.names import EAGER, TIMES
 from tokbench.stats.times import MIN_ROUNDS, compare_times, median_interval
 
@@ -33,10 +33,11 @@ class TrainingRecord(Samples):
     """Paired times of training steps, seconds per batch.
 
     Attributes:
-        peak_mib: The peak memory of one step in MiB, with weights, gradients and the optimiser's state.
+        peak_mib: The peak memory of one step in MiB, with weights, gradients and the optimiser's state; None on XPU
+            and MPS, whose memory nothing here asks for.
     """
 
-    peak_mib: float = 0.0
+    peak_mib: float | None = 0.0
 
 
 class Training(Kind[TrainingRecord]):
@@ -113,12 +114,16 @@ def _measure(row: Row, images: Tensor, saved: Path, processes: MeasuringProcesse
     return TrainingRecord(**asdict(times), peak_mib=_peak_mib(row, batches[0], saved, processes, bench))
 
 
-def _peak_mib(row: Row, batch: Tensor, saved: Path, processes: MeasuringProcesses, bench: Bench) -> float:
+def _peak_mib(row: Row, batch: Tensor, saved: Path, processes: MeasuringProcesses, bench: Bench) -> float | None:
     import torch
 
     from tokbench.measure.memory import cpu_peak_mib, cuda_peak_mib
     from tokbench.measure.training import training_build, training_step
 
     if bench.device.type == "cuda":
-        return cuda_peak_mib(training_step(bench.build(row)), batch)
-    return cpu_peak_mib(processes, training_build(bench.recipe(row, saved)), torch.get_num_threads())
+        model = bench.build(row)
+        return cuda_peak_mib(lambda: training_step(model), batch)
+    if bench.device.type != "cpu":
+        return None
+    recipe = training_build(bench.recipe(row, saved))
+    return cpu_peak_mib(processes, recipe, torch.get_num_threads(), bench.suite.dtype)

@@ -10,19 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import torch
 
 
 @contextmanager
-def pinned(threads: int) -> Iterator[None]:
+def pinned(threads: int, device: torch.device) -> Iterator[None]:
     """Pin all threads of this process to as many CPUs as it has compute threads.
 
     A thread that migrates starts with cold caches, and two threads may share one core while another core is idle.
-    Nothing changes where the system has no such call (macOS) or where all CPUs are needed.
+    Nothing changes where the system has no such call (macOS), where all CPUs are needed, or where an accelerator
+    computes: several processes, each with a GPU of its own, would share the first CPU.
 
     Args:
         threads: Number of compute threads.
+        device: Where the model runs.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or device.type != "cpu":
         yield
         return
     allowed = os.sched_getaffinity(0)

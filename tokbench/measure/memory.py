@@ -15,30 +15,45 @@ import psutil
 import torch
 from torch import Tensor
 
-from tokbench.measure.latency import Forward
+from tokbench.measure.call_timer import Forward
+from tokbench.measure.precision import mixed_precision
+from tokbench.names import Dtype
 
 Build = Callable[[], tuple[Forward, Tensor]]
 """Builds a model and its batch (B, C, H, W)."""
 
 MIB = 2**20
+WEIGHED_CALLS = 2  # a compiled model with CUDA graphs captures them at its second call
 
 
 class ProcessEndedError(RuntimeError):
     """A measuring process ended before it had a result."""
 
 
-def cuda_peak_mib(forward: Forward, images: Tensor) -> float:
-    """The peak of torch's allocated CUDA memory during one forward pass, MiB.
+def cuda_peak_mib(load: Callable[[], Forward], images: Tensor, calls_before: int = 0) -> float:
+    """The peak of torch's allocated CUDA memory while a model is loaded and runs, MiB.
+
+    A CUDA graph allocates its activations while it is captured and nothing when it is replayed, so loading counts.
 
     Args:
-        forward: The model.
+        load: Gives the function that runs the model, as `in_mode` does.
         images: (B, C, H, W) on its CUDA device.
+        calls_before: Calls that do not count: compiling takes more memory than what it compiles.
     """
-    torch.cuda.reset_peak_memory_stats(images.device)
+    device = images.device
+    torch.cuda.reset_peak_memory_stats(device)
     with torch.inference_mode():
-        forward(images)
-    torch.cuda.synchronize(images.device)
-    return torch.cuda.max_memory_allocated(images.device) / MIB
+        forward = load()
+        if calls_before:
+            for _ in range(calls_before):
+                forward(images)
+            torch.cuda.synchronize(device)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        for _ in range(WEIGHED_CALLS):
+            forward(images)
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) / MIB
 
 
 class MeasuringProcesses:
@@ -92,26 +107,27 @@ class MeasuringProcesses:
         return ProcessPoolExecutor(max_workers=1, mp_context=self._context, max_tasks_per_child=1)
 
 
-def cpu_peak_mib(processes: MeasuringProcesses, build: Build, threads: int) -> float:
+def cpu_peak_mib(processes: MeasuringProcesses, build: Build, threads: int, dtype: Dtype = "fp32") -> float:
     """By how much a process's peak memory grew while it built the model and ran one forward pass, MiB.
 
     Args:
         processes: Where it runs.
         build: Runs in the other process and must be picklable.
         threads: Compute threads.
+        dtype: Of the suite: the model's weights have it, and autocast is entered where it asks for it.
 
     Raises:
         ProcessEndedError: The model ended the process.
         Exception: Whatever building or running the model raises.
     """
-    return processes.run(_growth_mib, build, threads)
+    return processes.run(_growth_mib, build, threads, dtype)
 
 
-def _growth_mib(build: Build, threads: int) -> float:
+def _growth_mib(build: Build, threads: int, dtype: Dtype) -> float:
     torch.set_num_threads(threads)
     before = _peak_bytes()
     forward, images = build()
-    with torch.inference_mode():
+    with torch.inference_mode(), mixed_precision(dtype, images.device):
         forward(images)
     return (_peak_bytes() - before) / MIB
 

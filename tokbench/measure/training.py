@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokbench.measure.latency import Forward
+from tokbench.measure.call_timer import Forward
 from tokbench.measure.memory import Build
 from tokbench.tokens import Tokens
 from tokbench.vit.backbone import DownsampledViT

@@ -21,11 +21,12 @@ from tokbench.guard import Untouched, check_unchanged
 from tokbench.isolation import start_over
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Kind
-from tokbench.measure.environment import DTYPES
+from tokbench.measure.accelerator import is_lost
 from tokbench.measure.image_streams import Loading, image_ids
+from tokbench.measure.precision import DTYPES, mixed_precision
 from tokbench.measure.sample_images import batches_for, decoded, enough_images, sample_images
 from tokbench.outcomes import shard_key, shards
-from tokbench.results.store import ENDED, FAILED, RecordWriter
+from tokbench.results.store import ENDED, FAILED, SKIPPED, RecordWriter
 from tokbench.run import build
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.observer import Observer
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from tokbench.measure.memory import Build
 
 R = TypeVar("R")
+
+LOST = "left the GPU unusable for its process"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +93,14 @@ class Bench:
             if self.prepared.surroundings is not None:
                 self._untouched[name] = Untouched(vit)
         try:
-            yield
+            with mixed_precision(self.suite.dtype, self.device):
+                yield
         finally:
             self._decoded.clear()
             self._untouched.clear()
-            for vit in models.values():
-                vit.to("cpu")
+            if not is_lost(self.device):
+                for vit in models.values():
+                    vit.to("cpu")
 
     def plain(self, row: Row) -> TimmViT:
         """The row's model as timm made it."""
@@ -306,14 +311,19 @@ class Bench:
         """Write why a record is missing.
 
         Raises:
-            UserError: The method changed what cannot be put back, and there is no new process to go on in.
+            UserError: The method changed what cannot be put back, or the GPU is of no more use to this process, and
+                there is no new process to go on in.
         """
-        failure: dict[str, Any] = {"reason": str(error)}
-        if error.ended:
-            failure = {"reason": f"{self.step_name(kind, key)} {error}; --retry tries it again", ENDED: True}
+        failure: dict[str, Any] = {"reason": str(error), **({SKIPPED: True} if error.skipped else {})}
+        lost = is_lost(self.device)
+        if error.ended or lost:
+            reason = f"{LOST} ({error})" if lost else error
+            failure = {"reason": f"{self.step_name(kind, key)} {reason}; --retry tries it again", ENDED: True}
         self.records.add(FAILED, f"{kind.name}/{key}", failure)
+        if lost:
+            start_over(f"{self.step_name(kind, key)} {LOST}")
         if error.spoiled:
-            start_over()
+            start_over("a method changed what could not be put back")
 
     def pass_on(self, kind: Kind[Any], key: str, other: Kind[Any], other_key: str) -> None:
         """Write that a record is missing for the reason that another one is."""

@@ -26,7 +26,7 @@ from tokbench.vit.variants import with_fewer_pixels, without_fusion
 from tokbench.vit.weights import METHOD, misfits
 
 if TYPE_CHECKING:
-    from tokbench.measure.latency import Forward
+    from tokbench.measure.call_timer import Forward
     from tokbench.measure.memory import Build
     from tokbench.run.cells import Cell
     from tokbench.run.variant import FineTunedFile, Variant

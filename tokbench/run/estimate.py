@@ -11,8 +11,8 @@ from tokbench.data.loading import batches
 from tokbench.data.preprocessing import preprocessing_of
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Pace
-from tokbench.measure.environment import DTYPES
 from tokbench.measure.latency import measure_latency
+from tokbench.measure.precision import DTYPES
 from tokbench.run.prepare import Prepared
 
 PROBE = 8  # images

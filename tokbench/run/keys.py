@@ -21,7 +21,7 @@ import torch
 
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Conditions
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.names import PLAIN
 from tokbench.registry import method_class, source_digest
 from tokbench.vit.adapters import has_rotary
@@ -221,12 +221,14 @@ def _parse(source: str, of_a_kind: bool) -> _Code:
 
 
 def _measuring_half(tree: ast.Module) -> ast.Module:
-    """Of a kind's file: the measuring members of its classes, and everything in the file that they use."""
+    """Of a kind's file: the measuring members of its classes, and everything that they use; of others everything."""
     used: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and "Kind" in node.name + "".join(map(ast.unparse, node.bases)):
             node.body = _measuring_members(node)
             used.add(node.name)
+    if not used:
+        return tree
     while True:
         kept = [node for node in tree.body if used & set(_names_bound(node))]
         more = {name for node in kept for name in _names_used(node)} - used

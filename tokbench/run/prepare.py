@@ -16,7 +16,7 @@ from tokbench.kinds import KINDS
 from tokbench.measure.budget import OutOfReachError, solve_keep
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.sample_images import batches_to_count
-from tokbench.names import CALIBRATED, PLAIN, POSITIONS
+from tokbench.names import CALIBRATED, GRAPHS, PLAIN, POSITIONS
 from tokbench.run.build import build_model
 from tokbench.run.calibration import (
     Calibration,
@@ -38,6 +38,10 @@ from tokbench.trained.reading import CHECKPOINTS
 from tokbench.vit.adapters import has_rotary
 from tokbench.vit.backbone import DownsampledViT
 from tokbench.vit.models import MethodWeightsError, Pretrained
+
+NO_GRAPH = (
+    "a CUDA graph has a fixed number of tokens, which in this method depends on the images: use --mode eager or compile"
+)
 
 
 def silent(text: str) -> None:
@@ -163,6 +167,11 @@ def _with_keys(cell: Cell, row: Row, suite: Suite, inputs: Inputs) -> Row:
     if row.cell.variant.skipped:
         return row
     keys = keys_of(row, suite, inputs)
+    if cell.mode in GRAPHS and row.cell.variant.adaptive:
+        keys = {kind: key for kind, key in keys.items() if not KINDS[kind].exclusive}
+        row = replace(row, remarks=(*row.remarks, NO_GRAPH))
+        if not keys:
+            return replace(row, cell=replace(row.cell, variant=replace(row.cell.variant, skipped=NO_GRAPH)))
     unfit = _unfit(inputs.models[cell.model], row.cell.variant, inputs)
     if not unfit or not any(KINDS[kind].compares_classes for kind in keys):
         return replace(row, keys=keys)

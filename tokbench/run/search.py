@@ -18,11 +18,11 @@ from tokbench.data.labelling import IMAGENET_CLASSES
 from tokbench.errors import UserError
 from tokbench.files import remove_scratch
 from tokbench.measure.budget import OutOfReachError
-from tokbench.measure.environment import DTYPES
 from tokbench.measure.equal_cost_counts import Backbone
 from tokbench.measure.known_shapes import Direction, known_shapes
 from tokbench.measure.macs import count_macs, spread_of_macs
 from tokbench.measure.plain_answers import Closeness, PlainAnswers
+from tokbench.measure.precision import DTYPES
 from tokbench.measure.sample_images import batches_to_count, sample_images
 from tokbench.measure.schedule_search import Subject, Trial, carry_out, search
 from tokbench.model_names import file_stem

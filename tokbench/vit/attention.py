@@ -76,11 +76,15 @@ class Passed:
         heads: The intermediate tensors of its attention, or None.
         update: (B, P+N, D), what its last layer so far added to the tokens, or None.
         rotation: The rotary positions of its tokens, which hold until the next reduction; None without.
+        size: (B, N), of the tokens that its attention read, or None before the first block.
+        bias: (B, 1, 1, P+N), what was added to the logits of each key for these sizes, or None.
     """
 
     heads: Heads | None = None
     update: Tensor | None = None
     rotation: Rotation | None = None
+    size: Tensor | None = None
+    bias: Tensor | None = None
 
 
 def attend(
@@ -223,9 +227,16 @@ def received(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, sc
     sums = []
     for first in range(0, batch, together):
         some = slice(first, first + together)
-        part = Heads(q[some], k[some], k[some], scale, None if bias is None else bias[some], None)
-        sums.append(_column_sums(part, None if valid is None else valid[some], prefix))
+        part_bias, part_valid = (None if t is None else t[some] for t in (bias, valid))
+        sums.append(received_from_matrix(q[some], k[some], part_bias, part_valid, scale, prefix))
     return torch.cat(sums)
+
+
+def received_from_matrix(
+    q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: float, prefix: int
+) -> Tensor:
+    """The same as `received`, from the attention matrix of the whole batch; what exporters see of it."""
+    return _column_sums(Heads(q, k, k, scale, bias, None), valid, prefix)
 
 
 @received.register_fake

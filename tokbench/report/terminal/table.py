@@ -58,6 +58,8 @@ def open_console(file: IO[str] | None = None) -> Console:
 def render(table: pd.DataFrame, console: Console) -> None:
     """Print a comparison: for each model a title, the table, its legend, and the rows without a result with the reason.
 
+    Remarks that all rows share are printed below; the others are in the table's files.
+
     The seeds of a stochastic method share one row: top-1 is their mean ± their standard deviation, every other number
     (interval ends included) the mean over the seeds that have it.
 
@@ -74,14 +76,24 @@ def render(table: pd.DataFrame, console: Console) -> None:
             columns, text_table = _fit(text_columns(rows), console)
             notes = legend(rows, {column.key for column in columns})
             console.print("", text_table, "", notes, sep="\n")
+        if remarks := _of_all_rows(block):
+            console.print("", *remarks, sep="\n")
         if reasons := _without_result(block):
             console.print("", *reasons, sep="\n")
+
+
+def _of_all_rows(block: pd.DataFrame) -> list[Text]:
+    """The remarks that all measured rows have, such as why a measurement is not possible on this machine."""
+    measured = block[block["status"].eq("ok")].reindex(columns=["remarks"])
+    remarks = [cell_text(text).split("; ") for text in measured["remarks"]]
+    shared = [remark for remark in (remarks[0] if remarks else []) if all(remark in of_row for of_row in remarks)]
+    return [Text(f"All rows: {remark}") for remark in shared if remark]
 
 
 def _without_result(block: pd.DataFrame) -> list[Text]:
     """`method keep — failed: reason`, a line for each reason. Skipped methods are named without keep.
 
-    What waits for another part or a later run has not failed.
+    What waits for another part or a later run has not failed, and neither has a row without some of its numbers.
     """
     rows = block.to_dict("records")
     varying = [name for name in SETTINGS if len(distinct_values(rows, name)) > 1]
@@ -103,9 +115,9 @@ def _without_result(block: pd.DataFrame) -> list[Text]:
     return [
         Text(f"{names} — {NOT_MEASURED}")
         if reason == NOT_MEASURED
-        else Text.assemble(names, " — ", (status, colours[status]), f": {reason}")
+        else Text.assemble(names, " — ", (f"{status}: ", colours[status]) if status in colours else "", reason)
         for (status, reason), names in listed.items()
-        if status in colours
+        if reason
     ]
 
 

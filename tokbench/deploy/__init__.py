@@ -1,0 +1,1 @@
+"""Models exported for deployment, and the runtimes that run them."""
