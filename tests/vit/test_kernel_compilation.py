@@ -1,6 +1,5 @@
 """Triton's kernels compile for each kind of GPU, and their tiles fit into its shared memory; no GPU is needed."""
 
-import itertools
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,41 +18,71 @@ TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 SHARED: dict[int | str, int] = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, "gfx942": 65_536}
 
 
-def compiled(name: str, dtype: torch.dtype, architecture: int | str) -> Any:
-    """One kernel for the widest heads, biased and padded, with aligned pointers and strides as in a model."""
-    import triton
+ARCHITECTURES = pytest.mark.parametrize(
+    "architecture", SHARED, ids=lambda value: f"sm_{value}" if isinstance(value, int) else value
+)
+STRIDES = ("width", "q_b", "q_h", "q_n", "k_b", "k_h", "k_n", "stride_b", "stride_n")  # multiples of 16 in a model
+
+
+def require_that_it_fits(
+    kernel: Any, types: dict[str, str], constants: dict[str, Any], architecture: int | str
+) -> None:
+    """Compile a kernel with aligned pointers and strides; arguments without a type are int32."""
+    from triton import compile as triton_compile
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from tokbench.vit import kernels
-
-    kernel = getattr(kernels, name)
-    pointers = dict.fromkeys(("q", "k", "bias"), f"*{TYPES[dtype]}") | {"lse": "*fp32", "sums": "*fp32", "valid": "*i1"}
-    constants = {"BLOCK": kernels.BLOCK, "WIDTH": triton.next_power_of_2(WIDEST[dtype])}
-    types = {**pointers, "scale": "fp32", **dict.fromkeys(constants, "constexpr")}
+    types = {**types, **dict.fromkeys(constants, "constexpr")}
     signature = {argument: types.get(argument, "i32") for argument in kernel.arg_names}
-    multiples = ("width", "q_b", "q_h", "q_n", "k_b", "k_h", "k_n")  # of 16
-    aligned = [place for place, one in enumerate(signature) if one in pointers or one in multiples]
+    assert set(types) <= set(signature)
+    aligned = [place for place, (one, kind) in enumerate(signature.items()) if kind[0] == "*" or one in STRIDES]
     source = ASTSource(kernel, signature, constants, {(place,): [["tt.divisibility", 16]] for place in aligned})
-    if isinstance(architecture, str):
-        return triton.compile(source, target=GPUTarget("hip", architecture, 64))
-    return triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    amd = isinstance(architecture, str)
+    made = triton_compile(source, target=GPUTarget("hip" if amd else "cuda", architecture, 64 if amd else 32))
+    assert ("hsaco" if amd else "cubin") in made.asm
+    assert made.metadata.shared <= SHARED[architecture]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
 @NEEDS_TRITON
-@pytest.mark.parametrize(
-    ("dtype", "architecture"),
-    list(itertools.product(WIDEST, SHARED)),
-    ids=lambda value: TYPES.get(value) or (f"sm_{value}" if isinstance(value, int) else value),
-)
-def test_the_kernels_compile_and_fit(
-    dtype: torch.dtype, architecture: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    for name in ("_log_sum_exps", "_column_sums"):
-        made = compiled(name, dtype, architecture)
-        assert {"cubin", "hsaco"} & set(made.asm)
-        assert 0 < made.metadata.shared <= SHARED[architecture]
+@ARCHITECTURES
+@pytest.mark.parametrize("dtype", WIDEST, ids=TYPES.get)
+def test_the_attention_received_fits_for_the_widest_heads(dtype: torch.dtype, architecture: int | str):
+    import triton
+
+    from tokbench.vit import kernels
+
+    constants = {"BLOCK": kernels.BLOCK, "WIDTH": triton.next_power_of_2(WIDEST[dtype])}
+    given = {**dict.fromkeys(("q", "k", "bias"), f"*{TYPES[dtype]}"), "lse": "*fp32", "scale": "fp32"}
+    require_that_it_fits(kernels._log_sum_exps, {**given, "valid": "*i1"}, constants, architecture)
+    require_that_it_fits(kernels._column_sums, {**given, "sums": "*fp32"}, constants, architecture)
+
+
+@NEEDS_TRITON
+@ARCHITECTURES
+@pytest.mark.parametrize("dtype", TYPES, ids=TYPES.get)
+def test_sums_over_groups_fit(dtype: torch.dtype, architecture: int | str):
+    from tokbench import group_kernel
+
+    types = {**dict.fromkeys(("values", "sums"), f"*{TYPES[dtype]}"), "owner": "*i64"}
+    constants = {"ROWS": group_kernel.ROWS, "WIDTH": group_kernel.WIDEST}
+    require_that_it_fits(group_kernel._group_sums, types, constants, architecture)
+
+
+@NEEDS_TRITON
+@ARCHITECTURES
+@pytest.mark.parametrize("seed", ["i32", "i64", "u64"])  # Triton takes the smallest type that holds the number
+def test_random_numbers_fit_also_at_depth_one(seed: str, architecture: int | str):
+    from tokbench.vit import noise_kernel
+
+    types = {"image_ids": "*i64", "numbers": "*fp32", "seed_state": seed}
+    block = {"BLOCK": noise_kernel.BLOCK}
+    require_that_it_fits(noise_kernel._uniform, types, block, architecture)
+    require_that_it_fits(noise_kernel._uniform, types, {**block, "depth": 1}, architecture)  # Triton makes 1 a constant
 
 
 @pytest.mark.parametrize(
