@@ -92,11 +92,12 @@ def importance(attention: Tensor, present: Tensor, rounds: int) -> Tensor:
     taking_part = F.pad(present, (prefix, 0), value=1.0)[:, None, None]
     # A row vector times the matrix: on a CPU, the matrix times a column vector takes several times as long.
     given = (taking_part @ attention.mT).clamp_min(torch.finfo(attention.dtype).tiny)
+    given = given.masked_fill(taking_part == 0, torch.inf)  # of infinitely many votes, each is worth nothing
     # Padded, since assigning a number to one place would stall a GPU in torch before 2.15.
     votes = F.pad(taking_part[..., 1:], (1, 0), value=n**0.5) if prefix else taking_part
     for _ in range(rounds):
-        votes = taking_part * (votes / given @ attention)
-    votes = votes[:, :, 0, prefix:]
+        votes = votes / given @ attention
+    votes = (votes * taking_part)[:, :, 0, prefix:]
 
     voters = present.sum(dim=1)[:, None, None]
     deviation = (votes - votes.sum(dim=2, keepdim=True) / voters) * present[:, None]

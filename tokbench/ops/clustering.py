@@ -107,12 +107,13 @@ def farthest_first(f: Tensor, count: int, first: Literal["central", "isolated"] 
     if first == "central":
         start = (f - f.mean(dim=1, keepdim=True)).square().sum(dim=2).argmin(dim=1, keepdim=True)
     else:
-        between.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # of a chosen point, which is not chosen again
+        between.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # no point is its own neighbour
         start = between.amin(dim=2).argmax(dim=1, keepdim=True)
+    between.diagonal(dim1=1, dim2=2).fill_(-1)  # a chosen point's gap, so that it is not chosen again
     chosen = [start]
     gap = torch.full_like(between[:, 0], torch.inf)
     for _ in range(count - 1):
-        gap = torch.minimum(gap, rows(between, chosen[-1])[:, 0]).scatter(1, chosen[-1], -1.0)
+        gap = torch.minimum(gap, rows(between, chosen[-1])[:, 0])
         chosen.append(gap.argmax(dim=1, keepdim=True))
     return torch.cat(chosen, dim=1)
 
