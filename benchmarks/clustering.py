@@ -51,7 +51,7 @@ from tokbench import (
     kmedoids_with_swaps,
 )
 from tokbench.data.sets import open_images
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.measure.sample_images import sample_images
 from tokbench.stats.times import median_interval
 from tokbench.vit.models import load_model

@@ -23,7 +23,7 @@ from output import SPEED, write_output
 from rich.progress import track
 from torch import Tensor
 
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.measure.latency import measure_latency
 from tokbench.notation import parse_call
 from tokbench.registry import create, discover

@@ -48,7 +48,7 @@ def test_a_broken_plugin_is_a_warning(tmp_path: Path) -> None:
     [
         ({"methods": "tomme"}, "did you mean 'tome'"),
         ({"keeps": 0.5}, "unknown key 'keeps': did you mean 'keep'"),
-        ({"only": "energy"}, "choose from macs, latency, memory, training, accuracy, agreement"),
+        ({"only": "weight"}, "choose from macs, latency, throughput, memory, training, energy, accuracy, agreement"),
         ({"suite": "imagnet"}, "did you mean 'imagenet'"),
     ],
 )

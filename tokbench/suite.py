@@ -141,7 +141,9 @@ class Suite(BaseModel):
         le=2**62,
         description="Measure accuracy on this many images, evenly spaced; default: all.",
     )
-    device: str = Field("auto", description="Where models run: auto, cpu, cuda or cuda:N.")
+    device: str = Field(
+        "auto", description="Where models run: auto (cuda or else cpu), cpu, cuda, cuda:N, mps, xpu or xpu:N."
+    )
     dtype: Dtype = Field(
         "fp32", description="Precision of the models: fp32, bf16, fp16, or mixed (autocast): amp-bf16, amp-fp16."
     )
@@ -159,7 +161,7 @@ class Suite(BaseModel):
     only: tuple[str, ...] = Field(
         ("macs", "latency", "accuracy", "agreement"),
         min_length=1,
-        description="Measure only these: macs, latency, throughput, memory, training, accuracy, agreement.",
+        description="Measure only these: macs, latency, throughput, memory, training, energy, accuracy, agreement.",
     )
     mode: tuple[Mode, ...] = Field(
         ("eager",),

@@ -59,7 +59,7 @@ MISTAKES = {
     "compare --batch-size 0": "greater than 0",
     "compare --limit 0": "greater than or equal to 1",
     "compare --limit many": "--limit",
-    "compare --only macs,weight": "choose from macs, latency, throughput, memory, training, accuracy, agreement",
+    "compare --only macs,weight": "choose from macs, latency, throughput, memory, training, energy, accuracy",
     "compare --at 3,99": "depth 99 is outside",
     "compare --at 9,3": "ascending",
     "compare --at 3 --schedule every_block": "one of the two",

@@ -28,8 +28,8 @@ Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 SUBJECTS = [
-    *("system", "processor", "memory", "gpu", "versions", "device", "threads", "attention", "precision", "clocks"),
-    *("compiler", "datasets", "plugins", "results", "data", "timing", "other load"),
+    *("system", "processor", "memory", "gpu", "other gpus", "versions", "device", "threads", "attention"),
+    *("precision", "clocks", "compiler", "datasets", "energy", "plugins", "results", "data", "timing", "other load"),
 ]
 
 

@@ -103,7 +103,7 @@ def test_every_file_that_runs_while_something_is_measured_is_part_of_its_key(tmp
         "analyse": True,
         "models": ["digits_deit"],
         "baselines": [20],
-        "only": ["macs", "latency", "throughput", "memory", "training", "accuracy", "agreement"],
+        "only": ["macs", "latency", "throughput", "memory", "training", "energy", "accuracy", "agreement"],
     }
     suite = config.suite("embedded", {**changes, "seconds": 0.001, "batch_size": [1]})
     comparison = plan_comparison(suite, config)

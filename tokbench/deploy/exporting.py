@@ -79,8 +79,20 @@ def export_onnx(model: nn.Module, images: Tensor) -> bytes:
 
 
 def _own_operators() -> dict[Any, Callable[..., Any]]:
-    """What tokbench's own operators are made of."""
-    return {torch.ops.tokbench.received.default: received_from_matrix}
+    """What operators are made of: tokbench's own, and one of PyTorch's."""
+    return {
+        torch.ops.tokbench.received.default: received_from_matrix,
+        torch.ops.aten.diagonal_scatter.default: _diagonal_scatter,
+    }
+
+
+def _diagonal_scatter(values: Tensor, diagonal: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """Square matrices with another diagonal; PyTorch's own decomposition writes in place, which ONNX cannot."""
+    moved = values.movedim((dim1, dim2), (-2, -1))
+    if offset or moved.shape[-2] != moved.shape[-1]:
+        raise NotExportableError("cannot be exported to ONNX: it has no equivalent of a diagonal beside the main one")
+    on_diagonal = torch.eye(moved.shape[-1], dtype=torch.bool, device=values.device)
+    return torch.where(on_diagonal, diagonal[..., None], moved).movedim((-2, -1), (dim1, dim2))
 
 
 def _no_equivalent(error: BaseException) -> str:
@@ -112,7 +124,8 @@ def _quietly() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        printed = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from tokbench.errors import UserError
 from tokbench.names import Mode
 
-PROVIDERS: dict[Mode, str] = {"tensorrt": "TensorrtExecutionProvider"}  # of ONNX Runtime, besides those of a device
-EXPORTING = {"onnx": "onnx", "onnxscript": "onnxscript"}
-
 
 def check_runtime(mode: Mode, device: torch.device) -> None:
     """Check that a runtime is installed and can use a device.
@@ -40,25 +37,21 @@ def check_runtime(mode: Mode, device: torch.device) -> None:
         )
 
 
-def in_runtime(model: nn.Module, mode: Mode, images: Tensor) -> Callable[[Tensor], Tensor]:
-    """Export a model and open it in a runtime.
+def opener(model: nn.Module, mode: Mode, images: Tensor) -> Callable[[], Callable[[Tensor], Tensor]]:
+    """Export a model once; the function that is returned opens it in a runtime, anew at each call.
 
     Args:
         model: In evaluation mode.
         mode: `onnxruntime`, `tensorrt` or `openvino`.
         images: (B, C, H, W), an example with the shape, dtype and device of all later batches.
 
+    Returns:
+        A function that gives the function that runs the model. It raises NotExportableError where the runtime cannot
+        run what was exported.
+
     Raises:
-        NotExportableError: The model cannot be exported, or the runtime cannot run what was exported.
+        NotExportableError: The model cannot be exported.
         Exception: Whatever the model itself raises.
-    """
-    return opener(model, mode, images)()
-
-
-def opener(model: nn.Module, mode: Mode, images: Tensor) -> Callable[[], Callable[[Tensor], Tensor]]:
-    """Export a model once; the function that is returned opens it in the runtime, anew at each call.
-
-    Arguments and errors are those of `in_runtime`.
     """
     from tokbench.deploy.exporting import export_onnx
 

@@ -23,7 +23,7 @@ from tokbench.data.hub import HUB
 from tokbench.distributed.parts import Part, divide
 from tokbench.distributed.writer import RemoteRecords, Writer
 from tokbench.errors import UserError
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.names import EMBEDDED, RANDOM
 from tokbench.registry import discover
 from tokbench.results.store import FAILED, UNREADABLE_IMAGE, Store

@@ -1,7 +1,7 @@
 """`tokbench doctor`: checks whether this machine, its settings and the user's data are ready for measurements.
 
-It checks the machine first (see `machine`), then plugins, folders and images, and finally how precisely times can be
-compared here.
+It checks the machine first (see `machine` and `accelerators`), then plugins, folders and images, and finally how
+precisely times can be compared here.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torchvision.transforms.functional import pil_to_tensor
 from tokbench.config import load_config
 from tokbench.data.loading import batches
 from tokbench.data.sets import Labelling, open_images
-from tokbench.doctor import machine
+from tokbench.doctor import accelerators, machine
 from tokbench.doctor.machine import GIB, Finding
 from tokbench.errors import UserError
-from tokbench.measure.environment import resolve_device
+from tokbench.measure.devices import resolve_device
 from tokbench.measure.latency import measure_floor, noise_floor
 from tokbench.names import EMBEDDED_MODELS
 from tokbench.registry import discover
@@ -51,22 +51,28 @@ def examine(data: str | None, results: Path, config: Path | None) -> Iterator[Fi
     yield machine.system()
     yield machine.processor()
     yield machine.memory()
-    yield machine.gpu()
+    yield accelerators.gpus()
+    yield accelerators.other_accelerators()
     yield machine.versions()
-    yield machine.device_choice(device)
+    chosen = accelerators.device_choice(device)
+    yield chosen
+    usable = chosen.status != "problem"
     yield machine.threads()
     yield machine.attention(device)
     yield machine.precision(device)
-    yield machine.clocks(device)
+    if usable:
+        yield accelerators.clocks(device)
     yield machine.compiler(device)
     yield machine.package("datasets", "--data hfds/NAME", "pip install 'tokbench[hf]'")
     if device.type == "cuda":
-        purpose = "GPU clocks, temperature and throttling"
+        purpose = "a GPU's clocks, temperature, throttling and energy"
         yield machine.package("pynvml", purpose, "pip install 'tokbench[nvidia]'")
+    yield accelerators.energy(device)
     yield plugins(config)
     yield results_folder(results)
     yield images(data) if data else Finding("data", "ok", "not checked: pass --data PATH to check an image set")
-    yield from timing(device)
+    if usable:
+        yield from timing(device)
 
 
 def plugins(config: Path | None) -> Finding:
@@ -122,7 +128,8 @@ def timing(device: torch.device) -> Iterator[Finding]:
     """
     vit = load_model(EMBEDDED_MODELS[0]).vit.to(device)
     weight = vit.patch_embed.proj.weight
-    batch = torch.zeros(BATCH, weight.shape[1], *vit.patch_embed.img_size, device=device)
+    size = (BATCH, weight.shape[1], *vit.patch_embed.img_size)
+    batch = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(device)
     blocks = measure_floor(lambda: copy.deepcopy(vit), [batch], BLOCK_SECONDS, MIN_MARGIN)
     margin = max(MIN_MARGIN, noise_floor(blocks))
     precision = max(block.half_width for block in blocks)

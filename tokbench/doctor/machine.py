@@ -23,8 +23,8 @@ from packaging.requirements import Requirement
 from timm.layers import use_fused_attn
 
 from tokbench.measure.cpu import usable_cpus
-from tokbench.measure.environment import clock_mhz, describe, device_name
-from tokbench.measure.gpu import condition
+from tokbench.measure.devices import processor_name
+from tokbench.measure.environment import describe
 
 GIB = 2**30
 MIN_MEMORY = 4 * GIB  # with less, a ViT-B with its batch does not fit
@@ -60,8 +60,7 @@ def system() -> Finding:
 def processor() -> Finding:
     """The CPU, and how many of its cores this process can use."""
     cores = os.cpu_count() or 1
-    name = device_name(torch.device("cpu"))
-    return Finding("processor", "ok", f"{name}, {usable_cpus()} of {cores} cores usable")
+    return Finding("processor", "ok", f"{processor_name()}, {usable_cpus()} of {cores} cores usable")
 
 
 def memory() -> Finding:
@@ -71,26 +70,6 @@ def memory() -> Finding:
     if now.available >= MIN_MEMORY:
         return Finding("memory", "ok", text)
     return Finding("memory", "note", text, "use a small --batch-size and --workers 0")
-
-
-def gpu() -> Finding:
-    """The NVIDIA GPUs, and whether torch can use them."""
-    driver = _driver()
-    if torch.cuda.is_available():
-        found = []
-        for number in range(torch.cuda.device_count()):
-            free, total = torch.cuda.mem_get_info(number)
-            found.append(f"{torch.cuda.get_device_name(number)}, {free / GIB:.0f} of {total / GIB:.0f} GiB free")
-        return Finding("gpu", "ok", f"{'; '.join(found)}; driver {driver or 'unknown'}, CUDA {torch.version.cuda}")
-    if driver:
-        build = f"with CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-        return Finding(
-            "gpu",
-            "problem",
-            f"driver {driver} is installed, but torch {torch.__version__} (built {build}) finds no GPU",
-            "install a torch built for this driver's CUDA, and check that CUDA_VISIBLE_DEVICES does not hide the GPU",
-        )
-    return Finding("gpu", "ok", "none: everything runs on the CPU")
 
 
 def versions() -> Finding:
@@ -115,11 +94,6 @@ def versions() -> Finding:
     if untested:
         return Finding("versions", "note", ", ".join(installed), f"tokbench is tested with Python {', '.join(pythons)}")
     return Finding("versions", "ok", ", ".join(installed))
-
-
-def device_choice(device: torch.device) -> Finding:
-    """The device that --device auto stands for."""
-    return Finding("device", "ok", f"--device auto uses {device.type}: {device_name(device)}")
 
 
 def threads() -> Finding:
@@ -161,19 +135,6 @@ def precision(device: torch.device) -> Finding:
     return Finding("precision", "note", text, "use torch.set_float32_matmul_precision('highest') for full precision")
 
 
-def clocks(device: torch.device) -> Finding:
-    """The clock of the device, and whether it is throttled."""
-    now = condition(device)
-    if now is None:
-        mhz = clock_mhz(device)
-        return Finding("clocks", "ok", "cannot be read on this machine" if mhz is None else f"{mhz:.0f} MHz")
-    text = f"{now.sm_mhz} MHz, memory {now.memory_mhz} MHz, {now.temperature_c} °C"
-    if not now.throttled:
-        return Finding("clocks", "ok", text)
-    reasons = ", ".join(now.throttled)
-    return Finding("clocks", "note", f"{text}, throttled: {reasons}", "measure times when the GPU is not throttled")
-
-
 def compiler(device: torch.device) -> Finding:
     """Whether torch.compile can work: it generates C++ on a CPU and Triton on a GPU, and Triton needs a C compiler."""
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++", "cl"]
@@ -200,10 +161,3 @@ def package(name: str, purpose: str, fix: str) -> Finding:
     if find_spec(name) is not None:
         return Finding(name, "ok", f"installed (used for {purpose})")
     return Finding(name, "note", f"not installed (needed for {purpose})", fix)
-
-
-def _driver() -> str:
-    """The version of NVIDIA's kernel driver on Linux; empty if there is none."""
-    file = Path("/proc/driver/nvidia/version")
-    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.read_text()) if file.is_file() else None
-    return found[0] if found else ""

@@ -8,6 +8,7 @@ from typing import Any
 from tokbench.kinds.accuracy import ACCURACY
 from tokbench.kinds.agreement import AGREEMENT
 from tokbench.kinds.base import Kind
+from tokbench.kinds.energy import Energy
 from tokbench.kinds.knn import Knn
 from tokbench.kinds.latency import LATENCY
 from tokbench.kinds.macs import Macs
@@ -19,7 +20,7 @@ from tokbench.kinds.training import Training
 KINDS: dict[str, Kind[Any]] = {
     kind.name: kind
     for kind in (
-        *(Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Throughput(), Memory(), Training()),
+        *(Macs(), SPECTRA, RECONSTRUCTION, LATENCY, Throughput(), Memory(), Training(), Energy()),
         *(Knn(), ACCURACY, AGREEMENT),
     )
 }

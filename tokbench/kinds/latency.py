@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,12 +110,13 @@ class Latency(Kind[LatencyRecord]):
             bench.observer.announce("noise floor")
             first = next(iter(own.values()))
             plain_images = bench.plain_images(own.values())
-            if bench.attempt(NOISE, session, partial(_noise, first, plain_images[:batch_size], bench)):
+            plain = _Plain(first, plain_images[:batch_size], bench)
+            if bench.attempt(NOISE, session, partial(_noise, plain)):
                 for alike in bench.same_images(own):
                     smaller = next(iter(alike.values())).cell.variant.img_size is not None
                     images = bench.sample_images(alike.values()) if smaller else plain_images
                     for key, row in bench.each(self, alike):
-                        bench.attempt(self, key, partial(_times, row, plain_images, images, bench, session))
+                        bench.attempt(self, key, partial(_times, row, plain, plain_images, images, bench, session))
             else:
                 for key in own:
                     bench.pass_on(self, key, NOISE, session)
@@ -173,7 +174,11 @@ class Latency(Kind[LatencyRecord]):
             remarks.append(
                 f"each alone: plain {1e3 * plain_s:.2f} ms, this {1e3 * row_s:.2f} ms, {plain_s / row_s:.2f} {TIMES}"
             )
-        if record.host_s and record.host_s[1] > HOST_BOUND * float(np.median(record.other_s)):
+        if (
+            record.host_s
+            and row.id.mode not in RUNTIMES
+            and record.host_s[1] > HOST_BOUND * float(np.median(record.other_s))
+        ):
             remarks.append("host-bound: the GPU waits for the host to start its operators; see --mode cudagraph")
         if results.plan.suite.cold:
             remarks.append("cold: the caches were cleared before each call")
@@ -231,17 +236,42 @@ def noise_floor(noise: NoiseRecord | None) -> float:
     return floor_of([compare_times(block.base_s, block.other_s) for block in noise.blocks]) if noise else 0.0
 
 
-def _noise(row: Row, images: Tensor, bench: Bench) -> NoiseRecord:
+@dataclass(frozen=True, eq=False)
+class _Plain:
+    """The plain model of a session."""
+
+    row: Row
+    images: Tensor
+    bench: Bench
+
+    @cached_property
+    def rebuild(self) -> Callable[[], Forward]:
+        """Builds it anew; for a runtime it is exported once."""
+        from tokbench.measure.modes import rebuilding
+
+        return rebuilding(self.bench.plain(self.row), self.row.cell.mode, self.images)
+
+    def open(self, batch: Tensor) -> Forward:
+        """The function that runs it on batches like this one."""
+        from tokbench.measure.modes import in_mode
+
+        mode = self.row.cell.mode
+        return self.rebuild() if mode in RUNTIMES else in_mode(self.bench.plain(self.row), mode, batch)
+
+
+def _noise(plain: _Plain) -> NoiseRecord:
     from tokbench.measure.latency import measure_floor
-    from tokbench.measure.modes import forget_compiled, rebuilding
+    from tokbench.measure.modes import forget_compiled
 
     forget_compiled()
-    build, suite = rebuilding(bench.plain(row), row.cell.mode, images), bench.suite
-    blocks = measure_floor(build, [images], suite.seconds, suite.precision, flush=_flush(bench))
+    suite = plain.bench.suite
+    blocks = measure_floor(plain.rebuild, [plain.images], suite.seconds, suite.precision, flush=_flush(plain.bench))
     return NoiseRecord(tuple(Samples(**asdict(block)) for block in blocks))
 
 
-def _times(row: Row, plain_images: Tensor, images: Tensor, bench: Bench, session: str) -> LatencyRecord:
+def _times(
+    row: Row, session_plain: _Plain, plain_images: Tensor, images: Tensor, bench: Bench, session: str
+) -> LatencyRecord:
     from tokbench.measure.attention_kernels import attention_kernels
     from tokbench.measure.choosing import choosing_shares
     from tokbench.measure.latency import measure_alone, measure_latency
@@ -251,7 +281,7 @@ def _times(row: Row, plain_images: Tensor, images: Tensor, bench: Bench, session
     forget_compiled()
     plain_batches, batches = bench.batches(row, plain_images), bench.batches(row, images)
     model, mode, suite = bench.build(row), row.cell.mode, bench.suite
-    plain = in_mode(bench.plain(row), mode, plain_batches[0])
+    plain = session_plain.open(plain_batches[0])
     other = in_mode(model, mode, batches[0])
     agreement = _agreement(row, model, other, batches[0])
     latency = measure_latency(
@@ -267,7 +297,7 @@ def _times(row: Row, plain_images: Tensor, images: Tensor, bench: Bench, session
         **asdict(latency),
         session=session,
         gpu=moments,
-        choosing=choosing_shares(model, batches, CHOOSING * suite.seconds) if eager else (),
+        choosing=choosing_shares(model, batches, CHOOSING * suite.seconds) if eager and _has_clock(bench) else (),
         attention=attention_kernels(model, batches[0]) if eager else (),
         alone_s=alone,
         **agreement,
@@ -282,6 +312,11 @@ def _agreement(row: Row, model: DownsampledViT, other: Forward, batch: Tensor) -
 
     compared = compare_outputs(model, other, batch)
     return {"same_top1": compared.top1, "difference": compared.largest}
+
+
+def _has_clock(bench: Bench) -> bool:
+    """Whether time can be read within a model: on a CPU by the clock, on CUDA by events in the queue."""
+    return bench.device.type in ("cpu", "cuda")
 
 
 def _flush(bench: Bench) -> Callable[[], None] | None:

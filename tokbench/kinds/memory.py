@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
-from tokbench.names import COMPILED, EAGER, RUNTIMES
+from tokbench.names import COMPILED, EAGER, MODES, RUNTIMES
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,12 @@ class Memory(Kind[MemoryRecord]):
     columns = (Column("peak_mib", heading="peak", unit="MiB", step=1.0, dropped=8),)
 
     def wanted(self, row: Row, suite: Suite, device: torch.device) -> bool:
-        """On a CPU not where compiling takes more memory than what it compiles; a runtime's memory is not torch's."""
-        mode = row.cell.mode
-        return self.name in suite.only and (mode == EAGER or (device.type == "cuda" and mode not in RUNTIMES))
+        """On a CPU not where compiling takes more memory than what it compiles; a runtime's memory is not torch's.
+
+        Not on XPU and MPS, whose memory nothing here asks for.
+        """
+        modes = {"cpu": (EAGER,), "cuda": [mode for mode in MODES if mode not in RUNTIMES]}
+        return self.name in suite.only and row.cell.mode in modes.get(device.type, ())
 
     def depends_on(self, conditions: Conditions) -> dict[str, Any]:
         """What runs, where, and with how many images and threads."""

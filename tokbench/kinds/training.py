@@ -33,10 +33,11 @@ class TrainingRecord(Samples):
     """Paired times of training steps, seconds per batch.
 
     Attributes:
-        peak_mib: The peak memory of one step in MiB, with weights, gradients and the optimiser's state.
+        peak_mib: The peak memory of one step in MiB, with weights, gradients and the optimiser's state; None on XPU
+            and MPS, whose memory nothing here asks for.
     """
 
-    peak_mib: float = 0.0
+    peak_mib: float | None = 0.0
 
 
 class Training(Kind[TrainingRecord]):
@@ -113,7 +114,7 @@ def _measure(row: Row, images: Tensor, saved: Path, processes: MeasuringProcesse
     return TrainingRecord(**asdict(times), peak_mib=_peak_mib(row, batches[0], saved, processes, bench))
 
 
-def _peak_mib(row: Row, batch: Tensor, saved: Path, processes: MeasuringProcesses, bench: Bench) -> float:
+def _peak_mib(row: Row, batch: Tensor, saved: Path, processes: MeasuringProcesses, bench: Bench) -> float | None:
     import torch
 
     from tokbench.measure.memory import cpu_peak_mib, cuda_peak_mib
@@ -122,5 +123,7 @@ def _peak_mib(row: Row, batch: Tensor, saved: Path, processes: MeasuringProcesse
     if bench.device.type == "cuda":
         model = bench.build(row)
         return cuda_peak_mib(lambda: training_step(model), batch)
+    if bench.device.type != "cpu":
+        return None
     recipe = training_build(bench.recipe(row, saved))
     return cpu_peak_mib(processes, recipe, torch.get_num_threads(), bench.suite.dtype)

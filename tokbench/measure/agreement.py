@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div
 
+from tokbench.measure.double_precision import in_double
 from tokbench.outcomes import ANOTHER, NO_CLASSES, SAME, UNREADABLE
 
 
@@ -56,10 +57,11 @@ def difference(plain: Prediction, other: Prediction, classes: Tensor | None) -> 
         (B, 3): 1 where the top-1 is the same, else 0; the KL divergence Σ p log(p/q) of the predicted distribution q
         from the plain model's p, in nats; and the cosine similarity of the features.
     """
-    p, q = (one.logits.double() if classes is None else one.logits.double()[:, classes] for one in (plain, other))
+    p, q = (in_double(one.logits if classes is None else one.logits[:, classes]) for one in (plain, other))
     same = (p.argmax(dim=1) == q.argmax(dim=1)).double()
     kl = kl_div(q.log_softmax(dim=1), p.log_softmax(dim=1), log_target=True, reduction="none").sum(dim=1)
-    return torch.stack([same, kl, cosine_similarity(plain.features.double(), other.features.double())], dim=1)
+    cosine = cosine_similarity(in_double(plain.features), in_double(other.features))
+    return torch.stack([same, kl, cosine], dim=1)
 
 
 def compare(differences: Sequence[Tensor], positions: Sequence[int], count: int, *, has_classes: bool) -> Comparison:

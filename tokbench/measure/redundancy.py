@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from tokbench.context import Context
 from tokbench.data.loading import Batch
 from tokbench.downsampler import Downsampler, DownsamplerError, Geometry
+from tokbench.measure.double_precision import in_double
 from tokbench.schedule import Schedule
 from tokbench.tokens import Tokens
 from tokbench.vit.adapters import TimmViT
@@ -203,7 +204,7 @@ def measure_reconstruction(
     def observe(depth: int, before: Tokens, after: Tokens) -> None:
         valid = torch.ones_like(after.size, dtype=torch.bool) if after.valid is None else after.valid
         errors.setdefault(depth, []).append(reconstruction_error(before.patches, after.patches, valid).cpu())
-        counts.setdefault(depth, []).append(valid.sum(dim=1).double().cpu())
+        counts.setdefault(depth, []).append(valid.sum(dim=1).cpu().double())
 
     weight = vit.patch_embed.proj.weight
     model = DownsampledViT(vit, _Observed(method, schedule, observe), schedule, site=site, seed=seed).eval()
@@ -230,12 +231,12 @@ def reconstruction_error(before: Tensor, after: Tensor, valid: Tensor | None = N
         valid: (B, K) bool, False for padding; None if there is no padding.
     """
     # In double precision, because distances computed by a matrix product lose digits.
-    f, reduced = before.double(), after.double()
+    f, reduced = in_double(before), in_double(after)
     centre = f.mean(dim=1, keepdim=True)
     f, reduced = f - centre, reduced - centre
     distance = torch.cdist(f, reduced).square()
     if valid is not None:
-        distance = distance.masked_fill(~valid[:, None], torch.inf)
+        distance = distance.masked_fill(~valid[:, None].to(distance.device), torch.inf)
     return distance.amin(dim=2).sum(dim=1) / f.square().sum(dim=(1, 2))
 
 

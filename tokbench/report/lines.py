@@ -78,6 +78,7 @@ def _average_seeds(measured: pd.DataFrame) -> list[RowValues]:
     for column in (column for column in COLUMNS.values() if column.share_of):
         means[column.name] = 100 * means[column.name] / means[column.share_of]
     means = with_half_widths(means.rename(columns={column.name: name for name, column in BY_INTERVAL.items()}))
+    means = means.copy()  # in one piece, or pandas warns when more columns are added
     means["images_per_s_half"] = means["images_per_s"] * means["latency_ms_half"] / means["latency_ms"]
     means["top5_half"] = means["top1_half"]
     for column in (column for column in COLUMNS.values() if column.spread):

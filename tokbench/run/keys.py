@@ -21,7 +21,7 @@ import torch
 
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Conditions
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.names import PLAIN
 from tokbench.registry import method_class, source_digest
 from tokbench.vit.adapters import has_rotary

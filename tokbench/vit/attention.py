@@ -73,11 +73,15 @@ class Passed:
         heads: The intermediate tensors of its attention, or None.
         update: (B, P+N, D), what its last layer so far added to the tokens, or None.
         rotation: The rotary positions of its tokens, which hold until the next reduction; None without.
+        size: (B, N), of the tokens that its attention read, or None before the first block.
+        bias: (B, 1, 1, P+N), what was added to the logits of each key for these sizes, or None.
     """
 
     heads: Heads | None = None
     update: Tensor | None = None
     rotation: Rotation | None = None
+    size: Tensor | None = None
+    bias: Tensor | None = None
 
 
 def attend(

@@ -58,6 +58,8 @@ def open_console(file: IO[str] | None = None) -> Console:
 def render(table: pd.DataFrame, console: Console) -> None:
     """Print a comparison: for each model a title, the table, its legend, and the rows without a result with the reason.
 
+    Remarks that all rows share are printed below; the others are in the table's files.
+
     The seeds of a stochastic method share one row: top-1 is their mean ± their standard deviation, every other number
     (interval ends included) the mean over the seeds that have it.
 
@@ -74,8 +76,18 @@ def render(table: pd.DataFrame, console: Console) -> None:
             columns, text_table = _fit(text_columns(rows), console)
             notes = legend(rows, {column.key for column in columns})
             console.print("", text_table, "", notes, sep="\n")
+        if remarks := _of_all_rows(block):
+            console.print("", *remarks, sep="\n")
         if reasons := _without_result(block):
             console.print("", *reasons, sep="\n")
+
+
+def _of_all_rows(block: pd.DataFrame) -> list[Text]:
+    """The remarks that all measured rows have, such as why a measurement is not possible on this machine."""
+    measured = block[block["status"].eq("ok")].reindex(columns=["remarks"])
+    remarks = [cell_text(text).split("; ") for text in measured["remarks"]]
+    shared = [remark for remark in (remarks[0] if remarks else []) if all(remark in of_row for of_row in remarks)]
+    return [Text(f"All rows: {remark}") for remark in shared if remark]
 
 
 def _without_result(block: pd.DataFrame) -> list[Text]:
