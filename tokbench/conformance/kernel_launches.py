@@ -2,7 +2,8 @@
 
 A lower bound, by this convention. Views and operators that only make or describe a tensor launch nothing. Any other
 operator launches one kernel, except for those below, which are known to launch many. Fused attention, sorting, top-k
-and cumulative sums count one, although some launch two or three.
+and cumulative sums count one, although some launch two or three. tokbench's own operators count what their Triton
+kernels launch.
 """
 
 from __future__ import annotations
