@@ -66,27 +66,30 @@ def agglomerate(distance: Tensor, n: int, count: int, linkage: Linkage) -> Tenso
     distance = torch.minimum(distance, distance.mT)
     distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     members = torch.ones_like(distance[:, 0])
-    owner = torch.arange(n, device=distance.device).expand(members.shape)
+    gone = torch.full_like(members, torch.inf)
+    parent = torch.arange(n, device=distance.device).repeat(members.shape[0], 1)
     for _ in range(n - count):
         # The matrix is symmetric, and the first minimum is in its upper half, so i < j. On a CPU, `amin` is fast.
         i = distance.amin(dim=2).min(dim=1, keepdim=True).indices
         d_i = row(distance, i)
         j = d_i.min(dim=1, keepdim=True).indices
         d_j = row(distance, j)
-        m_i, m_j = members.gather(1, i), members.gather(1, j)
+        pair = torch.cat([i, j], dim=1)
+        both = members.gather(1, pair)
+        m_i, m_j = both[:, :1], both[:, 1:]
         if linkage == "single":
             joined = torch.minimum(d_i, d_j)
         elif linkage == "complete":
             joined = torch.maximum(d_i, d_j)
         else:
             joined = (m_i * d_i + m_j * d_j) / (m_i + m_j)
-        joined = joined.scatter(1, i, torch.inf)
-        write(distance, i, joined)
-        write(distance, j, torch.full_like(joined, torch.inf))
-        members = members.scatter(1, i, m_i + m_j)
-        owner = torch.where(owner == j, i, owner)
-    first = owner == torch.arange(n, device=owner.device)
-    return (first.cumsum(dim=1) - 1).gather(1, owner)
+        write(distance, pair, torch.stack([joined.scatter(1, pair, torch.inf), gone], dim=1))
+        members.scatter_(1, i, m_i + m_j)
+        parent.scatter_(1, j, i)
+    for _ in range((n - 1).bit_length()):  # from the cluster that a token's was joined to, to the last one
+        parent = parent.gather(1, parent)
+    first = parent == torch.arange(n, device=parent.device)
+    return (first.cumsum(dim=1) - 1).gather(1, parent)
 
 
 def row(matrix: Tensor, i: Tensor) -> Tensor:
@@ -94,7 +97,7 @@ def row(matrix: Tensor, i: Tensor) -> Tensor:
     return matrix.gather(1, i[..., None].expand(-1, -1, matrix.shape[2]))[:, 0]
 
 
-def write(matrix: Tensor, i: Tensor, values: Tensor) -> None:
-    """Set row and column i (B, 1) of each symmetric matrix (B, N, N) to values (B, N), in place."""
-    matrix.scatter_(1, i[..., None].expand(-1, -1, matrix.shape[2]), values[:, None])
-    matrix.scatter_(2, i[..., None].expand(-1, matrix.shape[1], -1), values[..., None])
+def write(matrix: Tensor, pair: Tensor, values: Tensor) -> None:
+    """Set two rows and columns, `pair` (B, 2), of each symmetric matrix (B, N, N) to values (B, 2, N), in place."""
+    matrix.scatter_(1, pair[..., None].expand(values.shape), values)
+    matrix.scatter_(2, pair[:, None].expand(values.mT.shape), values.mT)

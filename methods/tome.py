@@ -12,7 +12,6 @@ contains the unmerged tokens of A, then B. As published, at most half of the pat
 """
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from tokbench import Context, Downsampler, Paper, Tokens, bipartite_matching, register
@@ -46,12 +45,7 @@ class ToMe(Downsampler):
         first = tokens.n_prefix % 2  # the first patch at an even position of the sequence
         a, b = position[first::2], position[1 - first :: 2]
         with torch.no_grad():
-            similarity = cosine(context.keys[:, first::2], context.keys[:, 1 - first :: 2])
+            keys = F.normalize(context.keys.to(torch.promote_types(context.keys.dtype, torch.float32)), dim=2)
+            similarity = keys[:, first::2] @ keys[:, 1 - first :: 2].mT
             owner = bipartite_matching(similarity, a, b, n, n - count)
         return tokens.merge(owner, count)
-
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """(B, S, D) and (B, T, D) -> (B, S, T), in float32 or wider."""
-    wide = torch.promote_types(a.dtype, torch.float32)
-    return F.normalize(a.to(wide), dim=2) @ F.normalize(b.to(wide), dim=2).mT

@@ -92,10 +92,8 @@ def importance(attention: Tensor, present: Tensor, rounds: int) -> Tensor:
     taking_part = F.pad(present, (prefix, 0), value=1.0)[:, None, None]
     # A row vector times the matrix: on a CPU, the matrix times a column vector takes several times as long.
     given = (taking_part @ attention.mT).clamp_min(torch.finfo(attention.dtype).tiny)
-    start = torch.ones(n, dtype=attention.dtype, device=attention.device)
-    if prefix:
-        start[0] = n**0.5
-    votes = start * taking_part
+    # Padded, since assigning a number to one place would stall a GPU in torch before 2.15.
+    votes = F.pad(taking_part[..., 1:], (1, 0), value=n**0.5) if prefix else taking_part
     for _ in range(rounds):
         votes = taking_part * (votes / given @ attention)
     votes = votes[:, :, 0, prefix:]

@@ -32,6 +32,12 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Use one thread: for small tensors, more threads are slower, and they change the order of sums."""

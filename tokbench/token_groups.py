@@ -2,40 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 def group_sum(values: Tensor, owner: Tensor, count: int) -> Tensor:
-    """Sum the vectors of each group.
-
-    The order of the additions is fixed on every device: on a CPU, `index_add` adds in order; on CUDA, `index_put` with
-    `accumulate=True` sorts first, while `scatter_add` would add in random order.
+    """Sum the vectors of each group, in an order that is the same on every run.
 
     Args:
-        values: (B, N, D).
+        values: (B, N, D), floating-point.
         owner: (B, N) int64 in [-1, count); -1 means no group.
         count: K.
 
     Returns:
         (B, K, D).
     """
+    return group_sums([values], owner, count)[0]
+
+
+def group_sums(values: Sequence[Tensor], owner: Tensor, count: int) -> list[Tensor]:
+    """Several sums over the same groups, as `group_sum` would compute each; all values are of one type.
+
+    On a GPU all of them are one operator, as a small model's time there is that of launching its kernels. Elsewhere a
+    compiler and an exporter see the operators of which each sum consists.
+    """
+    if not values[0].is_cuda:
+        row = _bins(owner, count)
+        return [_added_in_order(each, row, count) for each in values]
+    if len(values) == 1:
+        return [summed(values[0], owner, count)]
+    sums = summed(torch.cat(list(values), dim=2), owner, count)
+    return list(sums.split([each.shape[2] for each in values], dim=2))
+
+
+@torch.library.custom_op(
+    "tokbench::group_sum", mutates_args=(), schema="(Tensor values, Tensor owner, SymInt count) -> Tensor"
+)
+def summed(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """What `group_sum` does, as one operator, which a compiler does not replace by additions in random order."""
+    if values.is_cuda and values.is_floating_point() and find_spec("triton") is not None:
+        from tokbench.group_kernel import group_sums  # Triton is not installed without a GPU
+
+        with torch.cuda.device(values.device):
+            return group_sums(values, owner, count)
+    return _added_in_order(values, _bins(owner, count), count).contiguous()
+
+
+@summed.register_fake
+def _(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    return values.new_empty(values.shape[0], count, values.shape[2])
+
+
+def _keep_owner(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _to_members(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    """Each member's gradient is that of its group's sum; without a group it is 0."""
+    (owner,) = ctx.saved_tensors
+    return gather_rows(gradient, owner.clamp_min(0)).masked_fill((owner < 0)[..., None], 0), None, None
+
+
+summed.register_autograd(_to_members, setup_context=_keep_owner)
+
+
+def _bins(owner: Tensor, count: int) -> Tensor:
+    """(B·N,), the place of each vector's sum among those of the batch: K of each image, then one for the groupless."""
+    first = torch.arange(owner.shape[0], device=owner.device)[:, None] * (count + 1)
+    return (torch.where(owner < 0, count, owner) + first).reshape(-1)
+
+
+def _added_in_order(values: Tensor, row: Tensor, count: int) -> Tensor:
+    """Sum by PyTorch's operators: on a CPU, `index_add` adds in order; on CUDA, `index_put` sorts first."""
     batch, _, dim = values.shape
-    bins = count + 1  # the last bin collects vectors without a group
-    row = torch.where(owner < 0, count, owner) + torch.arange(batch, device=owner.device)[:, None] * bins
     flat = values.reshape(-1, dim)
-    zeros = flat.new_zeros(batch * bins, dim)
-    if values.is_cuda:
-        summed = zeros.index_put((row.reshape(-1),), flat, accumulate=True)
-    else:
-        summed = zeros.index_add(0, row.reshape(-1), flat)
-    return summed.view(batch, bins, dim)[:, :count]
+    zeros = flat.new_zeros(batch * (count + 1), dim)
+    added = zeros.index_put((row,), flat, accumulate=True) if values.is_cuda else zeros.index_add(0, row, flat)
+    return added.view(batch, count + 1, dim)[:, :count]
 
 
 def group_mean(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """The mean vector of each group, (B, K, D); 0 for a group without members. Arguments as in `group_sum`."""
-    members = group_sum(torch.ones_like(values[..., :1]), owner, count)
-    return group_sum(values, owner, count) / members.clamp_min(1)
+    sums, members = group_sums([values, torch.ones_like(values[..., :1])], owner, count)
+    return sums / members.clamp_min(1)
 
 
 def grid_coordinates(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from tokbench.token_groups import central_patch, gather_rows, group_sum, of_largest
+from tokbench.token_groups import central_patch, gather_rows, group_sum, group_sums, of_largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +103,11 @@ class Tokens:
             layout: (h, w) if the kept tokens form a grid, h*w = K.
         """
         kept = torch.arange(index.shape[1], device=index.device).expand_as(index)
-        new_of_old = torch.full_like(self.size, -1, dtype=torch.int64).scatter(1, index, kept)
+        dropped = torch.full((index.shape[0], self.n_patches + 1), -1, device=index.device)
         return Tokens(
             x=torch.cat([self.prefix, gather_rows(self.patches, index)], dim=1),
             size=self.size.gather(1, index),
-            owner=_compose(self.owner, new_of_old),
+            owner=_compose(self.owner, dropped.scatter(1, index, kept)),
             grid=self.grid,
             layout=layout,
             valid=None if self.valid is None else self.valid.gather(1, index),
@@ -137,19 +138,18 @@ class Tokens:
             owner = owner.masked_fill(~self.valid, -1)
         wide = torch.promote_types(self.x.dtype, torch.float32)
         weight = (self.size if weight is None else weight).to(wide)
-        total = group_sum(weight[..., None], owner, count)
-        merged = group_sum(self.patches.to(wide) * weight[..., None], owner, count)
-        merged = merged / total.clamp_min(torch.finfo(wide).tiny)
-        valid = None
+        columns = [self.patches.to(wide) * weight[..., None], weight[..., None], self.size[..., None].to(wide)]
         if self.valid is not None:
-            valid = group_sum(torch.ones_like(self.size)[..., None], owner, count)[..., 0] > 0
+            columns.append(torch.ones_like(columns[1]))
+        merged, total, size, *members = group_sums(columns, owner, count)
+        merged = merged / total.clamp_min(torch.finfo(wide).tiny)
         return Tokens(
             x=torch.cat([self.prefix, merged.to(self.x.dtype)], dim=1),
-            size=group_sum(self.size[..., None], owner, count)[..., 0],
-            owner=_compose(self.owner, owner),
+            size=size[..., 0].to(self.size.dtype),
+            owner=_compose(self.owner, F.pad(owner, (0, 1), value=-1)),
             grid=self.grid,
             layout=layout,
-            valid=valid,
+            valid=members[0][..., 0] > 0 if members else None,
             rotary=None if self.rotary is None else of_largest(self.rotary, self.size, owner, count),
         )
 
@@ -171,7 +171,7 @@ class Tokens:
         return Tokens(
             x=torch.cat([self.prefix, matrix.to(self.x.dtype) @ self.patches], dim=1),
             size=shares.sum(dim=2),
-            owner=_compose(self.owner, row.masked_fill(largest <= 0, -1)),
+            owner=_compose(self.owner, F.pad(row.masked_fill(largest <= 0, -1), (0, 1), value=-1)),
             grid=self.grid,
             layout=layout,
             rotary=None if self.rotary is None else self.rotary.gather(1, shares.argmax(dim=2)),
@@ -218,7 +218,7 @@ class Tokens:
         return dataclasses.replace(
             self,
             size=torch.where(empty, self.size, size),
-            owner=_compose(self.owner, owner),
+            owner=_compose(self.owner, F.pad(owner, (0, 1), value=-1)),
             layout=None,
             rotary=rotary,
             presence=presence,
@@ -242,5 +242,5 @@ class Tokens:
 
 
 def _compose(owner: Tensor, new_of_old: Tensor) -> Tensor:
-    """Map the owner (B, N0) of each image patch from old to new tokens by `new_of_old` (B, N); -1 stays -1."""
-    return new_of_old.gather(1, owner.clamp_min(0)).masked_fill(owner < 0, -1)
+    """Map the owner (B, N0) of each image patch from old to new tokens by `new_of_old` (B, N+1), whose last is -1."""
+    return new_of_old.gather(1, owner.remainder(new_of_old.shape[1]))  # that of -1 is N

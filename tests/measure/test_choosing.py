@@ -129,7 +129,7 @@ def test_the_plain_model_has_none(tiny_vit: MakeVit) -> None:
     assert choosing_shares(DownsampledViT(tiny_vit()), [IMAGES], 0) == ()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_shares_on_a_gpu(tiny_vit: MakeVit) -> None:
     class Busy(FirstTokens):
         def forward(self, tokens: Tokens, keep: int, context: Context) -> Tokens:

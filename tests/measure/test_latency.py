@@ -65,9 +65,12 @@ def test_sampling_stops_at_the_requested_precision() -> None:
     assert fine.half_width > 0
 
 
-def test_noise_floor_is_measured_in_five_blocks() -> None:
-    blocks = measure_floor(lambda: work, [IMAGES], seconds=0, precision=0)
+def test_noise_floor_is_measured_in_five_blocks_with_models_built_anew() -> None:
+    calls: list[tuple[str, float]] = []
+    names = iter("ABCDEFGHIJ")
+    blocks = measure_floor(lambda: counted(next(names), calls), [IMAGES], seconds=0, precision=0)
     assert len(blocks) == FLOOR_BLOCKS == 5
+    assert list(dict.fromkeys(name for name, _ in calls)) == list("ABCDEFGHIJ")
     assert all(len(block.base_s) == MIN_ROUNDS for block in blocks)
 
 
@@ -137,7 +140,7 @@ def test_compiled_model_has_the_same_output() -> None:
     assert in_mode(model, "eager", images) is model
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.cuda
 def test_cuda_graph_has_the_same_output(tiny_vit: Callable[..., VisionTransformer]) -> None:
     model = tiny_vit().cuda()
     first, second = torch.randn(2, 2, 3, 32, 32, device="cuda").unbind()

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from tokbench import farthest_first, kmeans, kmedoids, kmedoids_with_swaps, nearest_members
 
-DEVICES = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
-)
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 ALGORITHMS = pytest.mark.parametrize("cluster", [kmeans, kmedoids, kmedoids_with_swaps])
 
 Cluster = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]

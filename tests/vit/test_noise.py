@@ -1,12 +1,18 @@
 """The noise is splitmix64 of (seed, image, depth, token), uniform, and independent of the batch."""
 
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tokbench.vit.noise import uniform
+from tokbench.vit.noise import hashed, uniform
 
 MASK = 2**64 - 1
 
@@ -83,3 +89,40 @@ def test_neighbours_are_not_correlated():
     depths = noise.flatten(), uniform(0, torch.arange(300), 1, 301).double().flatten()
     for one, other in (images, tokens, depths):
         assert abs(stats.pearsonr(one.numpy(), other.numpy()).statistic) < 3.3 / one.numel() ** 0.5
+
+
+KEYS = [(0, [0, 1, 2**63 - 1, -1, -(2**63)], 0, 300), (-1, [7], 1, 1), (2**40, [12345678901, 5], 11, 196)]
+
+
+def test_the_operator_for_gpus_says_the_same_to_a_compiler():
+    torch.library.opcheck(hashed, (torch.arange(3), -5, 4, 30))
+    seed_state = splitmix(7)
+    signed = seed_state - 2**64 if seed_state >= 2**63 else seed_state
+    assert torch.equal(hashed(torch.arange(3), signed, 4, 30), uniform(7, torch.arange(3), 4, 30))
+
+
+def interpreted():
+    """Print the numbers of the interpreted kernel."""
+    from tokbench.vit import noise_kernel
+
+    for seed, ids, depth, n in KEYS:
+        print(json.dumps(noise_kernel.uniform(torch.tensor(ids), splitmix(seed & MASK), depth, n).tolist()))
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds only")
+def test_the_kernel_gives_the_same_numbers():
+    # Triton reads its interpreter setting at import, hence the subprocess.
+    run = subprocess.run(
+        [sys.executable, __file__],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for line, (seed, ids, depth, n) in zip(run.stdout.splitlines(), KEYS, strict=True):
+        assert json.loads(line) == uniform(seed, torch.tensor(ids), depth, n).tolist()
+
+
+if __name__ == "__main__":
+    interpreted()

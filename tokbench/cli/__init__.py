@@ -19,6 +19,7 @@ from tokbench.cli.check import check
 from tokbench.cli.compare import compare
 from tokbench.cli.doctor import doctor
 from tokbench.cli.export import export
+from tokbench.cli.export_model import export_model
 from tokbench.cli.finetune import finetune
 from tokbench.cli.listing import listing
 from tokbench.cli.merge import merge
@@ -55,6 +56,7 @@ app.command()(report)
 app.command()(plot)
 app.command()(show)
 app.command()(export)
+app.command(cls=GroupedCommand)(export_model)
 app.command()(doctor)
 
 
@@ -96,7 +98,7 @@ def main() -> None:
 
 def _runs_methods() -> bool:
     """Whether the command runs methods, which may end the process."""
-    return bool({"compare", "verify", "check", "show", "list"} & set(sys.argv[1:3]))
+    return bool({"compare", "verify", "check", "show", "list", "export-model"} & set(sys.argv[1:3]))
 
 
 def _run_command() -> int:

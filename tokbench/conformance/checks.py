@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokbench.conformance import checks_behaviour as behaviour
 from tokbench.conformance import checks_families as families
+from tokbench.conformance import checks_gpu as gpu
 from tokbench.conformance import checks_interface as interface
 from tokbench.conformance import checks_machine as machine
 from tokbench.conformance import checks_training as training
@@ -54,10 +55,11 @@ CHECKS: tuple[Check, ...] = (
     behaviour.state_dict,
     behaviour.adaptive,
     machine.dtypes,
-    machine.devices,
+    gpu.devices,
     machine.gradients,
     training.training,
-    machine.host_sync,
+    gpu.host_sync,
+    gpu.simulated_gpu,
     machine.compiles,
 )
 

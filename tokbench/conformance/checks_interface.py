@@ -163,7 +163,7 @@ def second_stage(subject: Subject) -> None:
 
 def choices(subject: Subject) -> None:
     """Every value of every Literal and bool parameter works."""
-    options = _options(subject.cls)
+    options = options_of(subject.cls)
     if not options:
         raise SkipError("the method has no Literal or bool parameter")
     require_default_case(subject)
@@ -291,7 +291,7 @@ def _is_schedule(text: str) -> bool:
     return False
 
 
-def _options(cls: type) -> list[tuple[str, Any]]:
+def options_of(cls: type) -> list[tuple[str, Any]]:
     """Every value of every `Literal` and `bool` parameter, as (parameter, value)."""
     found: list[tuple[str, Any]] = []
     for name, declared in parameters_of(cls).items():

@@ -1,4 +1,4 @@
-"""Checks of how a method runs: precision, devices, gradients, host synchronisation and compilation.
+"""Checks of how a method runs: precision, gradients and compilation.
 
 See `tokbench.conformance.checks_interface` for the definition of a check.
 """
@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tokbench.conformance.cases import Case, context_of, described, images, model_of, reduced, seeded
 from tokbench.conformance.checks_behaviour import require_deterministic
 from tokbench.conformance.checks_interface import DEFAULT_CASE, require_consistent, require_default_case
-from tokbench.conformance.host_sync import CallWatch, HostSyncError, OperatorWatch
-from tokbench.conformance.result import ReportError, SkipError, ViolationError, require
+from tokbench.conformance.result import ReportError, require
 from tokbench.conformance.subject import Subject
 from tokbench.context import FIELDS, Context
 from tokbench.downsampler import Downsampler
@@ -40,28 +38,6 @@ def dtypes(subject: Subject) -> None:
                 require_consistent(before, after)
 
 
-def devices(subject: Subject) -> None:
-    """All tensors are created on the tokens' device."""
-    if torch.cuda.is_available():
-        case = replace(DEFAULT_CASE, device="cuda")
-        _, after = reduced(subject, case)
-        for name in ("x", "size", "owner"):
-            tensor = getattr(after, name)
-            require(tensor.is_cuda, f"{name} on cuda", tensor.device)
-            require(bool(tensor.isfinite().all()), f"finite {name}", "nan or inf")
-        return
-    method = DEFAULT_CASE.method(subject)
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=False), torch.no_grad():
-            before = replace(DEFAULT_CASE, device="cuda").tokens()
-            method(before, DEFAULT_CASE.keep, context_of(method, before))
-    except Exception as error:
-        if "device" in str(error) and "cpu" in str(error):
-            raise
-        raise SkipError(f"no CUDA device, and a simulated one raises {type(error).__name__}") from None
-    raise SkipError("no CUDA device; on a simulated one, which computes no values, all tensors are on the device")
-
-
 def gradients(subject: Subject) -> None:
     """Gradients flow from the returned tokens to the input tokens, and to every weight of a trained method."""
     method, before = DEFAULT_CASE.method(subject), DEFAULT_CASE.tokens()
@@ -74,25 +50,6 @@ def gradients(subject: Subject) -> None:
     require(bool(reached.all()), "nonzero gradients of the input patches", "zero")
     if method.trained:
         _require_weight_gradients(subject)
-
-
-def host_sync(subject: Subject) -> None:
-    """The method needs no host synchronisation: it reads no values, and no shape depends on values."""
-    method, before = DEFAULT_CASE.method(subject), DEFAULT_CASE.tokens()
-    context = context_of(method, before)
-    try:
-        with torch.no_grad(), OperatorWatch(), CallWatch():  # type: ignore[no-untyped-call]
-            method(before, DEFAULT_CASE.keep, context)
-        if torch.cuda.is_available():
-            case = replace(DEFAULT_CASE, device="cuda")
-            method, before = case.method(subject), case.tokens()
-            context = context_of(method, before)
-            method(before, case.keep, context)  # libraries may synchronise on first use
-            with torch.no_grad(), _sync_raises():
-                method(before, case.keep, context)
-    except HostSyncError as error:
-        violation = ViolationError(f"expected no host synchronisation, got {error}")
-        raise violation.with_traceback(error.__traceback__) from None
 
 
 def compiles(subject: Subject) -> None:
@@ -145,20 +102,6 @@ def require_gradients(method: Downsampler) -> None:
             zero.append(name)
     if zero:
         raise ReportError(f"the gradients of {', '.join(zero)} are all zero on these images")
-
-
-@contextmanager
-def _sync_raises() -> Iterator[None]:
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    except RuntimeError as error:
-        if "synchroniz" in str(error):
-            raise HostSyncError(str(error).splitlines()[0]).with_traceback(error.__traceback__) from None
-        raise
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
 
 
 @contextmanager

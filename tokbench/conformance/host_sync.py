@@ -1,81 +1,84 @@
-"""Detect host synchronisation: code that reads values, or whose shapes depend on values, and so stalls a GPU.
-
-On a GPU, torch itself can report synchronisation. These modes find the same operations on a CPU.
-"""
+"""What makes the host wait for a GPU: reading values, shapes that depend on values, and copies to and from the host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-# Operators that synchronise, and how they appear in a method's code.
-SYNCHRONISING = {
-    "_local_scalar_dense": ".item(), or a tensor as a Python number or truth value",
-    "nonzero": "nonzero(), or torch.where with one argument",
-    "masked_select": "masked_select()",
-    "unique_dim": "unique()",
-    "unique_consecutive": "unique_consecutive()",
-    "unique_dim_consecutive": "unique_consecutive()",
-    "_unique": "unique()",
-    "_unique2": "unique()",
-    "bincount": "bincount()",
-    "equal": "torch.equal()",
+from tokbench.measure.dispatch import base_name
+
+FIXED_SHAPES = "keep shapes that do not depend on values: topk or argsort with K, torch.where, masked_fill"
+
+# Operators that wait, how they appear in a method's code, and what to write instead.
+OPERATORS = {
+    "_local_scalar_dense": ".item(), or a tensor as a Python number or truth value; compute with tensors, torch.where",
+    "nonzero": f"nonzero(), or torch.where with one argument; {FIXED_SHAPES}",
+    "masked_select": f"masked_select(); {FIXED_SHAPES}",
+    "unique_dim": f"unique(); {FIXED_SHAPES}",
+    "unique_consecutive": f"unique_consecutive(); {FIXED_SHAPES}",
+    "unique_dim_consecutive": f"unique_consecutive(); {FIXED_SHAPES}",
+    "_unique": f"unique(); {FIXED_SHAPES}",
+    "_unique2": f"unique(); {FIXED_SHAPES}",
+    "bincount": "bincount(); add ones with scatter_add",
+    "allclose": "torch.allclose(); compute with torch.isclose(a, b).all()",
+    "equal": "torch.equal(); compute with (a == b).all()",
+    "multinomial": "multinomial(); draw with context.noise and topk",
+    "_linalg_check_errors": "a function of torch.linalg that checks its result; use its variant in _ex",
+    "_linalg_svd": "a singular value decomposition",
 }
-TO_HOST = frozenset({"tolist", "numpy", "cpu", "__array__"})
-TO_DEVICE = frozenset({torch.tensor, torch.as_tensor, torch.from_numpy})
+
+FROM_NUMBERS = frozenset({torch.tensor, torch.as_tensor, torch.asarray})
 
 
 class HostSyncError(Exception):
     """The method would stall a GPU."""
 
 
-class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raises an error at operators whose result, or its shape, the host must wait for."""
+def waits_in_operator(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """What the host waits for in an operator on a GPU, or nothing.
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run an operator, or raise HostSyncError."""
-        name = func.overloadpacket.__name__
-        if name in SYNCHRONISING:
-            raise HostSyncError(SYNCHRONISING[name])
-        if name == "repeat_interleave" and (kwargs or {}).get("output_size") is None:
-            raise HostSyncError("repeat_interleave() without output_size")
-        if name == "index" and any(_is_mask(index) for index in args[1]):
-            raise HostSyncError("a boolean mask as an index")
-        if name == "_to_copy" and _moves(args[0], (kwargs or {}).get("device")):
-            raise HostSyncError("a copy to another device")
-        return func(*args, **(kwargs or {}))
+    Args:
+        func: The operator, as dispatched.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+    """
+    name = base_name(func)
+    if name == "repeat_interleave" and kwargs.get("output_size") is None:
+        return "repeat_interleave() without output_size"
+    if name == "index" and any(map(_is_mask, args[1])):
+        return f"a boolean mask as an index; {FIXED_SHAPES}"
+    if name == "index_put" and any(map(_is_mask, args[1])) and args[2].dim():
+        return f"a boolean mask as an index; {FIXED_SHAPES}"
+    return OPERATORS.get(name, "")
 
 
-class CallWatch(TorchFunctionMode):
-    """Raises an error at calls that copy data to or from the host; on a CPU, these calls run no operator."""
+def waits_in_call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """What the host waits for in a call of a function on a GPU's tensor or for a GPU that no operator tells of.
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run a function, or raise HostSyncError."""
-        name = getattr(func, "__name__", "")
-        if name in TO_HOST:
-            raise HostSyncError(f".{name}()")
-        # A device object may be the tokens' own device; a string is hard-coded by the method.
-        if name == "to" and "cpu" in [
-            given for given in (*args[1:], *(kwargs or {}).values()) if isinstance(given, str)
-        ]:
-            raise HostSyncError('.to("cpu")')
-        if func in TO_DEVICE:
-            raise HostSyncError(f"torch.{name}() of Python or numpy values, a copy to the device")
-        return func(*args, **(kwargs or {}))
+    Args:
+        func: The function or method of torch.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+    """
+    if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
+        return f".{func.__name__}(); compute with tensors"
+    if func is Tensor.new_tensor or (func in FROM_NUMBERS and not isinstance(args[0], Tensor)):
+        return f"torch.{func.__name__}() of Python or numpy values, a copy to the GPU; use arange, full or a buffer"
+    if func is Tensor.__setitem__ and isinstance(args[2], Number) and _is_one_place(args[0], args[1]):
+        # A blocking copy up to torch 2.14; of several places, and in later versions, it is a kernel.
+        return "a Python number assigned to one place; use F.pad, torch.where or masked_fill"
+    return ""
 
 
 def _is_mask(index: Tensor | None) -> bool:
     return index is not None and index.dtype in (torch.bool, torch.uint8)
 
 
-def _moves(tensor: Tensor, device: torch.device | None) -> bool:
-    return device is not None and torch.device(device).type != tensor.device.type
+def _is_one_place(tensor: Tensor, index: Any) -> bool:
+    """Whether numbers alone select one element."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return len(parts) == tensor.dim() and all(isinstance(part, int) for part in parts)

@@ -58,10 +58,10 @@ def device_count(kind: str) -> int:
 
 def device_index(device: torch.device) -> int | None:
     """The number of a device among those that torch sees; None where there is only one, as on a CPU."""
-    index: int | None = device.index  # torch's annotation leaves None out
-    if device.type in NUMBERED and index is None:
-        return int(torch.get_device_module(device.type).current_device())
-    return index
+    index: int | None = device.index
+    if device.type not in NUMBERED or index is not None:
+        return index
+    return int(torch.get_device_module(device.type).current_device())
 
 
 def device_name(device: torch.device) -> str:

@@ -199,6 +199,8 @@ FORMULAS: dict[str, Formula] = {
         _attention,
     ),
     "tokbench::received": _received,
+    "tokbench::group_sum": _all_elements,
+    "tokbench::uniform": lambda *inputs, **options: 0,
     **dict.fromkeys(("_cdist_forward", "_euclidean_dist"), _distances),
     **dict.fromkeys(("sum", "nansum", "mean", "cumsum", "norm", "linalg_vector_norm"), _all_elements),
     **dict.fromkeys(("std", "std_mean", "var", "var_mean"), _both_sums),

@@ -83,11 +83,10 @@ def matmul_precision() -> str:
 
 def convolutions_in_tf32() -> bool:
     """Whether cuDNN may compute float32 convolutions in TF32; see `matmul_precision`."""
-    cudnn: Any = torch.backends.cudnn  # torch's annotations lack the newer setting
     try:
-        return bool(cudnn.allow_tf32)
+        return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:
-        return str(cudnn.conv.fp32_precision) == "tf32"
+        return str(torch.backends.cudnn.conv.fp32_precision) == "tf32"  # type: ignore[attr-defined]
 
 
 def _gpu(device: torch.device) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from tokbench.deploy.runtimes import check_runtime, opener
 from tokbench.errors import UserError
 from tokbench.measure.call_timer import Forward
 from tokbench.names import GRAPHS, RUNTIMES, Mode
@@ -27,8 +28,6 @@ def check_mode(mode: Mode, device: torch.device) -> None:
     if mode in GRAPHS and device.type != "cuda":
         raise UserError(f"mode '{mode}' needs a CUDA device, not {device.type}: use --mode eager or compile")
     if mode in RUNTIMES:
-        from tokbench.deploy.runtimes import check_runtime
-
         check_runtime(mode, device)
 
 
@@ -63,13 +62,17 @@ def in_mode(model: nn.Module, mode: Mode, images: Tensor) -> Forward:
         case "cudagraph":
             return _captured(model, images)
         case _:
-            from tokbench.deploy.runtimes import in_runtime
-
-            return in_runtime(model, mode, images)
+            return opener(model, mode, images)()
 
 
 def rebuilding(model: nn.Module, mode: Mode, images: Tensor) -> Callable[[], Forward]:
-    """A function that builds the model anew in a mode: from a copy of its weights, compiled or captured again."""
+    """A function that builds the model anew in a mode: from a copy of its weights, compiled or captured again.
+
+    For a runtime the model is exported once, here, and opened again at each call. Arguments and errors are those of
+    `in_mode`.
+    """
+    if mode in RUNTIMES:
+        return opener(model, mode, images)
     return lambda: in_mode(copy.deepcopy(model), mode, images)
 
 

@@ -164,21 +164,22 @@ ELEMENTWISE = frozenset(
 
 COMPARISON = frozenset(
     """
-    all amax amin any argmax argmin argsort bincount bucketize count_nonzero cummax cummin eq fmax fmin ge gt isfinite
-    isinf isnan kthvalue le lt masked_fill max max_pool2d_with_indices maximum median min minimum msort ne nonzero
-    searchsorted sort topk unique_consecutive where _unique2
+    all amax amin aminmax any argmax argmin argsort bincount bucketize count_nonzero cummax cummin eq fmax fmin ge
+    gt isfinite isinf isnan kthvalue le lt masked_fill max max_pool2d_with_indices maximum median min minimum msort
+    ne nonzero searchsorted sort topk unique_consecutive where _unique2
     """.split()
 )
 
 MOVEMENT = frozenset(
     """
-    Int Bool Float ScalarImplicit NumToTensor alias arange as_strided broadcast_tensors cat chunk clone constant_pad_nd
-    contiguous copy detach diag diag_embed diagonal empty empty_like expand expand_as eye fill flatten flip full
-    full_like gather index index_copy index_fill index_select lift_fresh linspace masked_scatter masked_select meshgrid
-    mT moveaxis movedim narrow numel new_empty new_full new_ones new_zeros numpy_T one_hot ones ones_like pad permute
-    repeat repeat_interleave reshape reshape_as resolve_conj roll scalar_tensor select size slice split
-    split_with_sizes squeeze stack swapaxes t take_along_dim tensor_split tile to transpose tril triu type_as unbind
-    unflatten unfold unsqueeze view view_as zero zeros zeros_like matrix_H adjoint
+    Int Bool Float ScalarImplicit NumToTensor alias arange as_strided broadcast_tensors cat chunk clone
+    constant_pad_nd contiguous copy detach diag diag_embed diagonal empty empty_like expand expand_as eye fill
+    flatten flip full full_like gather index index_copy index_fill index_select lift_fresh linspace masked_scatter
+    masked_select meshgrid mT moveaxis movedim narrow numel new_empty new_full new_ones new_zeros numpy_T one_hot
+    ones ones_like pad permute repeat repeat_interleave reshape reshape_as resolve_conj resolve_neg roll
+    scalar_tensor select size slice split split_with_sizes squeeze stack swapaxes t take_along_dim tensor_split tile
+    to transpose tril triu type_as unbind unflatten unfold unsqueeze view view_as zero zeros zeros_like matrix_H
+    adjoint
     """.split()
 )
 
@@ -188,4 +189,4 @@ def handles() -> dict[str, Handle | None]:
     free = dict.fromkeys(ELEMENTWISE | COMPARISON | MOVEMENT)
     known: dict[str, Handle | None] = {**free, **COUNTED}
     traced = {f"aten::{name}{suffix}": handle for name, handle in known.items() for suffix in ("", "_")}
-    return {**traced, "tokbench::received": _received}
+    return {**traced, "tokbench::received": _received, "tokbench::group_sum": _sum_of(0), "tokbench::uniform": None}

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from tokbench.token_groups import gather_rows, group_sum
+
 
 def wide(f: Tensor) -> Tensor:
     """Convert to float32, unless the type is wider."""
@@ -26,6 +28,8 @@ def distances_between(f: Tensor) -> Tensor:
 
 def rows(between: Tensor, index: Tensor) -> Tensor:
     """The rows `index` (B, K) of `between` (B, N, N): (B, K, N)."""
+    if between.is_cuda:
+        return gather_rows(between, index)  # one kernel to launch, where the below is four; on a CPU it takes longer
     batch, n, _ = between.shape
     row = index + n * torch.arange(batch, device=index.device)[:, None]
     return between.flatten(0, 1).index_select(0, row.flatten()).view(batch, -1, n)
@@ -70,6 +74,9 @@ def best_members(between: Tensor, weight: Tensor, owner: Tensor, count: int) -> 
     Returns:
         (B, K) indices of points; the first of equally good ones.
     """
+    if between.is_cuda:
+        together = owner[:, :, None] == owner[:, None]
+        return argmin_per_cluster((weight[:, None] @ (together * between))[:, 0], owner, count)
     label = owner.to(between.dtype)
     # Whether two points share a cluster, as 1 and 0: on a CPU, comparing into booleans takes three times as long.
     together = (label[:, :, None] - label[:, None]).eq_(0)
@@ -78,6 +85,10 @@ def best_members(between: Tensor, weight: Tensor, owner: Tensor, count: int) -> 
 
 def argmin_per_cluster(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, K) the point with the smallest value (B, N) in each cluster; the first of equal ones."""
+    if values.is_cuda:  # four kernels instead of seven, which on a CPU are faster than these K·N values
+        cluster = torch.arange(count, device=owner.device)[:, None]
+        finite = values.clamp_max(torch.finfo(values.dtype).max)  # a member, even if all members have infinity
+        return finite[:, None].masked_fill(owner[:, None] != cluster, torch.inf).argmin(dim=2)
     batch, n = values.shape
     smallest = values.new_full((batch, count), torch.inf).scatter_reduce_(1, owner, values, "amin")
     position = torch.arange(n, device=values.device)
@@ -93,16 +104,15 @@ def own(values: Tensor, owner: Tensor) -> Tensor:
 def sums(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, N) -> (B, K), the sum over each cluster, added in the same order on every run."""
     if values.is_cuda:
-        return row_sums(values[..., None], owner, count)[..., 0]
+        return group_sum(values[..., None], owner, count)[..., 0]
     return values.new_zeros(len(values), count).scatter_add_(1, owner, values)
 
 
 def row_sums(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, N, D) -> (B, K, D), the sum over each cluster, added in the same order on every run."""
-    batch, _, dim = values.shape
     if values.is_cuda:
-        cluster = torch.arange(count, device=owner.device)
-        return (owner[:, None] == cluster[:, None]).to(values.dtype) @ values
+        return group_sum(values, owner, count)
+    batch, _, dim = values.shape
     row = owner + count * torch.arange(batch, device=owner.device)[:, None]
     zeros = values.new_zeros(batch * count, dim)
     return zeros.scatter_add_(0, row.view(-1, 1).expand(-1, dim), values.flatten(0, 1)).view(batch, count, dim)

@@ -30,9 +30,9 @@ def bipartite_matching(similarity: Tensor, source: Tensor, target: Tensor, n: in
     source, target = source.expand(batch, sources), target.expand(batch, targets)
     best, partner = similarity.max(dim=2)
     merged = best.argsort(dim=1, descending=True, stable=True)[:, :r]
-    merged_source, merged_target = source.gather(1, merged), partner.gather(1, merged)
-    target_group = torch.arange(targets, device=similarity.device).expand(batch, targets) + (n - r - targets)
-    moved = torch.zeros(batch, n, dtype=torch.int64, device=similarity.device)
-    moved = moved.scatter(1, target, 1).scatter(1, merged_source, 1)
-    owner = (1 - moved).cumsum(dim=1) - 1
-    return owner.scatter(1, target, target_group).scatter(1, merged_source, target_group.gather(1, merged_target))
+    groups = torch.arange(n - r, device=similarity.device).expand(batch, n - r)
+    target_group = groups[:, n - r - targets :]
+    moved = torch.cat([target, source.gather(1, merged)], dim=1)
+    group = torch.cat([target_group, target_group.gather(1, partner.gather(1, merged))], dim=1)
+    unmoved = torch.ones(batch, n, dtype=torch.int64, device=similarity.device).scatter(1, moved, 0)
+    return (unmoved.cumsum(dim=1) - 1).scatter(1, moved, group)

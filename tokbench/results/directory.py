@@ -102,14 +102,17 @@ class Results:
         records = self.shards_of(ACCURACY, row)
         return "".join(record.outcomes for record in records) if records else None
 
+    def wanted(self, row: PlannedRow) -> list[tuple[str, str]]:
+        """Kind and key of the records that a row consists of."""
+        known = {KINDS[name]: key for name, key in row.keys.items() if name in KINDS}  # a newer version may have more
+        return [(kind.name, part) for kind, key in known.items() for part in self.keys_of(kind, key)]
+
     def missing(self, row: PlannedRow) -> list[tuple[str, str]]:
         """Kind and key of the records that a row still lacks."""
-        known = {KINDS[name]: key for name, key in row.keys.items() if name in KINDS}  # a newer version may have more
-        wanted = ((kind.name, part) for kind, key in known.items() for part in self.keys_of(kind, key))
-        return [place for place in wanted if self._records.get(*place) is None]
+        return [place for place in self.wanted(row) if self._records.get(*place) is None]
 
     def failure(self, kind: str, key: str) -> Mapping[str, Any] | None:
-        """What says under `reason` why a record is missing; None where nothing does."""
+        """What says under `reason` why a record is missing, and whether it is skipped; None where nothing does."""
         found = self._records.get(FAILED, f"{kind}/{key}")
         return found if found is not None and isinstance(found.get("reason"), str) else None
 

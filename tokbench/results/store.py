@@ -24,7 +24,9 @@ RECORDS = "records.jsonl"
 FAILED = "failed"  # why a measurement is missing; the key is <kind>/<key>
 UNREADABLE_IMAGE = "unreadable"  # why an image could not be decoded; the key is <image set>/<image>
 
-ENDED = "ended"  # in a record of FAILED: the measurement has ended its process
+# In a record of FAILED.
+ENDED = "ended"  # the measurement has ended its process
+SKIPPED = "skipped"  # the model cannot be measured in this way, which is no failure
 
 MAKE_ROOM = "make room or check its permissions, then run the same command again"
 

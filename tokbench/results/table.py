@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 from tokbench.kinds import KINDS
 from tokbench.results.columns import COLUMNS, TYPES
 from tokbench.results.plan import PlannedRow
+from tokbench.results.store import SKIPPED
 
 if TYPE_CHECKING:
     from tokbench.results.directory import Results
@@ -46,18 +48,28 @@ def _filled(row: PlannedRow, results: Results) -> dict[str, Any]:
     plain = plan.plain_of(row)
     for kind in KINDS.values():
         values |= kind.fill(row, plain, results)
-    reasons = [row.failed] if row.failed else _failures(row, results)
+    status, reason = _status(row, results)
     remarks = [*row.remarks, *(remark for kind in KINDS.values() for remark in kind.remarks(row, results))]
-    return {
-        **values,
-        "status": "skipped" if row.skipped else "failed" if reasons else "ok",
-        "reason": row.skipped or "; ".join(dict.fromkeys(reasons)),
-        "remarks": "; ".join(remarks),
-    }
+    return {**values, "status": status, "reason": reason, "remarks": "; ".join(remarks)}
 
 
-def _failures(row: PlannedRow, results: Results) -> list[str]:
-    """Why measurements are missing."""
-    missing = results.missing(row)
-    reasons = [failure["reason"] for kind, key in missing if (failure := results.failure(kind, key))]
-    return reasons or ([NOT_MEASURED] if missing else [])
+def _status(row: PlannedRow, results: Results) -> tuple[str, str]:
+    """`ok`, `failed` or `skipped`, and why numbers are missing.
+
+    A row is skipped only if nothing could be measured of it; of one that has other numbers, what is missing is named.
+    """
+    if row.skipped or row.failed:
+        return ("skipped", row.skipped) if row.skipped else ("failed", row.failed)
+    missing = {place: results.failure(*place) for place in results.missing(row)}
+    failures = [failure["reason"] for failure in missing.values() if failure and not failure.get(SKIPPED)]
+    skipped = {place: failure["reason"] for place, failure in missing.items() if failure and failure.get(SKIPPED)}
+    if skipped and len(skipped) == len(results.wanted(row)):
+        return "skipped", _joined(skipped.values())
+    if not failures and len(skipped) < len(missing):
+        return "failed", NOT_MEASURED
+    left_out = [f"{kind} is skipped: {reason}" for (kind, _), reason in skipped.items()]
+    return "failed" if failures else "ok", _joined([*failures, *left_out])
+
+
+def _joined(reasons: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(reasons))

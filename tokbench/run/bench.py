@@ -26,7 +26,7 @@ from tokbench.measure.image_streams import Loading, image_ids
 from tokbench.measure.precision import DTYPES, mixed_precision
 from tokbench.measure.sample_images import batches_for, decoded, enough_images, sample_images
 from tokbench.outcomes import shard_key, shards
-from tokbench.results.store import ENDED, FAILED, RecordWriter
+from tokbench.results.store import ENDED, FAILED, SKIPPED, RecordWriter
 from tokbench.run import build
 from tokbench.run.contain import MethodFailedError, contained, is_built_in
 from tokbench.run.observer import Observer
@@ -314,7 +314,7 @@ class Bench:
             UserError: The method changed what cannot be put back, or the GPU is of no more use to this process, and
                 there is no new process to go on in.
         """
-        failure: dict[str, Any] = {"reason": str(error)}
+        failure: dict[str, Any] = {"reason": str(error), **({SKIPPED: True} if error.skipped else {})}
         lost = is_lost(self.device)
         if error.ended or lost:
             reason = f"{LOST} ({error})" if lost else error

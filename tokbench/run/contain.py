@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tokbench.data.errors import DataError
-from tokbench.errors import UnwritableError, describe_with_place
+from tokbench.errors import NotExportableError, UnwritableError, describe_with_place, printable
 from tokbench.guard import MethodChangedError
 from tokbench.isolation import EndedError, ends_the_run, step
 from tokbench.names import PLAIN
@@ -24,15 +24,20 @@ class MethodFailedError(Exception):
     """
 
     def __init__(self, error: BaseException) -> None:
-        """Describe the error; two kinds of it are our own, and say everything."""
-        own = isinstance(error, EndedError | MethodChangedError)
-        super().__init__(str(error) if own else describe_with_place(error))
+        """Describe the error; three kinds of it are our own, and say everything."""
+        own = isinstance(error, EndedError | MethodChangedError | NotExportableError)
+        super().__init__(printable(str(error)) if own else describe_with_place(error))
         self.error = error
 
     @property
     def ended(self) -> bool:
         """Whether it ended the process, so that trying again would end the next one too."""
         return isinstance(self.error, EndedError)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it only cannot be exported to a runtime, which is no failure of the method."""
+        return isinstance(self.error, NotExportableError)
 
     @property
     def spoiled(self) -> bool:

@@ -16,8 +16,7 @@ from tokbench.errors import UserError
 from tokbench.kinds import KINDS
 from tokbench.measure.devices import resolve_device
 from tokbench.measure.modes import check_mode
-from tokbench.measure.precision import AUTOCAST
-from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM, RUNTIMES
+from tokbench.names import EMBEDDED, EMBEDDED_MODELS, RANDOM, RUNTIMES, Dtype
 from tokbench.run.calibration import Calibration
 from tokbench.run.fine_tuned import own_model
 from tokbench.run.labelling import for_training_images, labelling_of, of_models
@@ -27,6 +26,8 @@ from tokbench.user_files import about, expanded
 from tokbench.vit.model_sources import check_name
 from tokbench.vit.models import Pretrained, load_model
 from tokbench.weights_setting import check_weights, files_of, weights_of
+
+EXPORTED: tuple[Dtype, ...] = ("fp32", "fp16")  # the types that numpy shares with the runtimes
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ def open_inputs(suite: Suite, own_models: Mapping[str, FineTunedFile] = MappingP
     device = resolve_device(suite.device)
     for mode in suite.mode:
         check_mode(mode, device)
-        if mode in RUNTIMES and suite.dtype in AUTOCAST:
-            raise UserError(f"--mode {mode} runs an exported model, which has no autocast: use --dtype fp32 or fp16")
+        if mode in RUNTIMES and suite.dtype not in EXPORTED:
+            raise UserError(f"--mode {mode} runs exported models, in fp32 or fp16 and not in {suite.dtype}")
     if suite.threads is not None:
         torch.set_num_threads(suite.threads)
     names = list(dict.fromkeys(suite.models))

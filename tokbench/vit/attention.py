@@ -9,6 +9,7 @@ the method that needs the fields.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tokbench.vit.adapters.rotary import Rotation
 
 CACHE = 2**21  # bytes of cache per core: logits that fit into it are summed twice as fast as those in main memory
+# The widest heads for which the kernel is used: beyond, it keeps its tiles in neither registers nor shared memory.
+WIDEST = {torch.float32: 64, torch.float16: 128, torch.bfloat16: 128}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +76,15 @@ class Passed:
         heads: The intermediate tensors of its attention, or None.
         update: (B, P+N, D), what its last layer so far added to the tokens, or None.
         rotation: The rotary positions of its tokens, which hold until the next reduction; None without.
+        size: (B, N), of the tokens that its attention read, or None before the first block.
+        bias: (B, 1, 1, P+N), what was added to the logits of each key for these sizes, or None.
     """
 
     heads: Heads | None = None
     update: Tensor | None = None
     rotation: Rotation | None = None
+    size: Tensor | None = None
+    bias: Tensor | None = None
 
 
 def attend(
@@ -240,10 +247,15 @@ def _(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, scale: fl
 def _kernel_runs(q: Tensor) -> bool:
     return (
         q.is_cuda
-        and q.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and q.shape[3] <= WIDEST.get(q.dtype, 0)
         and torch.cuda.get_device_capability(q.device) >= (8, 0)
-        and find_spec("triton") is not None
+        and _has_triton()
     )
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _column_sums(heads: Heads, valid: Tensor | None, prefix: int) -> Tensor:

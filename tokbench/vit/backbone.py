@@ -225,14 +225,16 @@ class DownsampledViT(nn.Module):
         rotation = rotary = None
         if passed.rotation is not None:
             rotation, rotary = self.placement(passed.rotation, tokens, depth)
-        output, heads = self._attend(block, tokens, rotary, needs - {"update"})
+        size = tokens.size
+        bias = passed.bias if size is passed.size else self._bias(tokens)  # until a reduction, it stays the same
+        output, heads = self._attend(block, tokens, rotary, bias, needs - {"update"})
         update = adapter.attention_update(block, output)
         tokens = dataclasses.replace(tokens, x=tokens.x + update)
-        passed = Passed(heads, update if "update" in needs else None, rotation)
+        passed = Passed(heads, update if "update" in needs else None, rotation, size, bias)
         tokens = self._reduce("after_attention", depth, tokens, passed, image_ids)
         update = adapter.mlp_update(block, tokens.x)
         tokens = dataclasses.replace(tokens, x=tokens.x + update)
-        passed = Passed(heads, update if "update" in needs else None, rotation)
+        passed = dataclasses.replace(passed, update=update if "update" in needs else None)
         return self._reduce("after_block", depth, tokens, passed, image_ids), passed
 
     def _read_from(self, depth: int, tokens: Tokens) -> frozenset[str]:
@@ -247,11 +249,11 @@ class DownsampledViT(nn.Module):
         return method.needs if self.vit.cls_token is not None else method.needs - {"cls_attention"}
 
     def _attend(
-        self, block: nn.Module, tokens: Tokens, rotary: Tensor | None, needs: frozenset[str]
+        self, block: nn.Module, tokens: Tokens, rotary: Tensor | None, bias: Tensor | None, needs: frozenset[str]
     ) -> tuple[Tensor, Heads | None]:
         """The attention's output (B, P+N, D), and its intermediate tensors if a reduction needs them."""
         x = self.adapter.attention_input(block, tokens.x)
-        bias, presence = self._bias(tokens), key_presence(tokens)
+        presence = key_presence(tokens)
         if bias is None and presence is None and not needs:
             return self.adapter.attention(block, x, rotary), None
         projected = self.adapter.project(block.attn, x, rotary)

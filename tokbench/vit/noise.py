@@ -6,6 +6,8 @@ other images in the batch, on sharding, or on the device.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -28,9 +30,33 @@ def uniform(seed: int, image_ids: Tensor, depth: int, n: int) -> Tensor:
     Returns:
         (B, N) float32, multiples of 2^-24.
     """
-    seed = (seed + 2**63) % 2**64 - 2**63  # as a signed 64-bit integer
-    state = _mix(torch.full_like(image_ids, seed))
-    state = _mix(state ^ image_ids)
+    state = _signed(_mixed(seed))
+    # Elsewhere, an exporter sees what it consists of.
+    return hashed(image_ids, state, depth, n) if image_ids.is_cuda else _hashed(image_ids, state, depth, n)
+
+
+@torch.library.custom_op(
+    "tokbench::uniform",
+    mutates_args=(),
+    schema="(Tensor image_ids, int seed_state, int depth, SymInt n) -> Tensor",
+)
+def hashed(image_ids: Tensor, seed_state: int, depth: int, n: int) -> Tensor:
+    """What `uniform` does, from the hash of the seed as a signed 64-bit integer; one kernel where there is Triton."""
+    if image_ids.is_cuda and find_spec("triton") is not None:
+        from tokbench.vit import noise_kernel  # Triton is not installed without a GPU
+
+        with torch.cuda.device(image_ids.device):
+            return noise_kernel.uniform(image_ids, seed_state % 2**64, depth, n)
+    return _hashed(image_ids, seed_state, depth, n)
+
+
+@hashed.register_fake
+def _(image_ids: Tensor, seed_state: int, depth: int, n: int) -> Tensor:
+    return torch.empty(image_ids.shape[0], n, device=image_ids.device)
+
+
+def _hashed(image_ids: Tensor, seed_state: int, depth: int, n: int) -> Tensor:
+    state = _mix(image_ids ^ seed_state)
     state = _mix(state ^ depth)
     tokens = torch.arange(n, device=image_ids.device)
     state = _mix(state[:, None] ^ tokens)
@@ -40,11 +66,24 @@ def uniform(seed: int, image_ids: Tensor, depth: int, n: int) -> Tensor:
 def _mix(state: Tensor) -> Tensor:
     """One step of splitmix64 on int64, where products wrap around."""
     state = state + _INCREMENT
-    for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
+    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
         state = (state ^ _shift(state, shift)) * multiplier
-    return state
+    return state ^ _shift(state, _SHIFTS[-1])
 
 
 def _shift(state: Tensor, bits: int) -> Tensor:
     """Logical right shift; the right shift of int64 is arithmetic."""
     return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mixed(seed: int) -> int:
+    """One step of splitmix64 on a Python integer, in [0, 2^64)."""
+    state = (seed + _INCREMENT) % 2**64
+    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
+        state = (state ^ (state >> shift)) * multiplier % 2**64
+    return state ^ (state >> _SHIFTS[-1])
+
+
+def _signed(state: int) -> int:
+    """The signed 64-bit integer with the same bits as one in [0, 2^64)."""
+    return (state + 2**63) % 2**64 - 2**63

@@ -79,9 +79,8 @@ def trim(tokens: Tokens) -> Tokens:
     # Padding represents no patches, and no patch belongs to it.
     lost = ~valid.gather(1, tokens.owner.clamp_min(0))
     tokens = dataclasses.replace(tokens, size=tokens.size * valid, owner=tokens.owner.masked_fill(lost, -1))
-    counts = valid.sum(dim=1)
-    longest = int(counts.max())
+    shortest, longest = torch.stack(valid.sum(dim=1).aminmax()).tolist()  # the host waits for both at once
     # Also where nothing is trimmed: gaps that other images of the batch keep would move an image's tokens.
     order = valid.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
     tokens = tokens.select(order[:, :longest])
-    return dataclasses.replace(tokens, valid=None) if bool((counts == longest).all()) else tokens
+    return dataclasses.replace(tokens, valid=None) if shortest == longest else tokens

@@ -83,6 +83,22 @@ def test_the_latest_failures_are_shown_below_fewer_rows(planned: Path, terminal:
     assert any(line.startswith("▶") for line in shown)
 
 
+def test_a_skipped_measurement_is_no_failure(planned: Path, terminal: Console) -> None:
+    row = next(row for row in rows_of(planned) if row.id.method == "token_pooling")
+    set_rows(planned, [rows_of(planned)[0], replace(row, keys={name: row.keys[name] for name in ("macs", "latency")})])
+    store = Store(planned)
+    view = view_of(planned, store, terminal)
+    store.add("failed", f"latency/{row.keys['latency']}", {"reason": "no such operator", "skipped": True})
+    shown = picture(view)
+    assert shown[2].startswith("  token_pooling")  # its MACs are still waited for
+    assert "no such operator" not in "\n".join(shown)
+    store.add("failed", f"macs/{row.keys['macs']}", {"reason": "no such operator", "skipped": True})
+    shown = picture(view)
+    assert shown[2].startswith("- token_pooling")
+    assert "no such operator" not in "\n".join(shown)
+    assert "1 skipped" in "\n".join(shown)
+
+
 @pytest.mark.parametrize("height", [24, 50, 9, 3])
 def test_the_running_row_is_visible_on_a_small_terminal(planned: Path, terminal: Console, height: int) -> None:
     rows = many(planned, 500)

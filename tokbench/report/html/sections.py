@@ -224,8 +224,9 @@ def _row_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
     names = row_names(table)
     failed = table[table["status"].eq("failed")]
     yield Section("failed", "Failed", items=group_by_text(failed, "reason", names))
-    # A skipped method is skipped at every keep and seed.
-    skipped = table[table["status"].eq("skipped")].assign(seed=None)
+    # A skipped method is skipped at every keep and seed; of a row that is ok, a single measurement may be.
+    left_out = table["status"].eq("skipped") | (table["status"].eq("ok") & table["reason"].ne(""))
+    skipped = table[left_out].assign(seed=None)
     yield Section("skipped", "Skipped", items=group_by_text(skipped, "reason", method_names(table)))
     waiting = table[table["status"].eq(NOT_MEASURED)]
     yield Section("waiting", "Not measured yet", items=group_by_text(waiting, "reason", names))

@@ -61,7 +61,7 @@ class LiveView(Bars):
         fields = tasks[-1].fields if tasks else {}
         running = self._measurements.get((fields.get("kind", ""), fields.get("key", "")))
         states = [row.state(running) for row in self._rows]
-        failed = (row for row in self._rows if row.reason and not row.skipped)
+        failed = (row for row in self._rows if row.reason and not row.is_skipped)
         reasons = list(dict.fromkeys(f"{row.label}: {row.reason}" for row in failed))[-MAX_REASONS:]
         yield Rows(self._rows, states, other_lines=OTHER_LINES + len(reasons))
         yield from (_one_line(f"✗ {reason}", "red") for reason in reasons)
@@ -183,7 +183,7 @@ def _number(row: RowProgress, name: str) -> Text:
     measurement = row.measurements.get(kind.name)
     text, style = "", ""
     if measurement is not None and measurement.reason:
-        text, style = "✗", "red"
+        text, style = STATE_SIGNS[State.SKIPPED if measurement.skipped else State.FAILED]
     elif measurement is not None:
         value = measurement.numbers.get(name)
         if value is not None:

@@ -14,6 +14,7 @@ from tokbench.kinds import KINDS
 from tokbench.kinds.base import Kind
 from tokbench.report.labels import cell_text, labels
 from tokbench.results import PlannedRow, Results
+from tokbench.results.store import SKIPPED
 
 # The settings in which the rows of a method may differ, with their headings.
 SETTING_HEADINGS = {"keep": "keep", "batch_size": "batch", "mode": "mode", "seed": "seed"}
@@ -36,7 +37,9 @@ class Measurement:
     Attributes:
         kind: Its kind.
         numbers: The values so far, by the table's column; `top1` is over the images classified so far.
-        reason: Why it failed in this run, on one line. A failure of an earlier run counts as waiting, as it is retried.
+        reason: Why it failed or was skipped in this run, on one line. What an earlier run failed to measure counts as
+            waiting, as it is retried.
+        skipped: Whether it was skipped.
     """
 
     def __init__(self, kind: Kind[Any], key: str, results: Results) -> None:
@@ -54,6 +57,7 @@ class Measurement:
         self._earlier: Mapping[str, Any] | None = None
         self.read(results)
         self._before, self._earlier, self.reason = len(self._records), self._failure(results), ""
+        self.skipped = False
 
     @property
     def missing(self) -> int:
@@ -73,7 +77,9 @@ class Measurement:
         if len(self._records) > known:
             self.numbers = self.kind.live(self._records)
         failure = self._failure(results)
-        self.reason = "" if failure is None or failure is self._earlier else _cut(failure["reason"])
+        new = None if failure is self._earlier else failure
+        self.reason = "" if new is None else _cut(new["reason"])
+        self.skipped = new is not None and bool(new.get(SKIPPED))
 
     def _failure(self, results: Results) -> Mapping[str, Any] | None:
         return results.failure(self.kind.name, self._keys[len(self._records)]) if self.missing else None
@@ -101,17 +107,24 @@ class RowProgress:
 
     @property
     def reason(self) -> str:
-        """Why numbers will stay missing; empty if none will."""
-        reasons = (measurement.reason for measurement in self.measurements.values())
+        """Why it is skipped or has failed; empty if it is neither, though single measurements may be skipped."""
+        every = self.measurements.values()
+        reasons = (one.reason for one in every if self.is_skipped or not one.skipped)
         return self.skipped or self.failed or next(filter(None, reasons), "")
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether it is not to be measured, or each of its measurements was skipped."""
+        every = self.measurements.values()
+        return bool(self.skipped or (every and all(one.skipped for one in every)))
 
     def state(self, running: Measurement | None) -> State:
         """Its state, given the measurement that is running now."""
         if running in self.measurements.values():
             return State.RUNNING
         if self.reason:
-            return State.SKIPPED if self.skipped else State.FAILED
-        missing = any(measurement.missing for measurement in self.measurements.values())
+            return State.SKIPPED if self.is_skipped else State.FAILED
+        missing = any(one.missing and not one.skipped for one in self.measurements.values())
         return State.WAITING if missing else State.DONE
 
 

@@ -93,7 +93,7 @@ def _of_all_rows(block: pd.DataFrame) -> list[Text]:
 def _without_result(block: pd.DataFrame) -> list[Text]:
     """`method keep — failed: reason`, a line for each reason. Skipped methods are named without keep.
 
-    What waits for another part or a later run has not failed.
+    What waits for another part or a later run has not failed, and neither has a row without some of its numbers.
     """
     rows = block.to_dict("records")
     varying = [name for name in SETTINGS if len(distinct_values(rows, name)) > 1]
@@ -115,9 +115,9 @@ def _without_result(block: pd.DataFrame) -> list[Text]:
     return [
         Text(f"{names} — {NOT_MEASURED}")
         if reason == NOT_MEASURED
-        else Text.assemble(names, " — ", (status, colours[status]), f": {reason}")
+        else Text.assemble(names, " — ", (f"{status}: ", colours[status]) if status in colours else "", reason)
         for (status, reason), names in listed.items()
-        if status in colours
+        if reason
     ]
 
 
