@@ -40,7 +40,7 @@ MACHINERY = (str(Path(torch.__file__).parent), __file__, dispatch.__file__)  # b
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
-T = TypeVar("T", Tensor, nn.Module)
+T = TypeVar("T", bound=Tensor | nn.Module)
 
 
 class MixedDevicesError(RuntimeError):
@@ -83,7 +83,7 @@ class GpuTensor(Tensor):
     @staticmethod
     def __new__(cls, numbers: Tensor) -> GpuTensor:
         """A tensor that holds a CPU tensor."""
-        made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made = Tensor._make_wrapper_subclass(
             cls,
             numbers.shape,
             strides=numbers.stride(),
@@ -92,25 +92,27 @@ class GpuTensor(Tensor):
             device=META,
         )
         made.numbers = numbers
-        return cast(GpuTensor, made)
+        return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    device = property(lambda self: GPU)  # type: ignore[assignment]
-    is_cuda = property(lambda self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda self: False)  # type: ignore[assignment]
-    is_meta = property(lambda self: False)  # type: ignore[assignment]
+    device = property(lambda self: GPU)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
+    is_meta = property(lambda self: False)
 
     def get_device(self) -> int:
         """The GPU's number."""
         return 0
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         """The values, with the device."""
         return f"{self.numbers!r} on {GPU}"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Refuse: operators are carried out by `SimulatedGpu`."""
         raise RuntimeError(f"{func} was called on a tensor of a simulated GPU after the simulation's end")
 
@@ -137,7 +139,7 @@ class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
         This is neither a wait nor a launch.
         """
         if isinstance(what, Tensor):
-            return GpuTensor(what.detach().clone())
+            return cast(T, GpuTensor(what.detach().clone()))
         module = copy.deepcopy(what)
         for part in module.modules():
             for name, weight in part._parameters.items():
