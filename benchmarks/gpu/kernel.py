@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.measure.latency import measure_latency
 from tokbench.stats.times import compare_times
 from tokbench.vit import kernels

@@ -16,7 +16,7 @@ from flash_kmeans.torch_fallback import batch_kmeans_Euclid_torch_native
 from torch import Tensor
 
 from tokbench import gather_rows, kmeans
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.measure.latency import measure_latency
 from tokbench.stats.times import compare_times
 

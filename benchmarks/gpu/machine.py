@@ -14,7 +14,8 @@ import sys
 import torch
 
 from tokbench.errors import UserError
-from tokbench.measure.environment import describe, resolve_device
+from tokbench.measure.devices import resolve_device
+from tokbench.measure.environment import describe
 
 
 def main(name: str) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tokbench import reduce
 from tokbench.embedded.images import image_set
 from tokbench.errors import describe
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.measure.sample_images import sample_images
 from tokbench.names import EMBEDDED_MODELS, PLAIN, RANDOM
 from tokbench.registry import create, discover

@@ -20,7 +20,7 @@ from tokbench.cli.options import (
 from tokbench.cli.output import warn_broken, writing
 from tokbench.cli.show import MEASURE_NOTHING
 from tokbench.errors import UserError
-from tokbench.names import ALL, PLAIN
+from tokbench.names import ALL, PLAIN, Mode
 from tokbench.notation import parse_call, split_list
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 DEFAULTS = {"keep": "0.7", "schedule": "stages(at=3-6-9)"}
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}  # in which the model is compared with the eager one
+# In which the model is compared with the eager one.
+RUNTIMES: dict[str, Mode] = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 class Format(StrEnum):

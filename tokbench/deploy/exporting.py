@@ -1,113 +1,118 @@
-"""Exporting a model with a method in it: by torch.export, and from there to ONNX.
+"""From a model to a program of a fixed batch: torch's own format, then ONNX.
 
-The number of images is fixed, since that is how models are deployed for the least latency, and a method's number of
-tokens follows from it. A method that decides by the content of the images cannot be exported.
+`torch.export` records the operators that a model runs on one batch, so that shapes and Python's decisions are fixed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import re
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from tokbench.deploy.translations import decompositions, translations
 from tokbench.errors import NotExportableError, describe
-from tokbench.vit.attention import received_from_matrix
+from tokbench.vit.backbone import DownsampledViT
 
-# torch.export on a size that only the images' content decides.
-DATA_DEPENDENT = re.compile(r"data-dependent|GuardOnDataDependentSymNode|PendingUnbackedSymbolNotFound")
-NO_EQUIVALENT = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)', overload='([^']+)'\)>")
+INPUT, OUTPUT = "images", "logits"
+MAX_BYTES = 2**31 - 1  # of a protocol buffer
 
 
 def export_program(model: nn.Module, images: Tensor) -> ExportedProgram:
-    """Trace a model by torch.export.
+    """Record the operators that a model runs on a batch.
 
     Args:
         model: In evaluation mode.
-        images: (B, C, H, W), an example with the shape and dtype of all later batches.
+        images: (B, C, H, W), of the shape, dtype and device of all later batches.
+
+    Returns:
+        A program from images to logits, of torch's operators only.
 
     Raises:
-        NotExportableError: The model has something that cannot be traced.
+        NotExportableError: What the model does depends on the images' content, or torch cannot trace it.
         Exception: Whatever the model itself raises.
     """
+    if isinstance(model, DownsampledViT) and model.downsampler is not None and model.downsampler.adaptive:
+        raise NotExportableError("the number of tokens depends on the images, while an exported model has fixed shapes")
     with torch.no_grad():
         model(images)  # what fails here is the model's own error
-        with _quietly(), _attributes_kept(model):
-            try:
-                program = torch.export.export(model, (images.clone(),))
-                return program.run_decompositions(_own_operators())
-            except Exception as error:
-                text = f"{type(error).__name__}: {error}"
-                if DATA_DEPENDENT.search(text):
-                    reason = "how many tokens it keeps depends on the images, and an exported model has fixed shapes"
-                    raise NotExportableError(f"cannot be exported: {reason}") from error
-                raise NotExportableError(f"cannot be exported by torch.export: {describe(error)}") from error
+        try:
+            with _quiet(), _attributes_kept(model):
+                program: ExportedProgram = torch.export.export(model, (images.clone(),), strict=False)
+                decomposed: ExportedProgram = program.run_decompositions(decompositions())
+                return decomposed
+        except Exception as error:
+            raise NotExportableError(_untraceable(error)) from error
 
 
 def export_onnx(model: nn.Module, images: Tensor) -> bytes:
-    """Convert a model to ONNX.
+    """Translate a model to ONNX.
 
     Args:
         model: In evaluation mode.
         images: As for `export_program`.
 
     Returns:
-        The serialised model, with its weights.
+        The content of an ONNX file with one input, `images`, and one output, `logits`.
 
     Raises:
-        NotExportableError: ONNX has no equivalent for an operator of the model.
+        NotExportableError: The model cannot be exported, ONNX has no equivalent for an operator, or the weights do not
+            fit into one file.
         Exception: Whatever the model itself raises.
     """
-    from tokbench.deploy.onnx_operators import translations
-
     program = export_program(model, images)
-    with _quietly():
-        try:
+    try:
+        with _quiet():
             exported: Any = torch.onnx.export(
-                program, dynamo=True, verbose=False, optimize=True, custom_translation_table=translations()
+                program,
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                custom_translation_table=translations(),
+                verbose=False,
             )
-        except Exception as error:
-            raise NotExportableError(_no_equivalent(error)) from error
-    return bytes(exported.model_proto.SerializeToString())
+    except Exception as error:
+        raise NotExportableError(_untranslatable(error)) from error
+    proto = exported.model_proto
+    if proto.ByteSize() > MAX_BYTES:
+        raise NotExportableError("the model is larger than the 2 GiB that one ONNX file can hold")
+    return bytes(proto.SerializeToString())
 
 
-def _own_operators() -> dict[Any, Callable[..., Any]]:
-    """What operators are made of: tokbench's own, and one of PyTorch's."""
-    return {
-        torch.ops.tokbench.received.default: received_from_matrix,
-        torch.ops.aten.diagonal_scatter.default: _diagonal_scatter,
-    }
+def _untraceable(error: Exception) -> str:
+    """Why torch.export cannot record a model."""
+    text = str(error)
+    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
+        return f"torch.export cannot record a decision that depends on the images' content ({_place(error)})"
+    return f"torch.export cannot record it: {describe(error)}"
 
 
-def _diagonal_scatter(values: Tensor, diagonal: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """Square matrices with another diagonal; PyTorch's own decomposition writes in place, which ONNX cannot."""
-    moved = values.movedim((dim1, dim2), (-2, -1))
-    if offset or moved.shape[-2] != moved.shape[-1]:
-        raise NotExportableError("cannot be exported to ONNX: it has no equivalent of a diagonal beside the main one")
-    on_diagonal = torch.eye(moved.shape[-1], dtype=torch.bool, device=values.device)
-    return torch.where(on_diagonal, diagonal[..., None], moved).movedim((-2, -1), (dim1, dim2))
+def _place(error: BaseException) -> str:
+    """The last line of tokbench's or the user's own that was running: file and number."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}"
 
 
-def _no_equivalent(error: BaseException) -> str:
-    """Which operator an exporter could not convert, from the errors that led to this one."""
+def _untranslatable(error: BaseException) -> str:
+    """Which operator has no equivalent in ONNX."""
     cause: BaseException | None = error
-    last = error
     while cause is not None:
-        found = NO_EQUIVALENT.search(str(cause))
-        if found:
-            return f"cannot be exported to ONNX: it has no equivalent of {found[1]} ({found[2]})"
-        last, cause = cause, cause.__cause__ or cause.__context__
-    return f"cannot be exported to ONNX: {describe(last)}"
+        operator = re.search(r"target=torch\.ops\.([\w.]+)\]", str(cause))
+        if operator:
+            return f"ONNX has no equivalent of the operator {operator[1]}"
+        cause = cause.__cause__
+    return f"it cannot be translated to ONNX: {describe(error)}"
 
 
-@contextlib.contextmanager
+@contextmanager
 def _attributes_kept(model: nn.Module) -> Iterator[None]:
     """Put the objects that modules hold back: torch.export replaces lists and dicts by copies."""
     before = [(module, dict(vars(module))) for module in model.modules()]
@@ -118,14 +123,13 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
             vars(module).update(attributes)
 
 
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep what exporters print and log to themselves; errors carry what matters."""
-    disabled = logging.root.manager.disable
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters log and print of their progress, which would be among the results."""
+    disabled, printed = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.CRITICAL)
     try:
-        printed = io.StringIO()
-        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -57,10 +57,10 @@ def export_model(model: nn.Module, images: Tensor, form: Format) -> Exported:
             session = open_session(exported, "onnxruntime", images)
             return Exported(session, lambda file: write_atomically(file, lambda path: path.write_bytes(exported)))
         case "openvino":
-            from tokbench.deploy.openvino_runtime import open_model
+            from tokbench.deploy.openvino_runtime import open_model, read
 
-            exported = export_onnx(model, images)
-            return Exported(open_model(exported), lambda file: _write_openvino(exported, file))
+            made = read(export_onnx(model, images))
+            return Exported(open_model(made), lambda file: _write_openvino(made, file))
 
 
 def files_of(file: Path, form: Format) -> tuple[Path, ...]:
@@ -80,13 +80,12 @@ def how_to_load(file: Path, form: Format) -> str:
 
 def _save(program: torch.export.ExportedProgram, path: Path) -> None:
     with path.open("wb") as file:  # by its name torch would refuse a path without its ending
-        torch.export.save(program, file)  # type: ignore[arg-type]
+        torch.export.save(program, file)
 
 
-def _write_openvino(exported: bytes, file: Path) -> None:
+def _write_openvino(model: Any, file: Path) -> None:
     import openvino
 
-    model: Any = openvino.Core().read_model(exported)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
         made = Path(folder) / file.name
         openvino.save_model(model, made, compress_to_fp16=False)

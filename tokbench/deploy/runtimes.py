@@ -1,15 +1,28 @@
-"""The deployment runtimes that models can be timed in."""
+"""The runtimes in which people deploy models: which there are, and how a model gets into one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from tokbench.errors import UserError
 from tokbench.names import Mode
+
+PACKAGES: Mapping[Mode, tuple[str, ...]] = MappingProxyType(
+    {
+        "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+        "tensorrt": ("onnx", "onnxscript", "onnxruntime"),
+        "openvino": ("onnx", "onnxscript", "openvino"),
+    }
+)
+EXTRAS: Mapping[Mode, str] = MappingProxyType({"onnxruntime": "onnx", "tensorrt": "onnx", "openvino": "openvino"})
+DEVICES: Mapping[Mode, tuple[str, ...]] = MappingProxyType(
+    {"onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",), "openvino": ("cpu",)}
+)
 
 
 def check_runtime(mode: Mode, device: torch.device) -> None:
@@ -18,23 +31,17 @@ def check_runtime(mode: Mode, device: torch.device) -> None:
     Raises:
         UserError: It is not, or it cannot.
     """
-    extra = "openvino" if mode == "openvino" else "onnx"
-    package = "openvino" if mode == "openvino" else "onnxruntime"
-    missing = [name for name in ("onnx", "onnxscript", package) if find_spec(name) is None]
-    if missing:
-        raise UserError(f"mode '{mode}' needs the package {missing[0]}: pip install 'tokbench[{extra}]'")
-    if mode == "openvino":
-        if device.type != "cpu":
-            raise UserError(f"mode 'openvino' runs on a CPU, not on {device.type}: use --device cpu")
-        return
-    from tokbench.deploy.onnx_runtime import available_providers, provider_of
-
-    wanted = provider_of(mode, device)
-    if wanted not in available_providers():
+    if device.type not in DEVICES[mode]:
         raise UserError(
-            f"mode '{mode}' needs ONNX Runtime's {wanted} for {device.type}, which the installed onnxruntime lacks: "
-            "on an NVIDIA GPU, pip install onnxruntime-gpu"
+            f"mode '{mode}' runs on {' or '.join(DEVICES[mode])}, not {device.type}: choose another --mode or --device"
         )
+    missing = [name for name in PACKAGES[mode] if find_spec(name) is None]
+    if missing:
+        raise UserError(f"mode '{mode}' needs {', '.join(missing)}: pip install 'tokbench[{EXTRAS[mode]}]'")
+    if mode != "openvino":
+        from tokbench.deploy.onnx_runtime import check_provider
+
+        check_provider(mode, device)
 
 
 def opener(model: nn.Module, mode: Mode, images: Tensor) -> Callable[[], Callable[[Tensor], Tensor]]:
@@ -42,12 +49,12 @@ def opener(model: nn.Module, mode: Mode, images: Tensor) -> Callable[[], Callabl
 
     Args:
         model: In evaluation mode.
-        mode: `onnxruntime`, `tensorrt` or `openvino`.
+        mode: `onnxruntime`, `tensorrt` or `openvino`, checked before by `check_runtime`.
         images: (B, C, H, W), an example with the shape, dtype and device of all later batches.
 
     Returns:
-        A function that gives the function that runs the model. It raises NotExportableError where the runtime cannot
-        run what was exported.
+        A function that gives a function from images to logits (B, classes) on the images' device; these are valid until
+        its next call. It raises NotExportableError where the runtime cannot run what was exported.
 
     Raises:
         NotExportableError: The model cannot be exported.
@@ -57,9 +64,9 @@ def opener(model: nn.Module, mode: Mode, images: Tensor) -> Callable[[], Callabl
 
     exported = export_onnx(model, images)
     if mode == "openvino":
-        from tokbench.deploy.openvino_runtime import open_model
+        from tokbench.deploy.openvino_runtime import open_model, read
 
-        return lambda: open_model(exported)
+        return lambda: open_model(read(exported))
     from tokbench.deploy.onnx_runtime import open_session
 
     return lambda: open_session(exported, mode, images)

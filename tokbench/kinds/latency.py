@@ -8,34 +8,28 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tokbench.kinds.base import Column, Conditions, Kind, Pace
-from tokbench.kinds.samples import GpuCondition, LatencyRecord, NoiseRecord, Samples
+from tokbench.kinds.samples import LatencyRecord, NoiseRecord
+from tokbench.kinds.timed_row import CHOOSING, Plain, noise_of, times_of
 from tokbench.names import COMPILED, EAGER, PLAIN, RUNTIMES, TIMES
 from tokbench.stats.times import MIN_ROUNDS, compare_times, floor_of, median_interval, percentile
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tokbench.measure.call_timer import Forward
     from tokbench.results import PlannedRow, Results
     from tokbench.run.bench import Bench
     from tokbench.run.prepare import Row
-    from tokbench.vit.backbone import DownsampledViT
 
 MUCH_LOAD = 0.1  # of the CPUs, by other processes: intervals widen
 HOST_BOUND = 0.9  # of the time, in which the host still queues operators: the GPU waits for it
-POWER_CAP = "power cap"  # see `measure.gpu.THROTTLING`
 COMPILE_SECONDS = 20.0  # to compile a model, roughly
 EXPORT_SECONDS = 10.0  # to export a model and open it in a runtime, roughly
-CHOOSING = 0.1  # duration of the runs that show the share of choosing tokens, as a fraction of the sampling time
 TAILS = {"p90": 0.9, "p99": 0.99}
 START_SECONDS = {
     **dict.fromkeys(COMPILED, COMPILE_SECONDS),
@@ -110,13 +104,13 @@ class Latency(Kind[LatencyRecord]):
             bench.observer.announce("noise floor")
             first = next(iter(own.values()))
             plain_images = bench.plain_images(own.values())
-            plain = _Plain(first, plain_images[:batch_size], bench)
-            if bench.attempt(NOISE, session, partial(_noise, plain)):
+            plain = Plain(first, plain_images[:batch_size], bench)
+            if bench.attempt(NOISE, session, partial(noise_of, plain)):
                 for alike in bench.same_images(own):
                     smaller = next(iter(alike.values())).cell.variant.img_size is not None
                     images = bench.sample_images(alike.values()) if smaller else plain_images
                     for key, row in bench.each(self, alike):
-                        bench.attempt(self, key, partial(_times, row, plain, plain_images, images, bench, session))
+                        bench.attempt(self, key, partial(times_of, row, plain, plain_images, images, bench, session))
             else:
                 for key in own:
                     bench.pass_on(self, key, NOISE, session)
@@ -234,92 +228,3 @@ LATENCY, NOISE = Latency(), Noise()
 def noise_floor(noise: NoiseRecord | None) -> float:
     """By how much the plain model surely differed from itself in a session, as a fraction."""
     return floor_of([compare_times(block.base_s, block.other_s) for block in noise.blocks]) if noise else 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Plain:
-    """The plain model of a session."""
-
-    row: Row
-    images: Tensor
-    bench: Bench
-
-    @cached_property
-    def rebuild(self) -> Callable[[], Forward]:
-        """Builds it anew; for a runtime it is exported once."""
-        from tokbench.measure.modes import rebuilding
-
-        return rebuilding(self.bench.plain(self.row), self.row.cell.mode, self.images)
-
-    def open(self, batch: Tensor) -> Forward:
-        """The function that runs it on batches like this one."""
-        from tokbench.measure.modes import in_mode
-
-        mode = self.row.cell.mode
-        return self.rebuild() if mode in RUNTIMES else in_mode(self.bench.plain(self.row), mode, batch)
-
-
-def _noise(plain: _Plain) -> NoiseRecord:
-    from tokbench.measure.latency import measure_floor
-    from tokbench.measure.modes import forget_compiled
-
-    forget_compiled()
-    suite = plain.bench.suite
-    blocks = measure_floor(plain.rebuild, [plain.images], suite.seconds, suite.precision, flush=_flush(plain.bench))
-    return NoiseRecord(tuple(Samples(**asdict(block)) for block in blocks))
-
-
-def _times(
-    row: Row, session_plain: _Plain, plain_images: Tensor, images: Tensor, bench: Bench, session: str
-) -> LatencyRecord:
-    from tokbench.measure.attention_kernels import attention_kernels
-    from tokbench.measure.choosing import choosing_shares
-    from tokbench.measure.latency import measure_alone, measure_latency
-    from tokbench.measure.modes import forget_compiled, in_mode
-    from tokbench.measure.under_load import condition_under_load
-
-    forget_compiled()
-    plain_batches, batches = bench.batches(row, plain_images), bench.batches(row, images)
-    model, mode, suite = bench.build(row), row.cell.mode, bench.suite
-    plain = session_plain.open(plain_batches[0])
-    other = in_mode(model, mode, batches[0])
-    agreement = _agreement(row, model, other, batches[0])
-    latency = measure_latency(
-        plain, other, plain_batches, suite.seconds, suite.precision, other_batches=batches, flush=_flush(bench)
-    )
-    loaded = (condition_under_load(plain, plain_batches[0]), condition_under_load(other, batches[0]))
-    moments = tuple(GpuCondition(**asdict(moment)) for moment in loaded if moment)
-    alone: tuple[float, ...] = ()
-    if any(POWER_CAP in moment.throttled for moment in moments):
-        alone = (measure_alone(plain, plain_batches, suite.seconds), measure_alone(other, batches, suite.seconds))
-    eager = mode == EAGER
-    return LatencyRecord(
-        **asdict(latency),
-        session=session,
-        gpu=moments,
-        choosing=choosing_shares(model, batches, CHOOSING * suite.seconds) if eager and _has_clock(bench) else (),
-        attention=attention_kernels(model, batches[0]) if eager else (),
-        alone_s=alone,
-        **agreement,
-    )
-
-
-def _agreement(row: Row, model: DownsampledViT, other: Forward, batch: Tensor) -> dict[str, float]:
-    """How far the answers in a runtime are those of the eager model; nothing in torch's own modes."""
-    if row.cell.mode not in RUNTIMES:
-        return {}
-    from tokbench.deploy.agreement import compare_outputs
-
-    compared = compare_outputs(model, other, batch)
-    return {"same_top1": compared.top1, "difference": compared.largest}
-
-
-def _has_clock(bench: Bench) -> bool:
-    """Whether time can be read within a model: on a CPU by the clock, on CUDA by events in the queue."""
-    return bench.device.type in ("cpu", "cuda")
-
-
-def _flush(bench: Bench) -> Callable[[], None] | None:
-    from tokbench.measure.cold import cache_flush
-
-    return cache_flush(bench.device) if bench.suite.cold else None

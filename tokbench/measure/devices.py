@@ -58,8 +58,9 @@ def device_count(kind: str) -> int:
 
 def device_index(device: torch.device) -> int | None:
     """The number of a device among those that torch sees; None where there is only one, as on a CPU."""
-    if device.type not in NUMBERED or device.index is not None:
-        return device.index
+    index: int | None = device.index
+    if device.type not in NUMBERED or index is not None:
+        return index
     return int(torch.get_device_module(device.type).current_device())
 
 

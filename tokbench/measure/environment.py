@@ -86,7 +86,7 @@ def convolutions_in_tf32() -> bool:
     try:
         return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:
-        return str(torch.backends.cudnn.conv.fp32_precision) == "tf32"
+        return str(torch.backends.cudnn.conv.fp32_precision) == "tf32"  # type: ignore[attr-defined]
 
 
 def _gpu(device: torch.device) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pytest_benchmark.stats import Stats
 
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
-from tokbench.kinds.latency import LATENCY, LatencyRecord
+from tokbench.kinds.latency import LATENCY
+from tokbench.kinds.samples import LatencyRecord
 from tokbench.results import Results
 from tokbench.schedule_text import takes_keep
 from tokbench.stats.times import MIN_ROUNDS
