@@ -110,7 +110,9 @@ class GpuTensor(Tensor):
         return f"{self.numbers!r} on {GPU}"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Refuse: operators are carried out by `SimulatedGpu`."""
         raise RuntimeError(f"{func} was called on a tensor of a simulated GPU after the simulation's end")
 
