@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tokbench import reduce
-from tokbench.measure.environment import device_name
+from tokbench.measure.devices import device_name
 from tokbench.measure.latency import measure_latency
 from tokbench.measure.sample_images import sample_images
 from tokbench.names import RANDOM
