@@ -78,7 +78,7 @@ def kebab_case(name: str) -> str:
 
 def in_words(machine: Mapping[str, Any]) -> str:
     """What a result depends on: the device, and the versions of torch and tokbench."""
-    return f"{machine['device_name']}, torch {machine['versions']['torch']}, tokbench {machine['versions']['tokbench']}"
+    return f"{machine['device_name']}, torch {machine['torch_build']}, tokbench {machine['versions']['tokbench']}"
 
 
 def describe(device: str, out: Path | None) -> tuple[Path, dict[str, Any]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokbench.measure.devices import device_name
+from tokbench.measure.devices import device_name, resolve_device
 from tokbench.measure.latency import measure_latency
 from tokbench.stats.times import compare_times
 from tokbench.vit import kernels
@@ -110,8 +110,7 @@ def exact(x: Inputs) -> Tensor:
 
 def main(name: str) -> int:
     """Compare both versions on all shapes; the exit code."""
-    device = torch.device(name)
-    torch.cuda.set_device(device.index or 0)  # where Triton launches
+    device = resolve_device(name)
     print(f"On {device_name(device)}; batch {BATCH}, {CHECKED} of them against float64; bound of the kernel {BOUND:g}.")
     print(f"{'shape':36} {'dtype':9} {'kernel error':>12} {'plain error':>12} {'times as fast':>13}  95 % interval")
     worst = 0.0

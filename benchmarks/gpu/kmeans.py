@@ -16,7 +16,7 @@ from flash_kmeans.torch_fallback import batch_kmeans_Euclid_torch_native
 from torch import Tensor
 
 from tokbench import gather_rows, kmeans
-from tokbench.measure.devices import device_name
+from tokbench.measure.devices import device_name, resolve_device
 from tokbench.measure.latency import measure_latency
 from tokbench.stats.times import compare_times
 
@@ -36,11 +36,11 @@ def objective(f: Tensor, centres: Tensor) -> float:
 
 def main(name: str) -> None:
     """Compare on random points, and print the table."""
-    device = torch.device(name)
+    device = resolve_device(name)
     peer = batch_kmeans_Euclid if device.type == "cuda" else batch_kmeans_Euclid_torch_native
     print(f"On {device_name(device)}, {ITERATIONS} iterations; objective: the relative difference of tokbench's.")
     print(f"{'B':>4} {'N':>4} {'D':>4} {'K':>4} {'times as fast':>14}  {'95 % interval':15} {'objective':>9}")
-    for batch, n, dim, count in SHAPES[device.type]:
+    for batch, n, dim, count in SHAPES["cpu" if device.type == "cpu" else "cuda"]:
         generator = torch.Generator().manual_seed(0)
         f = torch.randn(batch, n, dim, generator=generator).to(device)
         start = torch.stack([torch.randperm(n, generator=generator)[:count] for _ in range(batch)]).to(device)

@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import sys
 
-import torch
-
 from tokbench.errors import UserError
-from tokbench.measure.devices import resolve_device
+from tokbench.measure.devices import device_count, resolve_device
 from tokbench.measure.environment import describe
 
 
@@ -25,7 +23,7 @@ def main(name: str) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    gpus = device_count("cuda") if device.type == "cuda" else 0
     print(json.dumps({**describe(device), "cuda_devices": gpus}))
     return 0
 

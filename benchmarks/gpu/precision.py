@@ -24,7 +24,7 @@ from torch import Tensor
 from tokbench import reduce
 from tokbench.embedded.images import image_set
 from tokbench.errors import describe
-from tokbench.measure.devices import device_name
+from tokbench.measure.devices import device_name, resolve_device
 from tokbench.measure.sample_images import sample_images
 from tokbench.names import EMBEDDED_MODELS, PLAIN, RANDOM
 from tokbench.registry import create, discover
@@ -85,7 +85,7 @@ def line(method: str, rows: Sequence[dict[str, Any]]) -> str:
 
 def main(name: str, models: str, file: str) -> int:
     """Compare, print and write the table as it grows; the exit code."""
-    device = torch.device(name)
+    device = resolve_device(name)
     print(f"On {device_name(device)}, against the CPU in fp32; {BATCH} images, keep {KEEP}.")
     table: list[dict[str, Any]] = []
     for model in models.split(","):

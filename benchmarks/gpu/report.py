@@ -52,11 +52,11 @@ def _lines(
 ) -> Iterator[str]:
     about = {part.name: part.about for part in parts}
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    cuda = f"CUDA {machine['cuda']}, {machine['cuda_devices']} device(s); " if machine["cuda"] else ""
+    facts = [f"{name} {value}, " for name, value in (machine["gpu"] or {}).items() if value is not None]
     yield from (f"# {escape(machine['device_name'])}", "")
     yield f"Written on {datetime.now(UTC):%Y-%m-%d at %H:%M} UTC by `{command}`."
     yield "[environment.json](environment.json) describes the machine:"
-    yield f"{cuda}{machine['cpus']} CPUs, {escape(machine['platform'])}; {versions}."
+    yield f"{escape(''.join(facts))}{machine['cpus']} CPUs, {escape(machine['platform'])}; {versions}."
     yield ""
     cells = [
         (f"[{one.name}](#{one.name})" if _ran(one) else one.name, one.state, f"{one.seconds:.0f}", escape(one.reason))
@@ -110,13 +110,20 @@ def comparison_table(folder: Path) -> Iterator[str]:
     ]
     headings = [escape(name) for name in ("method", *differing, *(column.name for column in shown))]
     yield from markdown_table(headings, cells, range(1, len(headings)))
-    lost = rows[rows["status"] != "ok"]
+    lacking = rows[rows["status"].ne("ok") | ~rows.index.isin(measured.index)]
+    lost = lacking.assign(why=[_why(row) for row in lacking.to_dict("records")])
     if len(lost):
         yield ""
-    for (status, reason), some in lost.groupby(["status", "reason"], sort=False):
-        said = reason if reason == NOT_MEASURED else f"{status}: {reason}"
+    for why, some in lost.groupby("why", sort=False):
         methods = ", ".join(dict.fromkeys(some["method"]))
-        yield f"- {len(some)} of {len(rows)} rows, {escape(f'{said} ({methods})')}"
+        yield f"- {len(some)} of {len(rows)} rows, {escape(f'{why} ({methods})')}"
+
+
+def _why(row: Mapping[Any, Any]) -> str:
+    """Why a row has no number, or not all."""
+    if row["status"] == "ok":  # the kind found nothing to measure with
+        return str(row["remarks"]) or "nothing was measured"
+    return row["reason"] if row["reason"] == NOT_MEASURED else f"{row['status']}: {row['reason']}"
 
 
 def _given(value: Any) -> bool:

@@ -93,13 +93,14 @@ def test_the_report_names_every_part_with_its_command_and_output(tmp_path: Path)
     machine = {
         "device_name": "a_machine",
         "versions": {"torch": "2.6"},
-        "cuda": None,
+        "gpu": {"driver": "580.1", "hip": None},
         "cpus": 2,
         "platform": "Linux",
     }
     write_report(tmp_path, "python on_gpu.py", machine, parts, ran(parts, tmp_path))
     text = (tmp_path / "REPORT.md").read_text()
     assert text.startswith("# a\\_machine\n")
+    assert "\ndriver 580.1, 2 CPUs, Linux; torch 2.6.\n" in text
     assert "| [good](#good) | done | " in text
     assert " | what was wrong |" in text
     assert "| no | skipped | 0 | needs a CUDA device |" in text
