@@ -32,7 +32,7 @@ def uniform(image_ids: Tensor, seed_state: int, depth: int, n: int) -> Tensor:
     return numbers
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _mix(state):  # type: ignore[no-untyped-def]
     """One step of splitmix64."""
     state = state + INCREMENT
