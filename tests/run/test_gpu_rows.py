@@ -104,6 +104,7 @@ def test_a_gpu_that_a_method_has_ruined_ends_the_process_and_not_the_run(
 def test_graphs_of_adaptive_methods_are_known_to_be_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "resolve_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(keys, "device_name", lambda device: "a GPU")
+    monkeypatch.setattr(keys, "device_facts", lambda device: {})
     config = load_config()
     changes = {"models": ["digits_deit"], "methods": ["ats", "tome"], "keep": [0.5], "baselines": ["none"]}
     suite = config.suite("embedded", {**changes, "only": ["latency"], "mode": ["cudagraph"], "seeds": [0]})

@@ -87,6 +87,7 @@ class Conditions:
     Attributes:
         method: Versions, model, weights, and the method with its parameters, schedule and source.
         device: Type and name of the device, and the dtype.
+        machine: The same with what times depend on besides: the build of torch, driver, power limit.
         data: The identity of the image set, None without one.
         train: The identity of the labelled images of `--train`, None without.
         adaptive: Whether the number of tokens depends on the images.
@@ -99,6 +100,7 @@ class Conditions:
 
     method: Mapping[str, Any]
     device: Mapping[str, Any]
+    machine: Mapping[str, Any]
     data: str | None
     train: str | None
     adaptive: bool

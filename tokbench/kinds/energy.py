@@ -80,7 +80,7 @@ class Energy(Kind[EnergyRecord]):
 
         return {
             **conditions.method,
-            **conditions.device,
+            **conditions.machine,
             **({"data": conditions.data} if conditions.adaptive else {}),
             "batch": conditions.batch_size,
             "mode": conditions.mode,

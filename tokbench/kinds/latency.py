@@ -72,7 +72,7 @@ class Latency(Kind[LatencyRecord]):
         suite = conditions.suite
         return {
             **conditions.method,
-            **conditions.device,
+            **conditions.machine,
             **({"data": conditions.data} if conditions.adaptive else {}),
             "batch": conditions.batch_size,
             "mode": conditions.mode,

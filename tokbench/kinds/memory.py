@@ -52,7 +52,7 @@ class Memory(Kind[MemoryRecord]):
         """What runs, where, and with how many images and threads."""
         return {
             **conditions.method,
-            **conditions.device,
+            **conditions.machine,
             **({"data": conditions.data} if conditions.adaptive else {}),
             "batch": conditions.batch_size,
             "mode": conditions.mode,

@@ -67,7 +67,7 @@ class Throughput(Kind[ThroughputRecord]):
         suite = conditions.suite
         return {
             **conditions.method,
-            **conditions.device,
+            **conditions.machine,
             **({"data": conditions.data} if conditions.adaptive else {}),
             "mode": conditions.mode,
             "threads": conditions.threads,

@@ -63,7 +63,7 @@ class Training(Kind[TrainingRecord]):
         """Everything that changes how fast a model trains here, and how long it is timed."""
         return {
             **conditions.method,
-            **conditions.device,
+            **conditions.machine,
             **({"data": conditions.data} if conditions.adaptive else {}),
             "batch": conditions.batch_size,
             "threads": conditions.threads,

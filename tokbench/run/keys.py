@@ -22,6 +22,7 @@ import torch
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Conditions
 from tokbench.measure.devices import device_name
+from tokbench.measure.environment import device_facts
 from tokbench.names import PLAIN
 from tokbench.registry import method_class, source_digest
 from tokbench.vit.adapters import has_rotary
@@ -82,6 +83,7 @@ def keys_of(row: Row, suite: Suite, inputs: Inputs) -> dict[str, str]:
 def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
     """What the measurements of a row depend on."""
     variant = row.cell.variant
+    device = {"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype}
     return Conditions(
         method={
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
@@ -96,7 +98,8 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
             },
             "source": None if variant.method == PLAIN else source_digest(method_class(variant.method)),
         },
-        device={"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype},
+        device=device,
+        machine={**device, "facts": device_facts(inputs.device)},
         data=inputs.images.identity if inputs.images else None,
         train=inputs.train.identity if inputs.train else None,
         adaptive=variant.adaptive,
