@@ -70,7 +70,8 @@ def export_onnx(model: nn.Module, images: Tensor) -> bytes:
     """
     program = export_program(model, images)
     try:
-        with _quiet():
+        # With gradients, torch would take another kernel of attention, whose output has another layout than recorded.
+        with _quiet(), torch.no_grad():
             exported: Any = torch.onnx.export(
                 program,
                 dynamo=True,
