@@ -75,8 +75,7 @@ def agglomerate(distance: Tensor, n: int, count: int, linkage: Linkage) -> Tenso
         j = d_i.min(dim=1, keepdim=True).indices
         d_j = row(distance, j)
         pair = torch.cat([i, j], dim=1)
-        both = members.gather(1, pair)
-        m_i, m_j = both[:, :1], both[:, 1:]
+        m_i, m_j = members.gather(1, pair).chunk(2, dim=1)
         if linkage == "single":
             joined = torch.minimum(d_i, d_j)
         elif linkage == "complete":

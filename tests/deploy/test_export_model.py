@@ -103,7 +103,8 @@ def test_a_method_that_looks_at_the_images_is_refused(run: Run, tmp_path: Path) 
     arguments = ("export-model", DIGITS, "looks", "x.pt2", "--format", "torch", "--plugins", "mine.py")
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert err.startswith(f"tokbench: looks at keep 0.7 in {DIGITS}: cannot be exported")
+    assert err.startswith(f"tokbench: looks at keep 0.7 in {DIGITS}: torch.export cannot record")
+    assert "mine.py:" in err
     assert len(err.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".pt2"] == []
 

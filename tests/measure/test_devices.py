@@ -134,10 +134,11 @@ def test_rocm_is_described_by_its_version(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def precision_is_put_back() -> Iterator[None]:
     """The settings of precision after a test that changed them by torch's newer way."""
+    places = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
     yield
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        torch.backends.cuda.matmul.fp32_precision = "none"
-        torch.backends.cudnn.conv.fp32_precision = "none"
+    for place, precision in zip(places, before, strict=True):
+        place.fp32_precision = precision
     torch.set_float32_matmul_precision("highest")
 
 
