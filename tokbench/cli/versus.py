@@ -17,7 +17,7 @@ def versus(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Compare all methods with one of them, or with another schedule.
+    """Compare all methods with one, or with another schedule.
 
     Each comparison is on the same images, at the same schedule and keep, or at the same budget: the difference in top-1
     with its interval, McNemar's test, a verdict, and how many images would settle what is undecided. The plain model
