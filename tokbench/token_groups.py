@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -44,12 +45,23 @@ def group_sums(values: Sequence[Tensor], owner: Tensor, count: int) -> list[Tens
 )
 def summed(values: Tensor, owner: Tensor, count: int) -> Tensor:
     """What `group_sum` does, as one operator, which a compiler does not replace by additions in random order."""
-    if values.is_cuda and values.is_floating_point() and find_spec("triton") is not None:
+    if values.is_cuda and values.is_floating_point() and has_triton():
         from tokbench.group_kernel import group_sums  # Triton is not installed without a GPU
 
         with torch.cuda.device(values.device):
             return group_sums(values, owner, count)
+    return summed_by_operators(values, owner, count)
+
+
+def summed_by_operators(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The same by PyTorch's operators; what exporters see of it."""
     return _added_in_order(values, _bins(owner, count), count).contiguous()
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed, which comes with PyTorch's builds for GPUs."""
+    return find_spec("triton") is not None
 
 
 @summed.register_fake

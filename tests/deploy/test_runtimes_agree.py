@@ -10,6 +10,7 @@ from tokbench.deploy.translations import decompositions
 from tokbench.errors import NotExportableError
 from tokbench.registry import create, discover
 from tokbench.schedule import Schedule
+from tokbench.token_groups import group_sum
 from tokbench.vit.backbone import DownsampledViT
 
 EQUAL = 1e-4  # of logits up to about 1, which another order of sums changes in the last bits
@@ -27,6 +28,29 @@ def model(method: str) -> DownsampledViT:
 
 def images() -> torch.Tensor:
     return torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+
+
+class OnGpu(torch.nn.Module):
+    """Sums and random numbers by the operators that a model on a GPU runs."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        owner = torch.tensor([[0, 2, -1, 2, 1]]).expand(len(values), -1)
+        noise = torch.ops.tokbench.uniform(torch.arange(len(values)), STATE, 3, 4)
+        return torch.cat([torch.ops.tokbench.group_sum(values, owner, 3).flatten(1), noise], dim=1)
+
+
+STATE = -5449871474906142233  # what the hash of a seed may be
+
+
+def test_what_a_gpu_runs_as_one_operator_is_exported_as_several() -> None:
+    from tokbench.deploy.onnx_runtime import open_session
+
+    values = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    expected = OnGpu()(values)
+    owner = torch.tensor([[0, 2, -1, 2, 1]]).expand(2, -1)
+    assert torch.allclose(expected[:, :9], group_sum(values, owner, 3).flatten(1))
+    found = open_session(export_onnx(OnGpu(), values), "onnxruntime", values)(values)
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 # saint sorts equal numbers, dpc_knn writes to a diagonal, in vid_tldr the bias of attention depends on weights.

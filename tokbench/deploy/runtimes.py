@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
 
@@ -42,6 +43,11 @@ def check_runtime(mode: Mode, device: torch.device) -> None:
         from tokbench.deploy.onnx_runtime import check_provider
 
         check_provider(mode, device)
+
+
+def runtime_versions(mode: Mode) -> dict[str, str]:
+    """The versions of the packages that export a model and run it."""
+    return {name: str(import_module(name).__version__) for name in PACKAGES[mode]}
 
 
 def opener(model: nn.Module, mode: Mode, images: Tensor) -> Callable[[], Callable[[Tensor], Tensor]]:

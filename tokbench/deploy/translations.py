@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokbench.token_groups import summed_by_operators
 from tokbench.vit.attention import received_from_matrix
+from tokbench.vit.noise import hashed_by_operators
 
 Table = dict[Any, Callable[..., Any]]
 """Functions by the operator that they stand for."""
@@ -19,6 +21,8 @@ def decompositions() -> Table:
     """Operators of tokbench's own, and what torch makes of writing to a diagonal, written with others of torch."""
     return {
         torch.ops.tokbench.received.default: received_from_matrix,
+        torch.ops.tokbench.group_sum.default: summed_by_operators,
+        torch.ops.tokbench.uniform.default: hashed_by_operators,
         torch.ops.aten.diagonal_scatter.default: _diagonal_scatter,
     }
 

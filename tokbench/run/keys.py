@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokbench.deploy.runtimes import runtime_versions
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Conditions
 from tokbench.measure.devices import device_name
 from tokbench.measure.environment import device_facts
-from tokbench.names import PLAIN
+from tokbench.names import PLAIN, RUNTIMES
 from tokbench.registry import method_class, source_digest
 from tokbench.vit.adapters import has_rotary
 
@@ -84,6 +85,8 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
     """What the measurements of a row depend on."""
     variant = row.cell.variant
     device = {"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype}
+    mode = row.cell.mode
+    runtime = {"runtime": runtime_versions(mode)} if mode in RUNTIMES else {}
     return Conditions(
         method={
             "versions": [version(name) for name in ("torch", "timm", "fvcore")],
@@ -99,12 +102,12 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
             "source": None if variant.method == PLAIN else source_digest(method_class(variant.method)),
         },
         device=device,
-        machine={**device, "facts": device_facts(inputs.device)},
+        machine={**device, "facts": device_facts(inputs.device), **runtime},
         data=inputs.images.identity if inputs.images else None,
         train=inputs.train.identity if inputs.train else None,
         adaptive=variant.adaptive,
         batch_size=row.cell.batch_size,
-        mode=row.cell.mode,
+        mode=mode,
         threads=torch.get_num_threads(),
         seed=row.cell.seed,
         suite=suite,

@@ -9,14 +9,13 @@ the method that needs the fields.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokbench.token_groups import has_triton
 from tokbench.tokens import Tokens
 from tokbench.vit.presence import present_softmax, seen_by_itself
 
@@ -249,13 +248,8 @@ def _kernel_runs(q: Tensor) -> bool:
         q.is_cuda
         and q.shape[3] <= WIDEST.get(q.dtype, 0)
         and torch.cuda.get_device_capability(q.device) >= (8, 0)
-        and _has_triton()
+        and has_triton()
     )
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 def _column_sums(heads: Heads, valid: Tensor | None, prefix: int) -> Tensor:

@@ -6,10 +6,10 @@ other images in the batch, on sharding, or on the device.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
+
+from tokbench.token_groups import has_triton
 
 # splitmix64 (Steele, Lea, Flood 2014): the golden-ratio increment and the two multipliers, as signed 64-bit integers.
 _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
@@ -32,7 +32,7 @@ def uniform(seed: int, image_ids: Tensor, depth: int, n: int) -> Tensor:
     """
     state = _signed(_mixed(seed))
     # Elsewhere, an exporter sees what it consists of.
-    return hashed(image_ids, state, depth, n) if image_ids.is_cuda else _hashed(image_ids, state, depth, n)
+    return hashed(image_ids, state, depth, n) if image_ids.is_cuda else hashed_by_operators(image_ids, state, depth, n)
 
 
 @torch.library.custom_op(
@@ -42,12 +42,12 @@ def uniform(seed: int, image_ids: Tensor, depth: int, n: int) -> Tensor:
 )
 def hashed(image_ids: Tensor, seed_state: int, depth: int, n: int) -> Tensor:
     """What `uniform` does, from the hash of the seed as a signed 64-bit integer; one kernel where there is Triton."""
-    if image_ids.is_cuda and find_spec("triton") is not None:
+    if image_ids.is_cuda and has_triton():
         from tokbench.vit import noise_kernel  # Triton is not installed without a GPU
 
         with torch.cuda.device(image_ids.device):
             return noise_kernel.uniform(image_ids, seed_state % 2**64, depth, n)
-    return _hashed(image_ids, seed_state, depth, n)
+    return hashed_by_operators(image_ids, seed_state, depth, n)
 
 
 @hashed.register_fake
@@ -55,7 +55,8 @@ def _(image_ids: Tensor, seed_state: int, depth: int, n: int) -> Tensor:
     return torch.empty(image_ids.shape[0], n, device=image_ids.device)
 
 
-def _hashed(image_ids: Tensor, seed_state: int, depth: int, n: int) -> Tensor:
+def hashed_by_operators(image_ids: Tensor, seed_state: int, depth: int, n: int) -> Tensor:
+    """The same by PyTorch's operators; what exporters see of it."""
     state = _mix(image_ids ^ seed_state)
     state = _mix(state ^ depth)
     tokens = torch.arange(n, device=image_ids.device)
