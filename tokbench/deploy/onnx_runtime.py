@@ -54,6 +54,8 @@ def open_session(program: bytes, mode: Mode, images: Tensor | None = None) -> Ca
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = ERRORS_ONLY
+    # Threads that wait for the next call in a loop would take the CPUs from the other model of a pair.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     providers = _providers(mode, device)
     settings = [_settings(provider, device, stream) for provider in providers]

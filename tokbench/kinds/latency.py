@@ -31,10 +31,6 @@ HOST_BOUND = 0.9  # of the time, in which the host still queues operators: the G
 COMPILE_SECONDS = 20.0  # to compile a model, roughly
 EXPORT_SECONDS = 10.0  # to export a model and open it in a runtime, roughly
 TAILS = {"p90": 0.9, "p99": 0.99}
-START_SECONDS = {
-    **dict.fromkeys(COMPILED, COMPILE_SECONDS),
-    **dict.fromkeys(RUNTIMES, EXPORT_SECONDS),
-}
 
 
 class Latency(Kind[LatencyRecord]):
@@ -89,12 +85,14 @@ class Latency(Kind[LatencyRecord]):
 
         timed = [(row.cell.batch_size, row.cell.mode) for row in rows]
         total = sum(max(CHOOSING * pace.suite.seconds, MIN_RUNS * batch * pace.image_s) for batch, _ in timed)
-        for batch, mode in [*timed, *FLOOR_BLOCKS * list(dict.fromkeys(timed))]:
+        for batch, _ in [*timed, *FLOOR_BLOCKS * list(dict.fromkeys(timed))]:
             round_s = 2 * batch * pace.image_s
             limit = pace.suite.seconds
             total += max(limit, MIN_ROUNDS * round_s) + max(WARM_UP * limit, 2 * round_s)
-            total += 2 * START_SECONDS.get(mode, 0.0)
-        return total
+        compiled = [mode for _, mode in timed if mode in COMPILED]
+        exported = [mode for _, mode in timed if mode in RUNTIMES]
+        total += 2 * COMPILE_SECONDS * (len(compiled) + FLOOR_BLOCKS * len(set(compiled)))
+        return total + EXPORT_SECONDS * (len(exported) + len(set(exported)))  # a session's plain model once
 
     def measure(self, rows: Mapping[str, Row], bench: Bench) -> None:
         """Time rows in sessions of one batch size and mode."""
