@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +83,24 @@ def tiny_vit(shake: Callable[..., nn.Module]) -> Callable[..., VisionTransformer
         return shake(VisionTransformer(**{**settings, **changes}), std)  # type: ignore[return-value]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_interpreted() -> Callable[[str], str]:
+    """Run a file in Triton's interpreter, and return what it prints. Triton reads that setting at import."""
+
+    def run(file: str) -> str:
+        done = subprocess.run(
+            [sys.executable, file],
+            env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Sums over groups on a GPU: the operator against a loop over tokens, and the Triton kernel, interpreted, likewise."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
@@ -89,17 +87,9 @@ def interpreted() -> None:
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds only")
-def test_the_kernel_equals_a_loop_over_tokens():
-    # Triton reads its interpreter setting at import, hence the subprocess.
-    run = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    errors = json.loads(run.stdout)
+def test_the_kernel_equals_a_loop_over_tokens(run_interpreted: Callable[[str], str]):
+    printed = run_interpreted(__file__)
+    errors = json.loads(printed)
     assert set(errors) == set(map(str, CASES))
     assert max(errors.values()) < 1, errors
 

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
@@ -109,17 +107,10 @@ def interpreted() -> None:
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds only")
-def test_the_interpreted_kernel_equals_a_loop_over_queries():
-    # Triton reads its interpreter setting at import, hence the subprocess. The interpreter does not support bfloat16.
-    run = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    errors = json.loads(run.stdout)
+def test_the_interpreted_kernel_equals_a_loop_over_queries(run_interpreted: Callable[[str], str]):
+    # The interpreter does not support bfloat16.
+    printed = run_interpreted(__file__)
+    errors = json.loads(printed)
     assert set(errors) == set(map(called, CASES))
     assert max(errors.values()) < 1e-6, errors
 

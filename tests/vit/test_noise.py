@@ -1,9 +1,7 @@
 """The noise is splitmix64 of (seed, image, depth, token), uniform, and independent of the batch."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
@@ -110,17 +108,9 @@ def interpreted():
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch's CUDA builds only")
-def test_the_kernel_gives_the_same_numbers():
-    # Triton reads its interpreter setting at import, hence the subprocess.
-    run = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    for line, (seed, ids, depth, n) in zip(run.stdout.splitlines(), KEYS, strict=True):
+def test_the_kernel_gives_the_same_numbers(run_interpreted: Callable[[str], str]):
+    printed = run_interpreted(__file__)
+    for line, (seed, ids, depth, n) in zip(printed.splitlines(), KEYS, strict=True):
         assert json.loads(line) == uniform(seed, torch.tensor(ids), depth, n).tolist()
 
 
