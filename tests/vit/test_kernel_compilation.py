@@ -97,7 +97,7 @@ def test_wider_heads_take_the_plain_version(
     dtype: torch.dtype, width: int, used: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    monkeypatch.setattr("tokbench.vit.attention._has_triton", lambda: True)
+    monkeypatch.setattr("tokbench.vit.attention.has_triton", lambda: True)
     with simulated_gpu() as gpu:
         q: Tensor = gpu.to_gpu(torch.zeros(1, 2, 3, width, dtype=dtype))
         assert _kernel_runs(q) is used
