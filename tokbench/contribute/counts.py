@@ -87,7 +87,10 @@ class Recount:
             counted = count_macs(model, _image(model))
             if record.tokens != counted.ledger.leaving:
                 return f"tokens {_texts(record.tokens)}, and counted here {_texts(counted.ledger.leaving)}"
-            for what, was, now in (("", record.total, counted.total), (" of the method", record.method, counted.method)):
+            for what, was, now in (
+                ("", record.total, counted.total),
+                (" of the method", record.method, counted.method),
+            ):
                 if disagreement((was, now)) > TOLERANCE:
                     return f"{was:,} MACs{what}, and counted here {now:,}"
             return ""
@@ -97,7 +100,9 @@ class Recount:
         return next((wrong for batch in record.batches if (wrong := _wrong_batch(batch, model))), "")
 
     def _build(self, row: PlannedRow, cell: Cell) -> DownsampledViT:
-        return build_model(cell, _model(row.id.model, self.results.plan.suite.img_size, _classes(self.results.plan, row)))
+        return build_model(
+            cell, _model(row.id.model, self.results.plan.suite.img_size, _classes(self.results.plan, row))
+        )
 
 
 @lru_cache(maxsize=1)

@@ -97,6 +97,7 @@ def _contradictions(results: Results) -> Iterator[str]:
     if device == "cpu" and queued:
         yield f"{queued} times are of calls that a host queued, as on a GPU, and the device is '{device}'"
     if device != "cpu" and queued < len(records):
-        yield f"{len(records) - queued} times are of calls that nothing queued, as on a CPU, and the device is '{device}'"
+        direct = len(records) - queued
+        yield f"{direct} times are of calls that nothing queued, as on a CPU, and the device is '{device}'"
     if device == "cpu" and any(record.gpu for record in records):
         yield "the times come with a GPU's clocks, and the device is 'cpu'"

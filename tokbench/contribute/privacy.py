@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import re
@@ -24,7 +25,9 @@ PATTERNS = {
         r"(?<![\w.:/<-])(?:~[\w.-]*/|/(?:home|Users|root)\b|/[\w.+@-]+(?:/[\w.+@-]+)+)|\b[A-Za-z]:\\|\\\\[\w.-]+\\"
     ),
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"),
-    "an IP address": re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])"),
+    "an IP address": re.compile(
+        r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])"
+    ),
 }
 
 NOT_PRIVATE = {"root", "user", "admin", "ubuntu", "runner", "localhost", "localdomain"}
@@ -38,10 +41,8 @@ Json = dict[str, Any]
 def names_of_this_machine() -> frozenset[str]:
     """The names of the user and the host, those that say something."""
     names = {socket.gethostname(), socket.gethostname().partition(".")[0], Path.home().name}
-    try:
+    with contextlib.suppress(KeyError, OSError):  # a user may have no name, as in some containers
         names.add(getpass.getuser())
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        pass
     return frozenset(name for name in names if len(name) >= SHORTEST and name.lower() not in NOT_PRIVATE)
 
 

@@ -25,7 +25,7 @@ ANSWERS = {
 }
 
 MAY_CONTRADICT = 0.01
-"""The share of the images whose answers may contradict each other where arithmetic is not repeatable to the last bit."""
+"""The share of the images whose answers may contradict each other where arithmetic is not exactly repeatable."""
 
 ROUNDING = 1e-6  # of sums over images in single precision
 
@@ -95,7 +95,9 @@ def _missing(results: Results) -> Iterator[Problem]:
     for row in results.plan.rows:
         record = results.record(LATENCY, row)
         if record is not None and results.read(NOISE, record.session) is None:
-            yield Problem(Name.MISSING_RECORD, f"{described(row)}: the noise floor of session {record.session} is missing")
+            yield Problem(
+                Name.MISSING_RECORD, f"{described(row)}: the noise floor of session {record.session} is missing"
+            )
     unread = set(results.unreadable)
     names = np.array(list(results.images or {}), dtype=object)
     for row in results.plan.rows:
@@ -151,7 +153,7 @@ def _wrong_counts(record: MacsRecord) -> str:
 
 
 def check_answers(results: Results) -> Iterator[Problem]:
-    """Check answers against agreement: an image to which both give the plain model's answer is right in both or neither.
+    """Check answers against agreement: where a row gives the plain model's answer, both are right or neither is.
 
     Args:
         results: The contributed results.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokbench.contribute.problem import Name, Problem
 from tokbench.results import Results
 from tokbench.results.directory import log_ratios
-from tokbench.results.store import RECORDS, Place
+from tokbench.results.store import RECORDS, Place, Records
 from tokbench.stats.times import MIN_ROUNDS, median_interval
 
 DIGITS = 10  # of samples relative to their median, in which a scaled copy agrees and another measurement does not
@@ -27,7 +27,11 @@ def check_samples(records: Mapping[Place, Any], references: Sequence[Results]) -
         records: All records of the contributed results.
         references: Other results, from which samples may have been copied.
     """
-    seen = {signature: f"{one.directory}" for one in references for _, signature in _signatures(one.records)}
+    seen = {
+        signature: f"{one.directory}"
+        for one in references
+        for _, signature in _signatures(Records(one.directory).all())
+    }
     for place, sides in _sampled(records):
         if wrong := _wrong(sides):
             yield Problem(Name.IMPOSSIBLE_RECORD, f"{RECORDS}: {place}: {wrong}")
@@ -44,7 +48,11 @@ def _sampled(records: Mapping[Place, Any]) -> Iterator[tuple[str, Mapping[str, A
     """Every record, or part of one, that has pairs of samples, with where it is."""
     for (kind, key), value in records.items():
         for number, part in enumerate(value.get("blocks", [value])):
-            if isinstance(part, dict) and isinstance(part.get("base_s"), list) and isinstance(part.get("other_s"), list):
+            if (
+                isinstance(part, dict)
+                and isinstance(part.get("base_s"), list)
+                and isinstance(part.get("other_s"), list)
+            ):
                 yield f"{kind} {key}" + (f" block {number}" if "blocks" in value else ""), part
 
 
