@@ -24,7 +24,7 @@ import pandas as pd
 from tokbench.names import PLAIN
 from tokbench.published import measured
 from tokbench.published.claims import DECIMALS, VALIDATION_IMAGES, load_claims, public_top1
-from tokbench.published.counted import Counted, can_be_counted, load_counted, setting, tolerance
+from tokbench.published.counted import Counted, can_be_counted, load_counted, printed, setting, tolerance
 from tokbench.published.measured import MeasuredRow, differences, measured_rows, nearest
 from tokbench.published.obstacles import FIGURE, METHOD, SCHEDULE, WEIGHTS, Obstacle, obstacles
 from tokbench.published.timm_accuracy import SAME_WEIGHTS
@@ -47,12 +47,25 @@ VERDICTS: Mapping[str, str] = {
 """What each verdict means, in the order in which they are shown."""
 
 GMACS, TOP1 = "gmacs", "top1"
+CONTAINED, NOT_CONTAINED = "contained", "not contained"  # the published loss, in the interval of the measured one
 SAME_COMPUTE = 0.05  # of a row that stands in for a setting whose token counts are not published
 CLAIM = (
     *("method", "published_as", "params", "model", "published_model", "regime", "schedule", "keep"),
     *("published_keep", "read_from", "paper", "source"),
 )
-COLUMNS = (*CLAIM, "quantity", "published", "measured", "difference", "run", "row", "verdict", "reason", "why")
+COLUMNS = (
+    *CLAIM,
+    "quantity",
+    "printed",
+    "published",
+    "measured",
+    "difference",
+    "run",
+    "row",
+    "verdict",
+    "reason",
+    "why",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,8 @@ class Verdict:
     Attributes:
         verdict: One of `VERDICTS`.
         why: In a sentence without a full stop; empty where there is nothing to add.
-        reason: In one word what explains a number, or keeps it from being tested; empty for the other verdicts.
+        reason: In a word or two what explains a number, or keeps it from being tested; of a loss on other images,
+            whether its interval contains the published one.
         measured: The number to set beside it, or missing (NaN).
         row: The measured row that is nearest; None where it was counted, or there is none.
     """
@@ -86,8 +100,8 @@ def compare_claims(
 
     Returns:
         One line for each published number, in the claims' order, with the columns `COLUMNS`. `quantity` is `gmacs` or
-        `top1`; `difference` is measured minus published, in points for top-1, and missing where the two are not
-        comparable; `run` and `row` name the nearest measured row.
+        `top1`. `printed` is the number as the source prints it. `difference` is measured minus published, in points for
+        top-1, and missing where the two are not comparable. `run` and `row` name the nearest measured row.
     """
     public = public_top1(load_claims())
     rows = measured_rows(runs)
@@ -113,6 +127,7 @@ def _line(claim: Mapping[Hashable, Any], quantity: str, found: Verdict) -> dict[
     return {
         **{name: claim[name] for name in CLAIM},
         "quantity": quantity,
+        "printed": printed(claim) if quantity == GMACS else f"{claim[TOP1]:g}",
         "published": claim[quantity],
         "measured": found.measured,
         "difference": found.measured - claim[quantity] if comparable else math.nan,
@@ -167,7 +182,8 @@ def _uncounted(claim: Mapping[Hashable, Any], row: MeasuredRow | None) -> Verdic
 
 def _agrees(claim: Mapping[Hashable, Any], gmacs: float) -> bool:
     decimals = 0 if pd.isna(claim[DECIMALS]) else int(claim[DECIMALS])
-    return abs(gmacs - claim[GMACS]) <= tolerance(claim[GMACS], decimals, claim["read_from"])
+    published = float(claim[GMACS])
+    return abs(gmacs - published) <= tolerance(published, decimals, claim["read_from"])
 
 
 # Top-1
@@ -223,7 +239,7 @@ def _losses(claim: Mapping[Hashable, Any], row: MeasuredRow, public: Mapping[str
         f"{row.delta_hi:.1f}] on {row.images} other images at {row.gmacs:.3g} GMACs: the interval "
         f"{'contains' if inside else 'does not contain'} it"
     )
-    return Verdict(OTHER_IMAGES, why, "contained" if inside else "not contained", row.top1, row)
+    return Verdict(OTHER_IMAGES, why, CONTAINED if inside else NOT_CONTAINED, row=row)
 
 
 def _sentence(found: Sequence[Obstacle]) -> str:
