@@ -15,7 +15,7 @@ other images cannot confirm a top-1; its loss against the plain model is set bes
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,29 +88,31 @@ class Verdict:
     row: MeasuredRow | None = None
 
 
-def compare_claims(
-    runs: Sequence[Results], claims: pd.DataFrame, counted: Mapping[tuple[Any, ...], Counted] | None = None
-) -> pd.DataFrame:
+def compare_claims(runs: Iterable[Results], claims: pd.DataFrame) -> pd.DataFrame:
     """Set each published number beside what was counted or measured, and judge it.
 
     Args:
-        runs: Results directories; none are needed for compute.
+        runs: Results directories; compute needs none.
         claims: Rows of `tokbench.published.claims.published`.
-        counted: The compute of published settings; None takes the counts that come with tokbench.
 
     Returns:
         One line for each published number, in the claims' order, with the columns `COLUMNS`. `quantity` is `gmacs` or
         `top1`. `printed` is the number as the source prints it. `difference` is measured minus published, in points for
         top-1, and missing where the two are not comparable. `run` and `row` name the nearest measured row.
     """
+    return judge(claims, measured_rows(runs), load_counted())
+
+
+def judge(
+    claims: pd.DataFrame, rows: Sequence[MeasuredRow], counted: Mapping[tuple[Any, ...], Counted]
+) -> pd.DataFrame:
+    """As `compare_claims`, of rows and counts that were read already."""
     public = public_top1(load_claims())
-    rows = measured_rows(runs)
-    counts = load_counted() if counted is None else counted
-    conventions = {paper: _convention(own, counts) for paper, own in claims.groupby("paper", sort=False)}
+    conventions = {paper: _convention(own, counted) for paper, own in claims.groupby("paper", sort=False)}
     lines = []
     for claim in claims.to_dict("records"):
         if not pd.isna(claim[GMACS]):
-            lines.append(_line(claim, GMACS, _judge_compute(claim, rows, counts, conventions[claim["paper"]])))
+            lines.append(_line(claim, GMACS, _judge_compute(claim, rows, counted, conventions[claim["paper"]])))
         if not pd.isna(claim[TOP1]):
             lines.append(_line(claim, TOP1, _judge_top1(claim, rows, public)))
     return pd.DataFrame(lines, columns=list(COLUMNS))
