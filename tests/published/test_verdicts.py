@@ -139,7 +139,8 @@ def test_a_top1_that_only_needs_the_images_comes_with_its_command() -> None:
     line = verdict({"top1": 78.826})
     assert line["verdict"] == NOT_MEASURED
     assert line["why"].endswith(
-        f"tokbench compare imagenet --data IMAGENET --models {SMALL} --methods tome --schedule 'every_block(r=13)'"
+        f"tokbench compare imagenet --data IMAGENET --models {SMALL}.fb_in1k --methods tome "
+        "--schedule 'every_block(r=13)'"
     )
 
 

@@ -54,6 +54,7 @@ CLAIM = (
     *("published_keep", "read_from", "paper", "source"),
 )
 COLUMNS = (
+    "claim",
     *CLAIM,
     "quantity",
     "printed",
@@ -96,9 +97,10 @@ def compare_claims(runs: Iterable[Results], claims: pd.DataFrame) -> pd.DataFram
         claims: Rows of `tokbench.published.claims.published`.
 
     Returns:
-        One line for each published number, in the claims' order, with the columns `COLUMNS`. `quantity` is `gmacs` or
-        `top1`. `printed` is the number as the source prints it. `difference` is measured minus published, in points for
-        top-1, and missing where the two are not comparable. `run` and `row` name the nearest measured row.
+        One line for each published number, in the claims' order, with the columns `COLUMNS`. `claim` is the label of
+        the claim's row. `quantity` is `gmacs` or `top1`. `printed` is the number as the source prints it. `difference`
+        is measured minus published, in points for top-1, and missing where the two are not comparable. `run` and `row`
+        name the nearest measured row.
     """
     return judge(claims, measured_rows(runs), load_counted())
 
@@ -110,11 +112,12 @@ def judge(
     public = public_top1(load_claims())
     conventions = {paper: _convention(own, counted) for paper, own in claims.groupby("paper", sort=False)}
     lines = []
-    for claim in claims.to_dict("records"):
+    for number, claim in zip(claims.index, claims.to_dict("records"), strict=True):
         if not pd.isna(claim[GMACS]):
-            lines.append(_line(claim, GMACS, _judge_compute(claim, rows, counted, conventions[claim["paper"]])))
+            found = _judge_compute(claim, rows, counted, conventions[claim["paper"]])
+            lines.append({"claim": number, **_line(claim, GMACS, found)})
         if not pd.isna(claim[TOP1]):
-            lines.append(_line(claim, TOP1, _judge_top1(claim, rows, public)))
+            lines.append({"claim": number, **_line(claim, TOP1, _judge_top1(claim, rows, public))})
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -250,12 +253,9 @@ def _sentence(found: Sequence[Obstacle]) -> str:
 
 def _command(claim: Mapping[Hashable, Any]) -> str:
     """The command that would measure a claim."""
-    model = claim["model"].removesuffix(".fb_in1k")
+    start = f"tokbench compare imagenet --data IMAGENET --models {claim['model']}"
     if claim["method"] == PLAIN:
-        return f"tokbench compare imagenet --data IMAGENET --models {model} --methods none"
+        return f"{start} --methods none"
     method = f"'{claim['method']}({claim['params']})'" if claim["params"] else claim["method"]
     keep = "" if pd.isna(claim["keep"]) else f" --keep {claim['keep']:g}"
-    return (
-        f"tokbench compare imagenet --data IMAGENET --models {model} --methods {method} "
-        f"--schedule '{claim['schedule']}'{keep}"
-    )
+    return f"{start} --methods {method} --schedule '{claim['schedule']}'{keep}"

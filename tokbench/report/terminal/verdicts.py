@@ -58,7 +58,7 @@ def _counts(frame: pd.DataFrame) -> Table:
 def _lines(rows: pd.DataFrame) -> Table:
     table = _table("model", "setting", "number", "published", "measured", "verdict", "source")
     for line in rows.to_dict("records"):
-        digits = ".4g" if line["quantity"] == GMACS else ".2f"
+        digits = ".5g" if line["quantity"] == GMACS else ".2f"
         measured = "" if math.isnan(line["measured"]) else format(line["measured"], digits)
         table.add_row(
             *map(Text, (line["published_model"], _setting(line), QUANTITIES[line["quantity"]])),
