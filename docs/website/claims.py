@@ -42,8 +42,7 @@ INTRODUCTION = """\
 tokbench collects what papers and repositories say of a method in a model: its compute, its top-1 on ImageNet's 50,000
 validation images, or both. Here each of these numbers stands next to what tokbench counts or measures in the same
 setting. Compute needs neither weights nor images, so it is counted wherever the source gives the numbers of tokens.
-ImageNet is not part of this project: a top-1 can be confirmed only by a run on it, and where nothing else is missing,
-the command stands next to the number.
+ImageNet is not part of this project: a top-1 can be confirmed only by a run on it.
 """
 
 RULES = """
@@ -65,7 +64,8 @@ python benchmarks/claimed_macs.py
 ```
 
 The first command lists the numbers of a method, the second sets all of them next to a run, and the third counts the
-compute of every setting again.
+compute of every setting again. With `--json`, the second also gives the command that would measure each number that
+only needs ImageNet.
 
 ## What differs, and why
 """
@@ -171,8 +171,8 @@ def _method(method: str, verdicts: pd.DataFrame) -> Iterator[str]:
     """One method's published settings, each with both of its numbers."""
     yield from (f"## {_name(method)}", "")
     cells = [_line(own) for _, own in verdicts.groupby("claim", sort=False)]
-    headings = ["model", "setting", "regime", "GMACs", "counted", "top-1", "verdicts", "why", "source"]
-    yield from (*markdown_table(headings, cells, right_aligned=[3, 4, 5]), "")
+    headings = ["model", "setting", "GMACs", "counted", "top-1", "verdict", "why", "source"]
+    yield from (*markdown_table(headings, cells, right_aligned=[2, 3, 4]), "")
 
 
 def _line(numbers: pd.DataFrame) -> list[str]:
@@ -182,13 +182,19 @@ def _line(numbers: pd.DataFrame) -> list[str]:
     return [
         _text(line["published_model"]),
         _text(_setting(line)),
-        _text(line["regime"]),
         *((compute["printed"], _measured(compute)) if compute else ("", "")),
         by_quantity[TOP1]["printed"] if TOP1 in by_quantity else "",
-        "<br>".join(f"{QUANTITIES[quantity]}: {one['verdict']}" for quantity, one in by_quantity.items()),
+        _verdicts({quantity: one["verdict"] for quantity, one in by_quantity.items()}),
         "<br>".join(dict.fromkeys(_text(one["why"]) for one in by_quantity.values() if one["why"])),
         _link(line),
     ]
+
+
+def _verdicts(found: Mapping[str, str]) -> str:
+    """The verdicts on a setting's numbers; one where they agree."""
+    if len({*found.values()}) == 1:
+        return next(iter(found.values()))
+    return "<br>".join(f"{QUANTITIES[quantity]}: {verdict}" for quantity, verdict in found.items())
 
 
 def _name(method: str) -> str:

@@ -42,11 +42,17 @@ def section(page: str, heading: str) -> str:
 def test_the_counts_at_the_top_are_those_of_the_tables(page: str) -> None:
     counts = dict.fromkeys(VERDICTS, 0)
     for method in re.split(r"^## ", page, flags=re.MULTILINE)[2:]:
-        for lines in tables(method)[-1:]:
-            verdicts = lines[0].index("verdicts")
-            for cells in lines[1:]:
-                for verdict in cells[verdicts].split("<br>"):
-                    counts[verdict.partition(": ")[2]] += 1
+        head, *lines = tables(method)[-1]
+        for line in lines:
+            cells = dict(zip(head, line, strict=True))
+            numbers = [name for name in ("GMACs", "top-1") if cells[name]]
+            if cells["verdict"] in VERDICTS:
+                counts[cells["verdict"]] += len(numbers)
+            else:
+                verdicts = dict(part.split(": ") for part in cells["verdict"].split("<br>"))
+                assert list(verdicts) == numbers
+                for verdict in verdicts.values():
+                    counts[verdict] += 1
     first = tables(page)[0]
     assert {cells[0]: int(cells[1]) + int(cells[2]) for cells in first[1:-1]} == counts
     assert int(first[-1][1]) + int(first[-1][2]) == sum(counts.values())

@@ -66,6 +66,7 @@ COLUMNS = (
     "verdict",
     "reason",
     "why",
+    "command",
 )
 
 
@@ -79,7 +80,8 @@ class Verdict:
         reason: In a word or two what explains a number, or keeps it from being tested; of a loss on other images,
             whether its interval contains the published one.
         measured: The number to set beside it, or missing (NaN).
-        row: The measured row that is nearest; None where it was counted, or there is none.
+        row: The measured row that is nearest; None where there is none.
+        command: What would measure it, where only the images are missing; else empty.
     """
 
     verdict: str
@@ -87,6 +89,7 @@ class Verdict:
     reason: str = ""
     measured: float = math.nan
     row: MeasuredRow | None = None
+    command: str = ""
 
 
 def compare_claims(runs: Iterable[Results], claims: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +103,7 @@ def compare_claims(runs: Iterable[Results], claims: pd.DataFrame) -> pd.DataFram
         One line for each published number, in the claims' order, with the columns `COLUMNS`. `claim` is the label of
         the claim's row. `quantity` is `gmacs` or `top1`. `printed` is the number as the source prints it. `difference`
         is measured minus published, in points for top-1, and missing where the two are not comparable. `run` and `row`
-        name the nearest measured row.
+        name the nearest measured row, and `command` is what would measure a number that only needs ImageNet.
     """
     return judge(claims, measured_rows(runs), load_counted())
 
@@ -141,6 +144,7 @@ def _line(claim: Mapping[Hashable, Any], quantity: str, found: Verdict) -> dict[
         "verdict": found.verdict,
         "reason": found.reason,
         "why": found.why,
+        "command": found.command,
     }
 
 
@@ -206,7 +210,7 @@ def _judge_top1(claim: Mapping[Hashable, Any], rows: Sequence[MeasuredRow], publ
             return beside
     if blocking:
         return Verdict(NOT_TESTABLE, _sentence(blocking), blocking[0].kind, row=row)
-    return Verdict(NOT_MEASURED, f"needs ImageNet's validation images: {_command(claim)}", row=row)
+    return Verdict(NOT_MEASURED, "needs ImageNet's validation images", row=row, command=_command(claim))
 
 
 def _judge_complete(claim: Mapping[Hashable, Any], row: MeasuredRow) -> Verdict:
