@@ -19,7 +19,9 @@ from website.source import Source, read_source
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "mkdocs.yml"
-GENERATORS = ("findings", "leaderboard", "claims", "methods", "families")
+STATIC = Path(__file__).parent / "static"
+DATATABLES = ROOT / "tokbench/report/html/vendor/datatables.js"
+GENERATORS = ("findings", "leaderboard", "claims", "methods", "families", "runs")
 """Modules of this package with a function `pages(source) -> dict[str, str]`: path below the site's folder -> text."""
 
 
@@ -42,8 +44,10 @@ def build_site(results: Path, output: Path) -> Path:
     pages = {**documents(ROOT / "docs", config.repo_url or ""), **generated(read_source(results))}
     for path, text in pages.items():
         _write(folder / path, text)
-    for images, place in ((ROOT / "docs", "docs"), (results / "maps", "maps"), (Path(__file__).parent / "assets", "")):
-        _copy(images, folder / place)
+    for images, place in ((ROOT / "docs", "docs"), (results / "maps", "maps")):
+        _copy_pictures(images, folder / place)
+    shutil.copytree(STATIC, folder / "static", ignore=shutil.ignore_patterns("README.md"))
+    shutil.copy(DATATABLES, folder / "static/vendor")
     config.nav = list(navigation(config.nav or [], pages))
     try:
         build(config)
@@ -92,10 +96,10 @@ def _write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _copy(folder: Path, place: Path) -> None:
-    """Copy a folder's pictures, styles and scripts, if there is such a folder."""
+def _copy_pictures(folder: Path, place: Path) -> None:
+    """Copy a folder's pictures, if there is such a folder."""
     for file in sorted(folder.glob("*")):
-        if file.suffix in (".png", ".webp", ".svg", ".css", ".js"):
+        if file.suffix in (".png", ".webp", ".svg"):
             place.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place / file.name)
 
