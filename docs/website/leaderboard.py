@@ -65,7 +65,10 @@ SHOWN = (
 def pages(source: Source) -> dict[str, str]:
     """The leaderboard and its rows."""
     rows = leaderboard_rows(source)
-    return {PAGE: _page(rows, source), ROWS: f"window.leaderboard = {json.dumps(_data(rows), separators=(',', ':'))};\n"}
+    return {
+        PAGE: _page(rows, source),
+        ROWS: f"window.leaderboard = {json.dumps(_data(rows), separators=(',', ':'))};\n",
+    }
 
 
 def leaderboard_rows(source: Source) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 from tokbench.report.html.rerun import SUITE_FILE, rerun_commands
 from tokbench.report.html.sections import environment_facts
@@ -51,6 +52,19 @@ def data(run: Results) -> str:
     return f"{cell_text(images.name)}, {images.count:,} images" if images else "none"
 
 
+def leaderboard_link(text: str, up: str, **filters: str) -> str:
+    """A link to a view of the leaderboard, as HTML.
+
+    Args:
+        text: What it says.
+        up: The way from the page to the site's folder, as in `../`.
+        filters: What is chosen, by column; see `website.leaderboard.FILTERS`. A choice of a run or a method is shown
+            for all models.
+    """
+    view = urlencode({"model": "", **filters})
+    return f'<a href="{up}leaderboard.html#{html.escape(view)}">{html.escape(text)}</a>'
+
+
 def _index(source: Source) -> str:
     rows = [
         [
@@ -81,7 +95,7 @@ def _page(source: Source, run: Results) -> Iterator[str]:
         "measured": _date(run),
     }
     yield from (*_facts(facts), "")
-    yield f"[All rows on the leaderboard](../leaderboard.html#model=&run={anchor}), or as [CSV]({anchor}.csv)."
+    yield f"{leaderboard_link('All rows on the leaderboard', '../', run=anchor)}, or as [CSV]({anchor}.csv)."
     yield from ("", "## Command", "")
     if rerun.suite:
         yield from (f"Save as `{SUITE_FILE}`:", "", "```toml", rerun.suite.rstrip(), "```", "", "Then run:", "")
@@ -96,7 +110,7 @@ def _page(source: Source, run: Results) -> Iterator[str]:
 def _facts(facts: dict[str, str]) -> list[str]:
     """A table of two columns."""
     escaped = [[html.escape(label), html.escape(text).replace("|", "\\|")] for label, text in facts.items() if text]
-    return markdown_table(["", ""], escaped)
+    return markdown_table(["setting", "value"], escaped)
 
 
 def _date(run: Results) -> str:

@@ -4,7 +4,7 @@
   const { columns, filters, hidden } = window.leaderboard;
   const form = document.getElementById("filters");
   const defaults = JSON.parse(form.dataset.defaults);
-  const SORTED = [["pareto", "desc"], ["gmacs", "asc"]];
+  const SORTED = [["pareto", "desc"], ["gmacs", "desc"]];
   const REGIMES = ["off-the-shelf", "calibrated", "fine-tuned"];
 
   const at = (column, row) => column.values[column.codes[row]];
@@ -38,7 +38,7 @@
   function definition(one) {
     const numeric = one.values.some(([, , order]) => order);
     return {
-      className: numeric ? "number" : one.name,
+      className: numeric ? "number" : `text ${one.name}`,
       data: "row",
       name: one.name,
       title: one.name === "pareto" ? '<span aria-label="Pareto front">★</span>' : html(one.heading),
@@ -83,9 +83,17 @@
     return filters.every((name) => !choice(name) || text(name, row) === choice(name));
   });
 
-  function apply() {
-    for (const name of filters.filter((one) => column[one])) table.column(`${name}:name`).visible(!choice(name), false);
-    table.search(choice("q")).draw();
+  const apply = () => table.search(choice("q")).draw();
+
+  // Settings that are the same in all rows shown stand above the table, not in a column.
+
+  const SETTINGS = ["model", "data", "regime", "schedule", "machine", "timing"].filter((name) => column[name]);
+
+  function leaveOutConstant(rows) {
+    const constant = SETTINGS.filter((name) => new Set(rows.map((row) => at(column[name], row)[0])).size === 1);
+    for (const name of SETTINGS) table.column(`${name}:name`).visible(!constant.includes(name), false);
+    const listed = constant.map((name) => `${column[name].heading} ${at(column[name], rows[0])[0] || "none"}`);
+    document.getElementById("constant").textContent = listed.length ? `All of them: ${listed.join("; ")}.` : "";
   }
 
   // The address
@@ -130,7 +138,7 @@
         front: front(row),
         colour: name === "none" || name.startsWith("none(") ? REGIMES.length : REGIMES.indexOf(text("regime", row)),
         shape: machines.indexOf(text("machine", row)),
-        label: keep && name !== "none" ? `${name} ${keep}` : name,
+        label: keep && keep !== "1" ? `${name} ${keep}` : name,
         title: `${about.filter(Boolean).join(", ")}\ntop-1 ${at(column.top1, row)[0]} %, ${at(column[cost], row)[0]} ${cost === "gmacs" ? "GMACs" : "× speed"}`,
       };
     });
@@ -170,6 +178,7 @@
     if (!writing) writeAddress();
     if (drawn === ordered.join()) return;
     drawn = ordered.join();
+    leaveOutConstant(ordered);
     drawPlots(ordered);
   }
 

@@ -66,18 +66,27 @@ const paretoPlot = (() => {
     }
   }
 
-  // Labels of the front, best first, each where it covers no other label.
+  const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+
+  // Labels of the front, best first, each where it covers no other label and no other point of the front.
   function label(svg, points, width) {
-    const taken = [];
-    for (const point of [...points].filter((one) => one.front).sort((a, b) => b.y - a.y)) {
-      const text = element(svg, "text", { x: point.px + 8, y: point.py + 4, class: "label" }, point.label);
+    const front = points.filter((one) => one.front).sort((a, b) => b.y - a.y);
+    const around = ({ px, py }) => ({ left: px - RADIUS, right: px + RADIUS, top: py - RADIUS, bottom: py + RADIUS });
+    const taken = front.map(around);
+    for (const { px, py, label: written } of front) {
+      const text = element(svg, "text", { class: "label" }, written);
       const size = text.getComputedTextLength();
-      const left = point.px + 8 + size > width ? point.px - 8 - size : point.px + 8;
-      text.setAttribute("x", left);
-      const box = [left - 2, left + size + 2, point.py - 8, point.py + 8];
-      const covers = taken.some((b) => box[0] < b[1] && b[0] < box[1] && box[2] < b[3] && b[2] < box[3]);
-      if (covers || left < MARGIN.left) text.remove();
-      else taken.push(box);
+      const corners = [[px + 8, py - 7], [px - 8 - size, py - 7], [px - size / 2, py - 20], [px - size / 2, py + 6]];
+      const boxes = corners.map(([left, top]) => ({ left, right: left + size, top, bottom: top + 14 }));
+      const inside = (box) => box.left >= MARGIN.left && box.right <= width && box.top >= 0 && box.bottom <= HEIGHT - MARGIN.bottom;
+      const free = boxes.find((box) => inside(box) && !taken.some((other) => overlap(box, other)));
+      if (!free) {
+        text.remove();
+        continue;
+      }
+      text.setAttribute("x", free.left);
+      text.setAttribute("y", free.top + 11);
+      taken.push(free);
     }
   }
 
