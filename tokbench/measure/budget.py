@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokbench.downsampler import Downsampler
 from tokbench.errors import UserError
-from tokbench.measure.macs import count_macs, spread_of_macs
+from tokbench.measure.macs import spread_of_macs
 from tokbench.names import Site
 from tokbench.registry import make
 from tokbench.schedule import DEFAULT_DEPTHS, Budget
@@ -75,9 +75,7 @@ def solve_budget(
     batch = _noise(vit) if images is None else images
 
     def macs(model: DownsampledViT) -> int:
-        if downsampler.adaptive:
-            return spread_of_macs(model, [batch]).total
-        return count_macs(model, batch[:1]).total
+        return spread_of_macs(model, [batch if downsampler.adaptive else batch[:1]]).total
 
     plain = macs(DownsampledViT(vit))
 

@@ -14,7 +14,7 @@ from tokbench.errors import UnwritableError, UserError
 from tokbench.guard import Surroundings, Untouched, check_unchanged
 from tokbench.kinds import KINDS
 from tokbench.measure.budget import OutOfReachError, solve_keep
-from tokbench.measure.macs import count_macs, spread_of_macs
+from tokbench.measure.macs import spread_of_macs
 from tokbench.measure.sample_images import batches_to_count
 from tokbench.names import CALIBRATED, GRAPHS, PLAIN, POSITIONS
 from tokbench.run.build import build_model
@@ -277,7 +277,8 @@ def solved(cell: Cell, inputs: Inputs) -> Cell:
         return cell
     model, adaptive = inputs.models[cell.model], cell.variant.adaptive
     batches = batches_to_count(model.vit, inputs.images, cell.batch_size, adaptive=adaptive)
-    plain = count_macs(DownsampledViT(model.vit).eval(), batches[0][:1]).total
+    counted = batches if adaptive else [batches[0][:1]]
+    plain = spread_of_macs(DownsampledViT(model.vit).eval(), counted).total
 
     known: dict[tuple[int, ...], float] = {}
 
@@ -287,10 +288,11 @@ def solved(cell: Cell, inputs: Inputs) -> Cell:
             candidate = with_constants(candidate, model, inputs.calibration, inputs.device)
         built = build_model(candidate, model)
         if adaptive:
-            return spread_of_macs(built, batches).total / plain
-        # Several keeps leave the same tokens, and then cost the same.
+            return spread_of_macs(built, counted).total / plain
+        # Several keeps leave the same tokens, and then cost the same. Counting by every route takes ten times as long;
+        # it is done once, for the row.
         if built.counts not in known:
-            known[built.counts] = count_macs(built, batches[0][:1]).total / plain
+            known[built.counts] = spread_of_macs(built, counted).total / plain
         return known[built.counts]
 
     return replace(cell, variant=replace(cell.variant, keep=solve_keep(cost, budget.fraction)))
