@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := compare
 .DELETE_ON_ERROR:
-.PHONY: help compare test check bench faults docs embedded setup clean
+.PHONY: help compare test check bench faults docs site embedded setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -31,6 +31,9 @@ faults: setup ## break tokbench on purpose in about a thousand ways; up to 20 mi
 docs: setup ## write the pages that are made from the code
 	@$(BIN)/python docs/methods_page.py
 	@$(BIN)/python docs/python_page.py
+
+site: setup ## build the static site from results/ and docs/ into build/site/
+	@PYTHONPATH=docs $(BIN)/python -m website.build
 
 embedded: setup ## train the embedded models again; says how long each takes
 	@for model in digits_deit digits_deit_32 digits_deit_16 digits_rope; do $(BIN)/python -m tokbench.embedded.train --model $$model || exit; done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,16 @@ def comparison_grid(table: pd.DataFrame) -> Grid:
     left_out = {*constant_columns(table), *(end for name in table for end in _column(str(name)).ends or ())}
     others = [name for name in named if name not in {*first, *left_out}]
     return _grid(named[[*first, *others]], named, first)
+
+
+def selected_grid(table: pd.DataFrame, names: Sequence[str]) -> Grid:
+    """Some columns of a comparison's rows, in this order, as far as any row has a value.
+
+    Args:
+        table: Rows with all columns, among them the ends of intervals.
+        names: The columns to show.
+    """
+    return _grid(table[list(names)], table, list(names))
 
 
 def constant_columns(table: pd.DataFrame) -> dict[str, str]:

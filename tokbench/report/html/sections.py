@@ -77,6 +77,13 @@ def for_script(text: str) -> Markup:
     return Markup(text.replace("<", "\\u003c"))
 
 
+def environment_facts(environment: Mapping[str, Any]) -> tuple[LabelledText, ...]:
+    """What a comparison was measured on and with, each setting on one line."""
+    return tuple(
+        LabelledText(cell_text(key), _value_text(value)) for key, value in environment.items() if key != "schema"
+    )
+
+
 def _accuracy_sections(table: pd.DataFrame, results: Results) -> Iterator[Section]:
     """The accuracy of each method against compute and time."""
     one_model = table["model"].nunique() == 1
@@ -237,10 +244,7 @@ def _row_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
 
 def _origin_sections(environment: Mapping[str, Any], rerun: RerunCommands) -> Iterator[Section]:
     """The machine and versions, and the commands to repeat the comparison."""
-    facts = tuple(
-        LabelledText(cell_text(key), _value_text(value)) for key, value in environment.items() if key != "schema"
-    )
-    yield Section("environment", "Environment", items=facts)
+    yield Section("environment", "Environment", items=environment_facts(environment))
     methods = ", ".join(cell_text(name) for name in rerun.own_methods)
     commands = [
         LabelledText(f"save as {SUITE_FILE}", rerun.suite),

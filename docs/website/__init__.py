@@ -1,0 +1,1 @@
+"""The static site: page generators, and the program that builds the site from them (`make site`)."""
