@@ -3,9 +3,9 @@
     python benchmarks/token_maps.py DATA WEIGHTS [METHOD ...]
 
 DeiT-Ti, keep 0.5 at depths 3, 6 and 9. A picture has a column for each photograph: above the tokens after the first
-reduction, below those after the last. It is drawn as by `tokbench show`: patches in one token have their mean colour and
-an outline, dropped patches are dark. Methods that need trained weights are left out, because untrained weights choose
-tokens by chance. DATA also sets the constants of calibrated methods.
+reduction, below those after the last. It is drawn as by `tokbench show`: patches in one token have their mean colour
+and an outline, dropped patches are dark. Methods that need trained weights are left out, because untrained weights
+choose tokens by chance. DATA also sets the constants of calibrated methods.
 
 Writes results/maps/METHOD.webp, and results/maps/tokens.csv with the tokens that leave each block.
 """
@@ -21,13 +21,12 @@ import typer
 from PIL import Image
 
 from tokbench.comparison import plan_comparison
-from tokbench.config import Config
+from tokbench.config import load_config
 from tokbench.data.readers import decode
 from tokbench.files import write_atomically
 from tokbench.names import ALL
 from tokbench.run.prepare import Prepared
 from tokbench.show.token_map import RGBArray, Sheet, TokenMap, left_out, paint, sheets
-from tokbench.suite import Suite
 
 MAPS = Path(__file__).parents[1] / "results" / "maps"
 PHOTOGRAPHS = {
@@ -44,19 +43,20 @@ QUALITIES = range(80, 10, -5)  # of WebP, the best that is small enough is taken
 
 def prepared_model(data: Path, weights: Path, methods: tuple[str, ...]) -> Prepared:
     """DeiT-Ti with each method."""
-    suite = Suite(
-        models=(MODEL,),
-        methods=methods,
-        baselines=("none",),
-        keep=(KEEP,),
-        calibration=str(data),
-        weights=(str(weights),),
-        device="cpu",
-        seeds=(0,),
-        batch_size=(1,),
-        only=("macs",),
-    )
-    return plan_comparison(suite, Config()).prepared
+    settings = {
+        "models": (MODEL,),
+        "methods": methods,
+        "baselines": ("none",),
+        "keep": (KEEP,),
+        "calibration": str(data),
+        "weights": (str(weights),),
+        "device": "cpu",
+        "seeds": (0,),
+        "batch_size": (1,),
+        "only": ("macs",),
+    }
+    config = load_config()
+    return plan_comparison(config.suite("imagenet", settings), config).prepared
 
 
 def panel(picture: RGBArray, token_map: TokenMap, depth: int) -> RGBArray:
