@@ -52,10 +52,10 @@ def _section(name: str, cls: type[Downsampler]) -> list[str]:
         lines += ["```", *formula, "```", ""]
     if cls.paper is not None:
         lines += [_citation(cls.paper), ""]
-    lines += [*_rows([["", ""], *zip(FACTS, _facts(create(name)), strict=True)]), ""]
+    lines += [*_rows([["setting", "value"], *zip(FACTS, _facts(create(name)), strict=True)]), ""]
     parameters = list(_parameters(name, cls))
     if parameters:
-        lines += [*_rows([["parameter", "default", ""], *parameters]), ""]
+        lines += [*_rows([["parameter", "default", "meaning"], *parameters]), ""]
     return lines
 
 

@@ -35,6 +35,7 @@ from website.source import Source
 
 FINDINGS = "findings.md"
 WRITTEN = Path(__file__).parents[1] / FINDINGS
+HEAD = "---\nhide: [navigation]\n---\n\n"
 
 _BLOCK = re.compile(r"^```rows\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -61,7 +62,7 @@ class Shown(BaseModel):
 
 def pages(source: Source) -> dict[str, str]:
     """The first page."""
-    return {"index.md": with_tables(WRITTEN.read_text(encoding="utf-8"), source)}
+    return {"index.md": HEAD + with_tables(WRITTEN.read_text(encoding="utf-8"), source)}
 
 
 def with_tables(text: str, source: Source) -> str:
