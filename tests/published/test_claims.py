@@ -11,7 +11,7 @@ from tokbench import Downsampler
 from tokbench.config import load_config
 from tokbench.downsampler import Claim
 from tokbench.notation import parse_call
-from tokbench.published.claims import BESIDE, NUMBERS, TEXTS, VALIDATION_IMAGES, load_claims, published
+from tokbench.published.claims import BESIDE, DECIMALS, NUMBERS, TEXTS, VALIDATION_IMAGES, load_claims, published
 from tokbench.published.claims import beside as beside_plan
 from tokbench.registry import bind_parameters, discover
 from tokbench.report.terminal.published import render_claims, render_published
@@ -60,7 +60,7 @@ def printed(render, frame, width=80):
 
 def test_the_file_has_the_columns_and_every_row_its_regime_and_source() -> None:
     claims = load_claims()
-    assert set(claims.columns) == {*TEXTS, *NUMBERS, "year"}
+    assert set(claims.columns) == {*TEXTS, *NUMBERS, DECIMALS, "year"}
     assert len(claims) == 336 + 8 + 23
     assert set(claims["regime"]) == {"off-the-shelf", "fine-tuned", "plain"}
     assert set(claims["read_from"]) == {"table", "figure", "text"}
