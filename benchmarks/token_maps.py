@@ -7,7 +7,8 @@ reduction, below those after the last. It is drawn as by `tokbench show`: patche
 and an outline, dropped patches are dark. Methods that need trained weights are left out, because untrained weights
 choose tokens by chance. DATA also sets the constants of calibrated methods.
 
-Writes results/maps/METHOD.webp, and results/maps/tokens.csv with the tokens that leave each block.
+The photographs are those of results/maps/photographs.csv. Writes results/maps/METHOD.webp, and results/maps/tokens.csv
+with the tokens that leave each block.
 """
 
 from __future__ import annotations
@@ -29,11 +30,6 @@ from tokbench.run.prepare import Prepared
 from tokbench.show.token_map import RGBArray, Sheet, TokenMap, left_out, paint, sheets
 
 MAPS = Path(__file__).parents[1] / "results" / "maps"
-PHOTOGRAPHS = {
-    "snail": "n01944390/0e0f1fd2ed183781.jpg",
-    "monastery": "n03781244/37e7dc99bf2704c7.jpg",
-    "espresso": "n07920052/01f824264783f58d.jpg",
-}
 MODEL = "deit_tiny_patch16_224"
 KEEP = 0.5
 PANEL, GAP = 294, 9  # pixels; a panel is a multiple of the 14 patches of a side
@@ -114,11 +110,11 @@ def main(
     methods: Annotated[list[str] | None, typer.Argument(help="Methods to draw; default: all.")] = None,
 ) -> None:
     """Draw the maps of each method."""
-    MAPS.mkdir(parents=True, exist_ok=True)
     prepared = prepared_model(data, weights, tuple(methods or [ALL]))
     names = [row.cell.variant.method for row in prepared.rows if not left_out(row)][1:]  # the plain model is the first
     untrained = {row.cell.variant.method for row in prepared.rows if row.cell.variant.skipped}
-    photographs = [(name, decode(data / file)) for name, file in PHOTOGRAPHS.items()]
+    chosen = pd.read_csv(MAPS / "photographs.csv", index_col="photograph")["file"]
+    photographs = [(str(name), decode(data / file)) for name, file in chosen.items()]
     drawn, failures = sheets(prepared, photographs, seed=0)
     if failures:
         raise RuntimeError("; ".join(failures))
