@@ -1,4 +1,4 @@
-"""A page for each family of models: its architectures, the accuracy of its plain models, and what was measured in it."""
+"""A page for each family of models: its architectures, the accuracy of its plain models, and what was measured."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _supported(family: Family) -> list[Architecture]:
 def _page(family: Family, source: Source) -> Iterator[str]:
     supported = _supported(family)
     yield from (f"# {family.title}", "", family.about, "")
-    yield f"{len(supported)} of {len(family.members)} architectures are supported, as printed by `tokbench list models`."
+    yield f"{len(supported)} of {len(family.members)} architectures are supported; `tokbench list models` prints them."
     yield "[Models](../docs/models.md) says how weights are read."
     yield from ("", "## Architectures", "", *_kinds(supported), "", *_listed(supported), "")
     yield from ("## Not supported", "", *_refused(family), "")
@@ -95,7 +95,7 @@ def _page(family: Family, source: Source) -> Iterator[str]:
 
 def _kinds(supported: Sequence[Architecture]) -> list[str]:
     """How many there are with which positions and pooling."""
-    counts = pd.DataFrame([(one.positions, one.pooling) for one in supported]).value_counts(sort=True)
+    counts = pd.DataFrame([(one.positions, one.pooling) for one in supported]).value_counts()
     rows = [[*map(str, kind if isinstance(kind, tuple) else (kind,)), str(count)] for kind, count in counts.items()]
     return markdown_table(["positions", "pooling", "architectures"], rows, [2])
 
@@ -159,8 +159,8 @@ def _measured(names: Collection[str], source: Source) -> Iterator[str]:
         yield "None of the runs has a model of this family."
         return
     least = [f"best top-1 that saves {saved} %" for saved in SAVED]
-    yield "Top-1 in percent; in brackets, the difference to the plain model in points. The best rows are the best of many,"
-    yield "so that a little of their lead is chance."
+    yield "Top-1 in percent; in brackets, the difference to the plain model in points. The best rows are the best of"
+    yield "many, so that a little of their lead is chance."
     yield from ("", *markdown_table(["model", "run", "images", "methods", "plain top-1", *least], rows, [3, 4]))
 
 
@@ -182,5 +182,5 @@ def _best(methods: pd.DataFrame, saved: float) -> str:
     enough = methods[methods["gmacs_saved"].ge(saved) & methods["top1"].notna()]
     if enough.empty:
         return ""
-    row = enough.loc[enough["top1"].idxmax()]
+    row = enough.sort_values("top1", kind="stable").iloc[-1]
     return f"{row['top1']:.1f} ({row['delta_top1']:+.1f}), `{row['method']}`, {row['regime']}"
