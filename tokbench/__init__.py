@@ -23,7 +23,8 @@ _PUBLIC = {
     "ops.relaxed_matching": ("relaxed_matching",),
     "ops.swaps": ("kmedoids_with_swaps",),
     "registry": ("create", "register"),
-    "results.directory": ("Results", "load"),
+    "results.directory": ("Results",),
+    "results.several": ("Combined", "load"),
     "schedule": ("Schedule",),
     "token_groups": ("gather_rows", "group_sum"),
     "tokens": ("Tokens",),
@@ -58,7 +59,8 @@ if TYPE_CHECKING:  # the same for type checkers; a test compares the two
     from tokbench.registry import create as create
     from tokbench.registry import register as register
     from tokbench.results.directory import Results as Results
-    from tokbench.results.directory import load as load
+    from tokbench.results.several import Combined as Combined
+    from tokbench.results.several import load as load
     from tokbench.schedule import Schedule as Schedule
     from tokbench.token_groups import gather_rows as gather_rows
     from tokbench.token_groups import group_sum as group_sum

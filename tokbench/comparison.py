@@ -11,6 +11,7 @@ from pathlib import Path
 from tokbench.config import Config
 from tokbench.data.formats import describe_left_out
 from tokbench.distributed.parts import share
+from tokbench.distributed.processes import measure_in_processes
 from tokbench.distributed.ray_run import run_on_ray
 from tokbench.errors import UserError
 from tokbench.published.plausible import Guessing, at_chance
@@ -142,6 +143,7 @@ def carry_out(
             elif own is not None:
                 measure(own.of(prepared), store, observer, own.shards)
             else:
+                measure_in_processes(prepared, store, observer)
                 measure(prepared, store, observer)
         results.refresh()
         write_tables(results)

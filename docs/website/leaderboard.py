@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tokbench.report.html.grid import GridCell, selected_grid
 from tokbench.report.labels import cell_text, labels
 from tokbench.report.marks import ON_FRONT
+from website.agreement import notice
 from website.runs import data, machine, record_path
 from website.source import Source
 
@@ -142,10 +143,10 @@ def _page(rows: pd.DataFrame, source: Source) -> str:
     return template.render(
         filters=[(one, _choices(rows[one.column], one.column)) for one in FILTERS],
         defaults={"model": main},
-        machines=rows["machine"].nunique(),
         rows=len(rows),
         runs=len(source.runs),
         on_front=ON_FRONT,
+        notice=notice(source),
     )
 
 

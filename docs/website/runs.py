@@ -12,6 +12,7 @@ from tokbench.report.labels import cell_text
 from tokbench.report.markdown import markdown_table
 from tokbench.results import Results
 from tokbench.results.directory import without_formulas
+from website.agreement import agreement
 from website.records import AGAIN, records
 from website.source import Source
 
@@ -79,7 +80,7 @@ def _index(source: Source) -> str:
     ]
     table = markdown_table(["run", "machine", "models", "data", "rows", "measured"], rows, right_aligned=[4])
     head = "Every table on this site is made from these runs. Each page has the run's machine, command and table."
-    return "\n".join(["---", "hide: [toc]", "---", "", "# Runs", "", head, "", *table, ""])
+    return "\n".join(["---", "hide: [toc]", "---", "", "# Runs", "", head, "", *table, "", *agreement(source)])
 
 
 def _page(source: Source, run: Results) -> Iterator[str]:

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokbench.results import Results, load
-from tokbench.results.plan import PLAN
+from tokbench.results import Results
+from tokbench.results.several import runs_under
 
 
 @dataclass(frozen=True)
@@ -37,4 +37,4 @@ def read_source(results: Path) -> Source:
     Raises:
         UserError: A run is damaged.
     """
-    return Source(results, tuple(load(file.parent) for file in sorted(results.rglob(PLAN))))
+    return Source(results, tuple(map(Results, runs_under(results))))

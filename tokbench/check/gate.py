@@ -15,15 +15,9 @@ from tokbench.check.stored import Stored, read_stored
 from tokbench.config import Check
 from tokbench.errors import UserError
 from tokbench.names import PLAIN
+from tokbench.results.conditions import ANSWER_SETTINGS, TIME_SETTINGS, difference_text, differing
 from tokbench.results.table import NOT_MEASURED
 from tokbench.rows import RowId
-
-# The settings on which the answers depend to the last bit, and those on which times depend.
-ANSWER_SETTINGS = (
-    *("device_name", "threads", "dtype", "accuracy_batch"),
-    *("torch", "timm", "torchvision", "pillow", "numpy"),
-)
-TIME_SETTINGS = ("device", "device_name", "cpus", "threads")
 
 MAX_UNREADABLE = 0.01  # the share of the images that may be missing on one side, as in a run
 MAX_NAMED = 3  # rows that are named in a message
@@ -44,8 +38,8 @@ def compare_results(new: Path, old: Path, thresholds: Check, *, require_times: b
     except UserError as error:
         return Report(title, findings=(Finding(Outcome.INVALID, "results", str(error)),))
     rows = tuple(row for row in before.table if row in after.table)
-    answer_differences = _differing(before, after, ANSWER_SETTINGS)
-    time_differences = _differing(before, after, TIME_SETTINGS)
+    answer_differences = differing(before.results, after.results, ANSWER_SETTINGS)
+    time_differences = differing(before.results, after.results, TIME_SETTINGS)
     findings = [*_invalid_findings(before, after)]
     if require_times and (time_differences or not (before.ratios and after.ratios)):
         machines = f"the machines differ in {', '.join(time_differences)}"
@@ -126,30 +120,10 @@ def _notes(old: Stored, new: Stored, answer_differences: list[str], time_differe
     if added:
         yield f"only in {new.directory}, not checked: {_row_count(added)}"
     if answer_differences and old.answers and new.answers:
-        differences = _difference_text(old, new, answer_differences)
+        differences = difference_text(old.results, new.results, answer_differences)
         yield f"accuracy is compared by a paired test instead of exactly: {differences}"
     if time_differences and old.ratios and new.ratios:
-        yield f"times are not compared: {_difference_text(old, new, time_differences)}"
-
-
-def _difference_text(old: Stored, new: Stored, names: list[str]) -> str:
-    was, now = _settings(old), _settings(new)
-    return ", ".join(f"{name} {was[name]} and {now[name]}" for name in names)
-
-
-def _differing(old: Stored, new: Stored, names: tuple[str, ...]) -> list[str]:
-    was, now = _settings(old), _settings(new)
-    return [name for name in names if was[name] != now[name]]
-
-
-def _settings(stored: Stored) -> dict[str, Any]:
-    """The settings that measurements depend on, by name."""
-    environment, suite = stored.results.environment, stored.results.plan.suite
-    return {
-        **environment["versions"],
-        **environment,
-        **{name: getattr(suite, name) for name in ("dtype", "accuracy_batch")},
-    }
+        yield f"times are not compared: {difference_text(old.results, new.results, time_differences)}"
 
 
 def _counts(record: Mapping[Any, Any]) -> Counts:

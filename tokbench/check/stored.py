@@ -18,7 +18,6 @@ from tokbench.results import Results
 from tokbench.results.directory import log_ratios
 from tokbench.results.plan import PlannedRow
 from tokbench.rows import RowId
-from tokbench.schedule_text import takes_keep
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +61,9 @@ def _read(results: Results) -> Stored:
     if not results.environment:
         raise UserError(f"{results.directory} has no environment.json: run the same tokbench compare again")
     # If a merged directory has several keeps for one budget, the last one counts.
-    rows = {_identity(row): row for row in results.plan.rows}
+    rows = {row.matched_by: row for row in results.plan.rows}
     values = zip(results.plan.rows, results.table.to_dict("records"), strict=True)
-    table = {_identity(row): record for row, record in values}
+    table = {row.matched_by: record for row, record in values}
     return Stored(results, table, _ratios(rows, results), _answers(rows, results))
 
 
@@ -88,9 +87,3 @@ def _answers(rows: dict[RowId, PlannedRow], results: Results) -> dict[RowId, pd.
         marks = pd.Series(list(outcomes), index=names)
         answers[row] = marks[marks != UNREADABLE] == RIGHT
     return answers
-
-
-def _identity(row: PlannedRow) -> RowId:
-    """A budget's keep is what it was solved to, which a change of the method may move."""
-    given = not row.id.schedule or takes_keep(row.id.schedule)
-    return row.id if given else row.id.without("keep")

@@ -219,15 +219,6 @@ class Results:
         return reconstruction_table(self)
 
 
-def load(directory: Path | str) -> Results:
-    """Open a results directory: `tokbench.load("results/embedded").table`.
-
-    Raises:
-        UserError: The directory holds no results, or they are damaged.
-    """
-    return Results(Path(directory))
-
-
 def log_ratios(plain_s: ArrayLike, row_s: ArrayLike) -> NDArray[np.float64]:
     """(rounds,) log-ratios of the plain model's time to the row's."""
     ratios: NDArray[np.float64] = np.log(plain_s) - np.log(row_s)

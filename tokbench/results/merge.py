@@ -17,6 +17,7 @@ from typing import Any
 
 from tokbench.errors import UserError
 from tokbench.kinds import KINDS
+from tokbench.results.conditions import UNRECORDED, difference_text, differing
 from tokbench.results.directory import ENVIRONMENT, Results, write_images, write_tables
 from tokbench.results.lock import locked
 from tokbench.results.plan import PLAN, MethodInfo, Plan, PlannedRow, plan_json
@@ -199,11 +200,9 @@ def _join_row(found: Sequence[tuple[Source, PlannedRow]]) -> PlannedRow:
 
 
 def _unlike(row: PlannedRow, kind: str, one: Source, two: Source) -> UserError:
-    first, second = one.results.environment, two.results.environment
-    was, now = ({**environment, **environment["versions"]} for environment in (first, second))
-    names = ("device_name", "threads", *first["versions"])
-    differing = [f"{name} {was.get(name)} and {now.get(name)}" for name in names if was.get(name) != now.get(name)]
-    why = ", ".join(differing) or "tokbench's code, the data, the weights or the method's source"
+    names = ("device_name", "threads", *one.results.environment["versions"])
+    differences = differing(one.results, two.results, names)
+    why = difference_text(one.results, two.results, differences) or UNRECORDED
     return UserError(
         f"{_name(row.id)} was measured under different conditions in {one.directory} and {two.directory}: its {kind} "
         f"depends on {why}; join only what like machines and versions have measured"

@@ -16,6 +16,7 @@ from tokbench.names import FINE_TUNED, PLAIN
 from tokbench.notation import split_parameters
 from tokbench.outcomes import shards
 from tokbench.rows import FIELDS, RowId
+from tokbench.schedule_text import takes_keep
 from tokbench.suite import Suite
 
 PLAN = "plan.json"
@@ -57,6 +58,12 @@ class PlannedRow:
     def is_plain(self) -> bool:
         """Whether this is the untouched model that the others are compared with."""
         return self.id.method == PLAIN and not self.id.params and self.id.regime != FINE_TUNED
+
+    @property
+    def matched_by(self) -> RowId:
+        """What the same row of another directory has in common: not a budget's keep, which is what it was solved to."""
+        given = not self.id.schedule or takes_keep(self.id.schedule)
+        return self.id if given else self.id.without("keep")
 
 
 @dataclass(frozen=True)
