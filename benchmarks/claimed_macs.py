@@ -2,10 +2,10 @@
 
     python benchmarks/claimed_macs.py
 
-Every setting in tokbench/published/published.csv whose model and token counts are known is built with random weights and
-counted on one image of noise: MACs depend on neither. What LayerNorm would add is counted as fvcore does, 5 for each
-element, because many papers include it. A setting that cannot be counted is an error. Takes up to five minutes
-on one core.
+Every setting in tokbench/published/published.csv whose model and token counts are known is built with random weights
+and counted on one image of noise: MACs depend on neither. What LayerNorm would add is counted as fvcore does, 5 for
+each element, because many papers include it. A setting that cannot be counted is an error. Takes up to five minutes on
+one core.
 
 Writes tokbench/published/counted_gmacs.csv.
 """

@@ -42,7 +42,8 @@ def load_claims() -> pd.DataFrame:
     """The published numbers that come with tokbench, a row each.
 
     Returns:
-        Accuracies in percent, `gmacs` in billions per image with as many `decimals` as the source prints, keep in (0, 1].
+        Accuracies in percent, `gmacs` in billions per image, of which the source prints as many `decimals`, keep in
+        (0, 1].
     """
     with importlib.resources.files("tokbench.published").joinpath(FILE_NAME).open(encoding="utf-8") as file:
         claims = pd.read_csv(file, dtype={**dict.fromkeys((*TEXTS, *NUMBERS), "string"), "year": "Int64"})

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.names import PLAIN
+from tokbench.published.claims import DECIMALS
 
 FILE_NAME = "counted_gmacs.csv"
 KEY = ("architecture", "method", "params", "schedule", "keep")
@@ -97,3 +98,8 @@ def tolerance(gmacs: float, decimals: int, read_from: str) -> float:
     if read_from == "figure":
         return FIGURE * gmacs
     return math.nextafter(0.5 * 10**-decimals, math.inf)  # 2.65 is not exact in binary
+
+
+def printed(claim: Mapping[Hashable, Any] | Mapping[str, Any]) -> str:
+    """The compute of a claim with the decimals that its source prints; empty where it gives none."""
+    return "" if pd.isna(claim["gmacs"]) else f"{claim['gmacs']:.{claim[DECIMALS]}f}"

@@ -45,7 +45,7 @@ def obstacles(claim: Mapping[Hashable, Any], public: Mapping[str, float]) -> tup
         BASELINE: other_baseline(claim, public),
         REGIME: _training(claim),
         SCHEDULE: _counts(claim),
-        FIGURE: "read off a figure" if claim["read_from"] == "figure" else "",
+        FIGURE: "from a figure" if claim["read_from"] == "figure" else "",
     }
     return tuple(Obstacle(kind, text) for kind, text in found.items() if text)
 
@@ -67,5 +67,4 @@ def _training(claim: Mapping[Hashable, Any]) -> str:
 def _counts(claim: Mapping[Hashable, Any]) -> str:
     if claim["method"] == PLAIN or claim["schedule"]:
         return ""
-    known = f" (only '{claim['published_keep']}')" if claim["published_keep"] else ""
-    return f"its token counts are not known{known}"
+    return "token counts unknown"

@@ -15,7 +15,7 @@ other images cannot confirm a top-1; its loss against the plain model is set bes
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ import pandas as pd
 from tokbench.names import PLAIN
 from tokbench.published import measured
 from tokbench.published.claims import DECIMALS, VALIDATION_IMAGES, load_claims, public_top1
-from tokbench.published.counted import Counted, can_be_counted, load_counted, setting, tolerance
+from tokbench.published.counted import Counted, can_be_counted, load_counted, printed, setting, tolerance
 from tokbench.published.measured import MeasuredRow, differences, measured_rows, nearest
 from tokbench.published.obstacles import FIGURE, METHOD, SCHEDULE, WEIGHTS, Obstacle, obstacles
 from tokbench.published.timm_accuracy import SAME_WEIGHTS
@@ -47,12 +47,26 @@ VERDICTS: Mapping[str, str] = {
 """What each verdict means, in the order in which they are shown."""
 
 GMACS, TOP1 = "gmacs", "top1"
+CONTAINED, NOT_CONTAINED = "contained", "not contained"  # the published loss, in the interval of the measured one
 SAME_COMPUTE = 0.05  # of a row that stands in for a setting whose token counts are not published
 CLAIM = (
     *("method", "published_as", "params", "model", "published_model", "regime", "schedule", "keep"),
     *("published_keep", "read_from", "paper", "source"),
 )
-COLUMNS = (*CLAIM, "quantity", "published", "measured", "difference", "run", "row", "verdict", "reason", "why")
+COLUMNS = (
+    "claim",
+    *CLAIM,
+    "quantity",
+    "printed",
+    "published",
+    "measured",
+    "difference",
+    "run",
+    "row",
+    "verdict",
+    "reason",
+    "why",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,8 @@ class Verdict:
     Attributes:
         verdict: One of `VERDICTS`.
         why: In a sentence without a full stop; empty where there is nothing to add.
-        reason: In one word what explains a number, or keeps it from being tested; empty for the other verdicts.
+        reason: In a word or two what explains a number, or keeps it from being tested; of a loss on other images,
+            whether its interval contains the published one.
         measured: The number to set beside it, or missing (NaN).
         row: The measured row that is nearest; None where it was counted, or there is none.
     """
@@ -74,31 +89,35 @@ class Verdict:
     row: MeasuredRow | None = None
 
 
-def compare_claims(
-    runs: Sequence[Results], claims: pd.DataFrame, counted: Mapping[tuple[Any, ...], Counted] | None = None
-) -> pd.DataFrame:
+def compare_claims(runs: Iterable[Results], claims: pd.DataFrame) -> pd.DataFrame:
     """Set each published number beside what was counted or measured, and judge it.
 
     Args:
-        runs: Results directories; none are needed for compute.
+        runs: Results directories; compute needs none.
         claims: Rows of `tokbench.published.claims.published`.
-        counted: The compute of published settings; None takes the counts that come with tokbench.
 
     Returns:
-        One line for each published number, in the claims' order, with the columns `COLUMNS`. `quantity` is `gmacs` or
-        `top1`; `difference` is measured minus published, in points for top-1, and missing where the two are not
-        comparable; `run` and `row` name the nearest measured row.
+        One line for each published number, in the claims' order, with the columns `COLUMNS`. `claim` is the label of
+        the claim's row. `quantity` is `gmacs` or `top1`. `printed` is the number as the source prints it. `difference`
+        is measured minus published, in points for top-1, and missing where the two are not comparable. `run` and `row`
+        name the nearest measured row.
     """
+    return judge(claims, measured_rows(runs), load_counted())
+
+
+def judge(
+    claims: pd.DataFrame, rows: Sequence[MeasuredRow], counted: Mapping[tuple[Any, ...], Counted]
+) -> pd.DataFrame:
+    """As `compare_claims`, of rows and counts that were read already."""
     public = public_top1(load_claims())
-    rows = measured_rows(runs)
-    counts = load_counted() if counted is None else counted
-    conventions = {paper: _convention(own, counts) for paper, own in claims.groupby("paper", sort=False)}
+    conventions = {paper: _convention(own, counted) for paper, own in claims.groupby("paper", sort=False)}
     lines = []
-    for claim in claims.to_dict("records"):
+    for number, claim in zip(claims.index, claims.to_dict("records"), strict=True):
         if not pd.isna(claim[GMACS]):
-            lines.append(_line(claim, GMACS, _judge_compute(claim, rows, counts, conventions[claim["paper"]])))
+            found = _judge_compute(claim, rows, counted, conventions[claim["paper"]])
+            lines.append({"claim": number, **_line(claim, GMACS, found)})
         if not pd.isna(claim[TOP1]):
-            lines.append(_line(claim, TOP1, _judge_top1(claim, rows, public)))
+            lines.append({"claim": number, **_line(claim, TOP1, _judge_top1(claim, rows, public))})
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -113,6 +132,7 @@ def _line(claim: Mapping[Hashable, Any], quantity: str, found: Verdict) -> dict[
     return {
         **{name: claim[name] for name in CLAIM},
         "quantity": quantity,
+        "printed": printed(claim) if quantity == GMACS else f"{claim[TOP1]:g}",
         "published": claim[quantity],
         "measured": found.measured,
         "difference": found.measured - claim[quantity] if comparable else math.nan,
@@ -167,7 +187,8 @@ def _uncounted(claim: Mapping[Hashable, Any], row: MeasuredRow | None) -> Verdic
 
 def _agrees(claim: Mapping[Hashable, Any], gmacs: float) -> bool:
     decimals = 0 if pd.isna(claim[DECIMALS]) else int(claim[DECIMALS])
-    return abs(gmacs - claim[GMACS]) <= tolerance(claim[GMACS], decimals, claim["read_from"])
+    published = float(claim[GMACS])
+    return abs(gmacs - published) <= tolerance(published, decimals, claim["read_from"])
 
 
 # Top-1
@@ -223,7 +244,7 @@ def _losses(claim: Mapping[Hashable, Any], row: MeasuredRow, public: Mapping[str
         f"{row.delta_hi:.1f}] on {row.images} other images at {row.gmacs:.3g} GMACs: the interval "
         f"{'contains' if inside else 'does not contain'} it"
     )
-    return Verdict(OTHER_IMAGES, why, "contained" if inside else "not contained", row.top1, row)
+    return Verdict(OTHER_IMAGES, why, CONTAINED if inside else NOT_CONTAINED, row=row)
 
 
 def _sentence(found: Sequence[Obstacle]) -> str:
@@ -232,12 +253,9 @@ def _sentence(found: Sequence[Obstacle]) -> str:
 
 def _command(claim: Mapping[Hashable, Any]) -> str:
     """The command that would measure a claim."""
-    model = claim["model"].removesuffix(".fb_in1k")
+    start = f"tokbench compare imagenet --data IMAGENET --models {claim['model']}"
     if claim["method"] == PLAIN:
-        return f"tokbench compare imagenet --data IMAGENET --models {model} --methods none"
+        return f"{start} --methods none"
     method = f"'{claim['method']}({claim['params']})'" if claim["params"] else claim["method"]
     keep = "" if pd.isna(claim["keep"]) else f" --keep {claim['keep']:g}"
-    return (
-        f"tokbench compare imagenet --data IMAGENET --models {model} --methods {method} "
-        f"--schedule '{claim['schedule']}'{keep}"
-    )
+    return f"{start} --methods {method} --schedule '{claim['schedule']}'{keep}"
