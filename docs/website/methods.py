@@ -14,7 +14,16 @@ from methods_page import citation, facts, first_line, index_table, mathematics, 
 from tokbench.downsampler import Downsampler
 from tokbench.names import EMBEDDED
 from tokbench.published.claims import published
-from tokbench.published.verdicts import VERDICTS, compare_claims
+from tokbench.published.verdicts import (
+    EXPLAINED,
+    GMACS,
+    OTHER_IMAGES,
+    REPRODUCED,
+    TOP1,
+    UNEXPLAINED,
+    VERDICTS,
+    compare_claims,
+)
 from tokbench.report.markdown import markdown_table
 from tokbench.results import Results
 from tokbench.run.method_info import infos
@@ -29,7 +38,7 @@ MAPS = "maps"
 AGAINST = {
     "delta": ("plain model", "Against the plain model"),
     PIXELS: ("fewer pixels", "Against the plain model with fewer pixels, at equal compute"),
-    RANDOM: (f"`{RANDOM}`", f"Against `{RANDOM}`"),
+    RANDOM: ("random selection", f"Against `{RANDOM}`"),
     OTHERS: ("best other", "Against the best other method"),
     TRAINING: ("fine-tuning", "What fine-tuning gains beyond what the plain model gains from it"),
 }
@@ -38,6 +47,7 @@ LEGEND = """Differences are points of top-1 on the same images, with 95 % interv
 not decided which is better. `random_selection` and the best other method are at the same schedule and keep. The best
 other method is the one with the highest top-1 among those that cost no more; a little of its lead is chance. † not at
 equal compute: the MACs differ by more than 1 %."""
+COMPARED = (REPRODUCED, EXPLAINED, UNEXPLAINED, OTHER_IMAGES)
 SHOWN_CLAIMS = 12
 
 
@@ -192,39 +202,41 @@ def _difference(one: Difference | None, named: bool) -> str:
     """A cell; decided differences are bold."""
     if one is None:
         return ""
-    number, limits = str(one).split(" ", 1)
+    number, limits = str(one).replace(", ", ",&nbsp;").split(" ", 1)
     text = f"**{number}** {limits}" if one.decided else f"{number} {limits}"
     return f"{text}{' `' + one.other + '`' if named else ''}{' †' if one.unequal else ''}"
 
 
 def _claims(verdicts: pd.DataFrame, name: str) -> Iterator[str]:
-    """The published numbers of a method, those first of which most can be said."""
+    """How many published numbers of a method have which verdict, and those beside which there is a number of ours."""
     own = verdicts[verdicts["method"].eq(name)]
     if own.empty:
         yield "Our sources have no numbers for it."
         return
     counts = own["verdict"].value_counts()
     listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
-    yield f"{len(own)} published numbers: {listed}. `tokbench list claims --method {name}` prints them."
-    yield ""
-    ranked = own.sort_values("verdict", key=lambda column: column.map(list(VERDICTS).index), kind="stable")
-    if len(own) > SHOWN_CLAIMS:
-        yield from (f"The {SHOWN_CLAIMS} of which most can be said:", "")
+    yield f"{len(own)} published numbers: {listed}. All of them are on the page of [claims](../claims.md#{name})."
+    compared = own[own["verdict"].isin(COMPARED)].sort_values(
+        "verdict", key=lambda column: column.map(COMPARED.index), kind="stable"
+    )
+    if compared.empty:
+        return
+    yield from ("", f"The first {SHOWN_CLAIMS} with a number of ours:" if len(compared) > SHOWN_CLAIMS else "", "")
     cells = [
         [
-            f"[{cell(row['paper'])}]({row['source'].partition(';')[0]})" if row["source"] else cell(row["paper"]),
+            f"[{cell(row['paper'])}]({row['source'].partition(';')[0]})",
             cell(row["published_model"]),
-            cell(row["regime"]),
-            code(row["schedule"]) + ("" if pd.isna(row["keep"]) else f" keep {row['keep']:g}"),
-            {"gmacs": "GMACs", "top1": "top-1, %"}[row["quantity"]],
+            cell(row["schedule"] or row["published_keep"])
+            + ("" if pd.isna(row["keep"]) else f", keep {row['keep']:g}"),
+            {GMACS: "GMACs", TOP1: "top-1, %"}[row["quantity"]],
             f"{row['published']:g}",
-            "" if pd.isna(row["measured"]) else f"{row['measured']:.4g}",
-            cell(f"{row['verdict']}: {row['why']}" if row["why"] else row["verdict"]),
+            f"{row['measured']:.4g}",
+            cell(": ".join(filter(None, (row["verdict"], row["why"])))),
         ]
-        for row in ranked.head(SHOWN_CLAIMS).to_dict("records")
+        for row in compared.head(SHOWN_CLAIMS).to_dict("records")
     ]
-    headings = ["source", "model", "regime", "schedule", "quantity", "published", "here", "verdict"]
-    yield from markdown_table(headings, cells, (5, 6))
+    headings = ["source", "model", "schedule", "quantity", "published", "here", "verdict"]
+    yield from markdown_table(headings, cells, (4, 5))
 
 
 def _file(cls: type[Downsampler]) -> Iterator[str]:
