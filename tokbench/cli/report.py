@@ -18,7 +18,7 @@ def report(
     directories: ResultsDirectories,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The HTML file to write; default: DIR/report.html; of several, report.html."),
+        typer.Option(metavar="FILE", help="The HTML file to write; default: DIR/report.html, or report.html."),
     ] = None,
     versus: VersusList = None,
 ) -> None:
