@@ -60,8 +60,8 @@ def model_blocks(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
         averaged. The settings of a method are blank for the plain model, to which they do not apply.
     """
     for model, rows in table.groupby("model", sort=False, dropna=False):
-        run = rows[RUN] if RUN in rows else ""  # only a table of several runs has it
-        block = rows.assign(label=labels(rows), keep=pd.to_numeric(rows["keep"]), **{RUN: run})
+        run = {RUN: rows.get(RUN, "")}  # only a table of several runs has it
+        block = rows.assign(label=labels(rows), keep=pd.to_numeric(rows["keep"]), **run)
         untrained = block["method"].eq(PLAIN) & block["regime"].ne(FINE_TUNED).fillna(True)
         block.loc[untrained, list(METHOD_SETTINGS)] = None
         yield cell_text(model), block, _average_seeds(block[block["status"] == "ok"])
