@@ -22,7 +22,9 @@ def report(
     ] = None,
     versus: VersusList = None,
 ) -> None:
-    """Write a results directory, or several side by side, as one HTML page.
+    """Write results as one HTML page.
+
+    Several directories are put side by side.
 
     The page needs no other file and no network. Images in the directory (tokbench show --out DIR/tokens.png) are
     included.
