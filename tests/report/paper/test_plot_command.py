@@ -19,7 +19,7 @@ def test_the_command_draws_the_reference(here, capsys, x):
     results = shutil.copytree(REFERENCE, here / "results")
     plot([results], x=x, out=Path("fig.svg"))
     rows = load(REFERENCE).table.query("status == 'ok'")
-    front = {"gmacs": "pareto", "latency_ms": "pareto_time"}[x]
+    front = {"gmacs": "pareto", "latency_ms": "pareto_time", "speedup": "pareto_time"}[x]
     settings = rows.groupby(["method", "params", "keep"], dropna=False)[front].max()
     assert f"fig.svg: {len(settings)} points" in capsys.readouterr().err
     assert set(rows["method"]) - {"none"} <= {re.sub(r"\(.*", "", text) for text in texts("fig.svg")}
@@ -63,7 +63,7 @@ def test_user_errors(here):
     with pytest.raises(UserError, match="add --latex"):
         plot([REFERENCE], caption="Ours.")
     with pytest.raises(UserError, match="no results in nowhere"):
-        plot(Path("nowhere"))
+        plot([Path("nowhere")])
     for out in ("missing/fig.pdf", "missing/table.tex"):
         with pytest.raises(UserError, match=f"cannot write {out}"):
             plot([REFERENCE], out=Path(out), latex=out.endswith(".tex"))
