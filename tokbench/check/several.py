@@ -57,10 +57,7 @@ def compare_runs(directories: Sequence[Path]) -> Report:
 
 def _damage(directory: Path, lines: int) -> Iterator[Finding]:
     if lines:
-        counted = "1 line does" if lines == 1 else f"{lines} lines do"
-        note = (
-            f"{directory / RECORDS}: {counted} not match the checksum: changed by hand or cut off, counted as missing"
-        )
+        note = f"damaged lines in {directory / RECORDS}: {lines}; changed by hand or cut off, they count as missing"
         yield Finding(Outcome.INVALID, "records", note)
 
 

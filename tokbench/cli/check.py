@@ -87,7 +87,7 @@ def check(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find regressions between two results, or since a commit, and results that disagree.
+    """Find regressions, and results that disagree.
 
     Exit code: 0 ok, 1 regressed or disagreeing, 2 wrong usage, 3 ambiguous, 4 invalid.
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokbench.cli.options import ResultsDirectory, finite, parse_list
-from tokbench.cli.output import check_ending, write_text, writing
+from tokbench.cli.options import ResultsDirectories, finite, parse_list
+from tokbench.cli.output import check_ending, warn, write_text, writing
 from tokbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ class Axis(StrEnum):
 
     GMACS = "gmacs"
     LATENCY = "latency_ms"
+    SPEEDUP = "speedup"
 
 
 def plot(
-    directory: ResultsDirectory,
+    directories: ResultsDirectories,
     x: Annotated[Axis, typer.Option(help="What to draw top-1 against.")] = Axis.GMACS,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A .pdf, .svg or .png; default: DIR/gmacs.pdf or DIR/latency_ms.pdf."),
+        typer.Option(metavar="FILE", help="A .pdf, .svg or .png; default: DIR/X.pdf, of several X.pdf."),
     ] = None,
     width: Annotated[
         float,
@@ -60,25 +61,27 @@ def plot(
 ) -> None:
     """Draw a figure or write a table for a paper.
 
-    The figure shows top-1 accuracy against compute or latency.
+    The figure shows top-1 accuracy against compute, latency or speedup. Of several directories, each curve is named
+    after its run, and times are speedups over the same machine's plain model.
 
     Example: tokbench plot results/imagenet --x gmacs --methods tome,evit --out fig.pdf
 
     Example: tokbench plot results/imagenet --latex --out table.tex
     """
     from tokbench.report.paper.rows import select_rows
-    from tokbench.results import load
 
     if latex and markdown:
         raise UserError("give --latex or --markdown, one at a time")
     if (caption or label) and not latex:
         raise UserError("--caption and --label are of a LaTeX table: add --latex")
+    if len(directories) > 1 and x is Axis.LATENCY:
+        raise UserError("--x latency_ms: times of several runs cannot be compared; use --x speedup, or one directory")
     only = None if methods is None else list(parse_list("methods", methods))
     if latex or markdown:
         from tokbench.report.paper import table as paper_table
 
         check_ending(out, (".tex",) if latex else (".md",))
-        rows = select_rows(load(directory).table, only, batch_size, mode)
+        rows = select_rows(_table(directories), only, batch_size, mode)
         _print_or_write(
             paper_table.latex(rows, caption or "", label or "") if latex else paper_table.markdown(rows), out
         )
@@ -86,8 +89,24 @@ def plot(
         from tokbench.report.paper.figure import ENDINGS
 
         check_ending(out, ENDINGS)
-        rows = select_rows(load(directory).table, only, batch_size, mode)
-        _draw(rows, x, width, out or directory / f"{x}.pdf")
+        folder = directories[0] if len(directories) == 1 else Path()
+        rows = select_rows(_table(directories), only, batch_size, mode)
+        _draw(rows, x, width, out or folder / f"{x}.pdf")
+
+
+def _table(directories: list[Path]) -> DataFrame:
+    """The rows of one run; or of several, without times, and with a warning where they disagree."""
+    from tokbench.report.several import disagreement_warning
+    from tokbench.results import combine, load
+    from tokbench.results.several import without_times
+
+    runs = [load(directory) for directory in directories]
+    if len(runs) == 1:
+        return runs[0].table
+    combined = combine(runs)
+    if warning := disagreement_warning(combined):
+        warn(warning)
+    return without_times(combined.table)
 
 
 def _draw(rows: DataFrame, x: Axis, width: float, out: Path) -> None:

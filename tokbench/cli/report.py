@@ -18,11 +18,13 @@ def report(
     directories: ResultsDirectories,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The HTML file to write; default: DIR/report.html; of several, report.html."),
+        typer.Option(metavar="FILE", help="The HTML file to write; default: DIR/report.html, or report.html."),
     ] = None,
     versus: VersusList = None,
 ) -> None:
-    """Write a results directory, or several side by side, as one HTML page.
+    """Write results as one HTML page.
+
+    Several directories are put side by side.
 
     The page needs no other file and no network. Images in the directory (tokbench show --out DIR/tokens.png) are
     included.

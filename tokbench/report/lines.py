@@ -15,10 +15,11 @@ from tokbench.report.digits import RowValues, aligned, decimals, number, with_ha
 from tokbench.report.labels import METHOD_SETTINGS, cell_text, labels, without_fraction
 from tokbench.report.marks import MARKS, ON_FRONT
 from tokbench.results.columns import BY_INTERVAL, COLUMNS
+from tokbench.results.several import RUN
 from tokbench.rows import FIELDS, with_fewer_pixels
 from tokbench.schedule_text import takes_keep
 
-SETTINGS = ("device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
+SETTINGS = (RUN, "device", "dtype", "batch_size", "mode", "attention_kernel", *METHOD_SETTINGS)
 IDENTITY = ["method", "params", "label", "keep", *SETTINGS]
 NUMBERS = [name for name, column in COLUMNS.items() if column.dtype in ("float64", "Int64") and name not in FIELDS]
 
@@ -59,7 +60,8 @@ def model_blocks(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, list[
         averaged. The settings of a method are blank for the plain model, to which they do not apply.
     """
     for model, rows in table.groupby("model", sort=False, dropna=False):
-        block = rows.assign(label=labels(rows), keep=pd.to_numeric(rows["keep"]))
+        run = {RUN: rows.get(RUN, "")}  # only a table of several runs has it
+        block = rows.assign(label=labels(rows), keep=pd.to_numeric(rows["keep"]), **run)
         untrained = block["method"].eq(PLAIN) & block["regime"].ne(FINE_TUNED).fillna(True)
         block.loc[untrained, list(METHOD_SETTINGS)] = None
         yield cell_text(model), block, _average_seeds(block[block["status"] == "ok"])

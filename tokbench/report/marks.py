@@ -11,11 +11,14 @@ _PERCENT = f"{100 * EQUAL_COST:g} %"
 
 ON_FRONT = {
     "gmacs": f"no row with at most {_PERCENT} more MACs is surely better in top-1 (paired 95 % interval)",
-    "latency_ms": f"no row with at most {_PERCENT} more time is surely better in top-1 (paired 95 % interval)",
+    **dict.fromkeys(
+        ("latency_ms", "speedup"),
+        f"no row with at most {_PERCENT} more time is surely better in top-1 (paired 95 % interval)",
+    ),
 }
 """What it means to be on the Pareto front, by the column of the cost."""
 
-FRONT = {"gmacs": "pareto", "latency_ms": "pareto_time"}
+FRONT = {"gmacs": "pareto", "latency_ms": "pareto_time", "speedup": "pareto_time"}
 """The column that says which rows are on the front, by the column of the cost."""
 
 BOLD = f"no row with equal MACs (to within {_PERCENT}) is surely better in top-1; a row without equals is not bold"

@@ -70,11 +70,8 @@ def comparison_grid(table: pd.DataFrame) -> Grid:
         table: As `tokbench.results.table` gives it.
     """
     named = table.assign(method=_method_labels(table))
-    first = [
-        name
-        for name in dict.fromkeys((*IDENTIFYING, *ALWAYS))
-        if name in named and (name in ALWAYS or _distinguishes(named, name))
-    ]
+    known = [name for name in dict.fromkeys((*IDENTIFYING, *ALWAYS)) if name in named]  # `run` only of several runs
+    first = [name for name in known if name in ALWAYS or _distinguishes(named, name)]
     left_out = {*constant_columns(table), *(end for name in table for end in _column(str(name)).ends or ())}
     others = [name for name in named if name not in {*first, *left_out}]
     return _grid(named[[*first, *others]], named, first)

@@ -27,7 +27,7 @@ def common_sections(combined: Combined) -> list[Section]:
         Section(
             "runs",
             "Runs",
-            "Times are only compared through speedups: each is against the plain model on the same machine, in the same "
+            "Times are only compared through speedups, each against the plain model on the same machine in the same "
             "session. The times themselves are in the part about each run.",
             grid=_runs_grid(combined),
         ),
@@ -91,5 +91,6 @@ def _differences_grid(frame: pd.DataFrame) -> Grid:
 def _all_rows(combined: Combined) -> Grid:
     """All rows, sorted so that the same row of several runs is side by side."""
     table = without_times(combined.table)
-    places = table.groupby([name for name in ("model", "method", "params", "regime", "schedule", "keep")], sort=False)
-    return comparison_grid(table.loc[places.ngroup().sort_values(kind="stable").index].reset_index(drop=True))
+    same = ["model", "method", "params", "regime", "schedule", "keep"]
+    order = table.groupby(same, sort=False, dropna=False).ngroup().sort_values(kind="stable").index
+    return comparison_grid(table.loc[order].reset_index(drop=True))

@@ -186,8 +186,10 @@ def _draw_ranking(panel: Axes, block: pd.DataFrame, x: str, room: float) -> None
 def _cost_label(block: pd.DataFrame, x: str) -> str:
     if x == "gmacs":
         return "GMACs per image"
-    batch, mode = block["batch_size"].iloc[0], block["mode"].iloc[0]
-    return f"latency (ms), batch {batch}" + ("" if mode == EAGER else f", {mode}")
+    batch = " or ".join(map(str, sorted(block["batch_size"].unique())))
+    mode = " or ".join(block["mode"].unique())
+    name = "latency (ms)" if x == "latency_ms" else "speedup over the plain model"
+    return f"{name}, batch {batch}" + ("" if mode == EAGER else f", {mode}")
 
 
 def _error_bar_lengths(rows: pd.DataFrame, name: str) -> NDArray[np.float64]:

@@ -10,8 +10,10 @@ from tokbench.errors import UserError, did_you_mean
 from tokbench.report.charts.points import BATCH_AND_MODE, SERIES_AND_KEEP, chart_points, prepare_rows
 from tokbench.report.labels import cell_text, labels
 from tokbench.report.marks import FRONT
+from tokbench.results.several import RUN
 
-KIND_OF_COLUMN = {"gmacs": "macs", "latency_ms": "latency", "top1": "accuracy"}  # as in `compare --only`
+# As in `compare --only`.
+KIND_OF_COLUMN = {"gmacs": "macs", "latency_ms": "latency", "speedup": "latency", "top1": "accuracy"}
 
 
 def select_rows(
@@ -23,7 +25,7 @@ def select_rows(
     """The rows that have a result and were asked for; those of the plain model are always included.
 
     Args:
-        table: The rows of a comparison.
+        table: The rows of a comparison, or of several runs, where a series is named after its run too.
         methods: Methods, or series as the figure's legend names them; None selects all.
         batch_size: Of the timed batches; None selects all.
         mode: How the timed models ran; None selects all.
@@ -34,8 +36,12 @@ def select_rows(
     Raises:
         UserError: No row has a result, or something that was asked for has none.
     """
-    blocks = [prepare_rows(block).assign(label=labels(block)) for _, block in table.groupby("model", sort=False)]
+    blocks = [
+        prepare_rows(block).assign(label=labels(block)) for _, block in table.groupby(_run_and_model(table), sort=False)
+    ]
     rows = pd.concat(blocks)
+    if RUN in rows:
+        rows["series"] = rows["series"] + " · " + rows[RUN].astype(object)
     done = rows["status"] == "ok"
     if not done.any():
         reasons = ", ".join(dict.fromkeys(filter(None, map(cell_text, rows["reason"]))))
@@ -56,8 +62,8 @@ def figure_points(rows: pd.DataFrame, x: str) -> pd.DataFrame:
 
     Args:
         rows: What `select_rows` gives.
-        x: `gmacs` or `latency_ms`. Latencies are those of one batch size and mode for each model: the largest batch
-            size, and the first mode.
+        x: `gmacs`, `latency_ms` or `speedup`. Times are those of one batch size and mode for each model and run: the
+            largest batch size, and the first mode.
 
     Returns:
         Points as `chart_points` gives them, with their `model` and `front`, whether they get a ring: those on the
@@ -66,10 +72,13 @@ def figure_points(rows: pd.DataFrame, x: str) -> pd.DataFrame:
     Raises:
         UserError: No row has both numbers.
     """
-    timed = BATCH_AND_MODE if x == "latency_ms" else []
-    blocks = rows.groupby("model", sort=False)
+    timed = BATCH_AND_MODE if x != "gmacs" else []
+    among = _run_and_model(rows)
     averaged = pd.concat(
-        [chart_points(block, [*SERIES_AND_KEEP, *timed]).assign(model=model) for model, block in blocks]
+        [
+            chart_points(block, [*SERIES_AND_KEEP, *timed]).assign(**block.iloc[0][among])
+            for _, block in rows.groupby(among, sort=False)
+        ]
     )
     points = averaged.dropna(subset=[x, "top1"])
     if points.empty:
@@ -78,9 +87,14 @@ def figure_points(rows: pd.DataFrame, x: str) -> pd.DataFrame:
         missing = " and no ".join(absent) or "row with both of them"
         raise UserError(f"no {missing} was measured: run the same tokbench compare command with --only {only}")
     if timed:
-        points = points[points["batch_size"] == points.groupby("model")["batch_size"].transform("max")]
-        points = points[points["mode"] == points.groupby("model")["mode"].transform("first")]
+        points = points[points["batch_size"] == points.groupby(among)["batch_size"].transform("max")]
+        points = points[points["mode"] == points.groupby(among)["mode"].transform("first")]
     return points.assign(front=points[FRONT[x]]).reset_index(drop=True)
+
+
+def _run_and_model(table: pd.DataFrame) -> list[str]:
+    """The columns whose rows belong together: of several runs, those of each run."""
+    return [name for name in ("model", RUN) if name in table]
 
 
 def _select_methods(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Series:
