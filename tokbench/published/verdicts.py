@@ -210,7 +210,7 @@ def _judge_top1(claim: Mapping[Hashable, Any], rows: Sequence[MeasuredRow], publ
             return beside
     if blocking:
         return Verdict(NOT_TESTABLE, _sentence(blocking), blocking[0].kind, row=row)
-    return Verdict(NOT_MEASURED, "needs ImageNet's validation images", row=row, command=_command(claim))
+    return Verdict(NOT_MEASURED, "needs ImageNet", row=row, command=_command(claim))
 
 
 def _judge_complete(claim: Mapping[Hashable, Any], row: MeasuredRow) -> Verdict:
