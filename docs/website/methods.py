@@ -45,8 +45,9 @@ AGAINST = {
 """What settings are compared with, in the order of the table: its heading, and how its sentence begins."""
 LEGEND = """Differences are points of top-1 on the same images, with 95 % intervals; where an interval contains 0, it is
 not decided which is better. `random_selection` and the best other method are at the same schedule and keep. The best
-other method is the one with the highest top-1 among those that cost no more; a little of its lead is chance. † not at
-equal compute: the MACs differ by more than 1 %."""
+other method is the one with the highest top-1 among those that cost no more; a little of its lead is chance. Of a
+random method, the differences to the plain models are those of its first seed. † not at equal compute: the MACs differ
+by more than 1 %."""
 COMPARED = (REPRODUCED, EXPLAINED, UNEXPLAINED, OTHER_IMAGES)
 SHOWN_CLAIMS = 12
 

@@ -56,7 +56,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Standing:
-    """One setting of a method in a run; seeds count by their mean.
+    """One setting of a method in a run.
+
+    Seeds count by their mean, but the differences to the plain models are those of the first seed, as in the table.
 
     Attributes:
         setting: The setting as text: `keep 0.5`, `budget(0.7)`; with the model where the run has several.
