@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-compare: setup ## compare methods on handwritten digits, in under two minutes
+compare: setup ## compare methods on handwritten digits, in about a minute
 	@$(BIN)/tokbench compare
 
 test: setup check ## run all checks and tests

@@ -31,6 +31,7 @@ from tokbench.run.observer import Observer, Silent
 from tokbench.run.prepare import Prepared
 from tokbench.run.unreadable import LostImages
 
+PIECES = 4  # parts of the accuracies per process: few wait long for the last ones
 REMARKS = (FAILED, UNREADABLE_IMAGE)  # records that are no measurements, and may come from several processes
 
 
@@ -49,7 +50,7 @@ def measure_in_processes(prepared: Prepared, store: Store, observer: Observer) -
         UserError: More than 1 % of the images cannot be read.
     """
     processes = torch.get_num_threads()
-    parts = [part for part in divide(prepared, store, processes) if not part.exclusive]
+    parts = [part for part in divide(prepared, store, PIECES * processes) if not part.exclusive]
     own_methods_only = prepared.surroundings is None
     forks = sys.platform == "linux" and prepared.device.type == "cpu" and prepared.suite.workers == 0
     if not forks or not own_methods_only or processes == 1 or len(parts) == 1:

@@ -5,6 +5,7 @@ out in the order of `DROPPED_FIRST`, and long method names take several lines: n
 """
 
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import IO
@@ -125,15 +126,22 @@ def _fit(columns: Sequence[TextColumn], console: Console) -> tuple[Sequence[Text
     """As many of the columns as fit into the console, and the table of them; as a last resort without intervals."""
     unlimited = console.options.update(max_width=10_000)
     present = {column.key for column in columns}
-    droppable = [name for name in DROPPED_FIRST if name in present]  # others would only measure the same table again
-    for dropped in range(len(droppable) + 1):
-        kept = [column for column in columns if column.key not in droppable[:dropped]]
-        for tall in (False, True):
-            table = _table(kept, tall)
-            if Measurement.get(console, unlimited, table).maximum <= console.width:
-                return kept, table
-    narrowest = Measurement.get(console, unlimited, _table(kept, tall=True, name_width=MIN_NAME_WIDTH)).maximum
-    if narrowest > console.width:
+    droppable = [name for name in DROPPED_FIRST if name in present]
+
+    def without(dropped: int) -> list[TextColumn]:
+        return [column for column in columns if column.key not in droppable[:dropped]]
+
+    def fits(table: Table) -> bool:
+        return Measurement.get(console, unlimited, table).maximum <= console.width
+
+    # Measuring a table reads all of its cells, so the number of columns to drop is found by bisection.
+    fewest = bisect_left(range(len(droppable)), True, key=lambda dropped: fits(_table(without(dropped), tall=True)))
+    kept = without(fewest)
+    for tall in (False, True):
+        table = _table(kept, tall)
+        if fits(table):
+            return kept, table
+    if not fits(_table(kept, tall=True, name_width=MIN_NAME_WIDTH)):
         table = _table([replace(column, suffixes=()) for column in kept], tall=True)
     return kept, table
 
