@@ -22,7 +22,7 @@ def contribute(
         bool, typer.Option("--check", help="Check results that are already in the clone, and copy nothing.")
     ] = False,
 ) -> None:
-    """Check results and copy them into a clone of tokbench, for a pull request.
+    """Check results and copy them for a pull request.
 
     The results must be complete and unchanged, and hold no private paths or names. The exit code is 1 if there is a
     problem; each is printed on a line of its own, with its name.
