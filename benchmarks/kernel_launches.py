@@ -1,6 +1,6 @@
 """How many kernels each method launches on a GPU; needs no GPU.
 
-    python benchmarks/kernel_launches.py [METHOD ...] [--json FILE]
+    python benchmarks/kernel_launches.py [METHOD ...]
 
 At batch 1 a GPU often waits for the host, which launches one kernel after another, so the number of launches matters
 more than what the kernels compute. DeiT-Ti with random weights, one image, keep 0.7 at depths 3, 6 and 9, run on the
@@ -11,15 +11,18 @@ launches them all at once. The counts of an adaptive method depend on the image.
 
 The first lines are timm's plain model, and tokbench's plain model. A method may have parameters:
 'token_pooling(algorithm=kmeans)'.
+
+Writes results/launches/launches.csv if all methods are counted.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import timm
 import torch
 import typer
@@ -27,6 +30,7 @@ from torch import Tensor, nn
 
 from tokbench.conformance.simulated_gpu import simulated_gpu
 from tokbench.files import write_atomically
+from tokbench.measure.environment import describe
 from tokbench.notation import parse_call
 from tokbench.registry import create, discover
 from tokbench.schedule import Stages
@@ -37,6 +41,7 @@ MODEL = "deit_tiny_patch16_224"
 KEEP = 0.7
 PLAIN, NONE = "timm", "none"
 SHOWN = 3  # operators with the most launches
+TABLE = Path(__file__).parents[1] / "results" / "launches" / "launches.csv"
 
 
 def count_launches(model: nn.Module, image: Tensor) -> Counter[str]:
@@ -60,9 +65,23 @@ def build(vit: nn.Module, method: str, images: Tensor) -> nn.Module:
     return model
 
 
+def table(counts: Mapping[str, Counter[str]]) -> pd.DataFrame:
+    """A row for each model, with the operators that launch most."""
+    plain = counts[PLAIN].total()
+    rows = [
+        {
+            "method": name,
+            "launches": launches.total(),
+            "times_plain": round(launches.total() / plain, 2),
+            "most_launches": ", ".join(f"{operator} {number}" for operator, number in launches.most_common(SHOWN)),
+        }
+        for name, launches in counts.items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def main(
     methods: Annotated[list[str] | None, typer.Argument(help="Methods to count; default: all.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the counts to this file.")] = None,
 ) -> None:
     """Count the launches of each method and print a table."""
     torch.manual_seed(0)
@@ -72,16 +91,14 @@ def main(
         name: count_launches(build(vit, name, images), images[:1])
         for name in (PLAIN, NONE, *(methods or discover()[0]))
     }
-    plain, width = counts[PLAIN].total(), max(map(len, counts))
+    counted = table(counts)
     print(f"{MODEL}, keep {KEEP} at depths 3, 6, 9; batch 1, eager, launches at least", end="\n\n")
-    print(f"{'method':{width}} {'launches':>8} {'times plain':>11}  most launches")
-    for name, launches in counts.items():
-        most = ", ".join(f"{operator} {number}" for operator, number in launches.most_common(SHOWN))
-        print(f"{name:{width}} {launches.total():8} {launches.total() / plain:11.2f}  {most}")
-    if json_file is not None:
-        rows = [{"method": name, "launches": launches.total(), **launches} for name, launches in counts.items()]
-        text = json.dumps(rows, indent=2)
-        write_atomically(json_file, lambda scratch: scratch.write_text(text + "\n", encoding="utf-8"))
+    print(counted.to_string(index=False))
+    if not methods:
+        here = describe(torch.device("cpu"))
+        dated = counted.assign(machine=here["device_name"], torch=here["versions"]["torch"], measured=here["measured"])
+        TABLE.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(TABLE, lambda scratch: dated.to_csv(scratch, index=False))
 
 
 if __name__ == "__main__":

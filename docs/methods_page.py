@@ -6,7 +6,7 @@ import inspect
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tokbench.downsampler import Downsampler, Paper
@@ -34,34 +34,57 @@ longer on a device, are no schedule here: its code fits them to accuracies of ra
 FACTS = ("site", "reads", "log(size) in attention", "schedule", "regime", "random", "count")
 
 
+def own_methods() -> dict[str, type[Downsampler]]:
+    """tokbench's own methods by name, without those of plugins."""
+    return {name: cls for name, cls in discover()[0].items() if cls.__module__.startswith(f"{METHODS}.")}
+
+
 def methods_page() -> str:
     """The page: an index of tokbench's own methods, then one section per method."""
-    own = {name: cls for name, cls in discover()[0].items() if cls.__module__.startswith(f"{METHODS}.")}
-    index = [
-        ["method", "description", "paper", "regime"],
-        *([f"[{name}](#{name})", _first_line(cls), _venue(cls.paper), _regime(cls)] for name, cls in own.items()),
-    ]
+    own = own_methods()
+    index = index_table({name: f"[{name}](#{name})" for name in own})
     sections = [_section(name, cls) for name, cls in own.items()]
-    return "\n".join([HEAD, *_rows(index), "", *itertools.chain.from_iterable(sections)])
+    return "\n".join([HEAD, *index, "", *itertools.chain.from_iterable(sections)])
+
+
+def index_table(links: Mapping[str, str]) -> list[str]:
+    """The lines of a table of methods.
+
+    Args:
+        links: What stands in the first column, by the method's name.
+    """
+    own = own_methods()
+    rows = [[links[name], first_line(own[name]), _venue(own[name].paper), _regime(own[name])] for name in links]
+    return _rows([["method", "description", "paper", "regime"], *rows])
 
 
 def _section(name: str, cls: type[Downsampler]) -> list[str]:
-    title, formula = _mathematics(cls)
-    lines = [f"## {name}", "", title, ""]
-    if formula:
-        lines += ["```", *formula, "```", ""]
-    if cls.paper is not None:
-        lines += [_citation(cls.paper), ""]
-    lines += [*_rows([["setting", "value"], *zip(FACTS, _facts(create(name)), strict=True)]), ""]
-    parameters = list(_parameters(name, cls))
-    if parameters:
-        lines += [*_rows([["parameter", "default", "meaning"], *parameters]), ""]
-    return lines
+    return [f"## {name}", "", *mathematics(cls), *citation(cls), *facts(name), *parameters(name, cls)]
 
 
-def _facts(method: Downsampler) -> list[str]:
-    """The values of `FACTS`, for a method with its default parameters."""
-    return [
+def mathematics(cls: type[Downsampler]) -> list[str]:
+    """The first line of the file's docstring, and its first formula, which is an indented block."""
+    text = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "").split("\n")
+    indented = itertools.takewhile(
+        lambda line: line.startswith("    "), itertools.dropwhile(lambda line: not line.startswith("    "), text)
+    )
+    formula = [line.removeprefix("    ") for line in indented]
+    return [text[0], "", *(["```", *formula, "```", ""] if formula else [])]
+
+
+def citation(cls: type[Downsampler]) -> list[str]:
+    """Title, venue and link of the paper; nothing without a paper."""
+    paper = cls.paper
+    if paper is None:
+        return []
+    link = f", [arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})" if paper.arxiv else ""
+    return [f"*{paper.title}*, {_venue(paper)}{link}.", ""]
+
+
+def facts(name: str) -> list[str]:
+    """The table of what a method declares, with its default parameters."""
+    method = create(name)
+    values = [
         f"`{method.site}`" + ("" if len(method.sites) > 1 else " only"),
         ", ".join(f"`{field}`" for field in sorted(method.needs)) or "only the tokens",
         "yes" if method.proportional else "no",
@@ -70,6 +93,18 @@ def _facts(method: Downsampler) -> list[str]:
         "yes, by `context.noise`: measured with several seeds" if method.stochastic else "no",
         "differs between images" if method.adaptive else "the same for every image",
     ]
+    return [*_rows([["setting", "value"], *zip(FACTS, values, strict=True)]), ""]
+
+
+def parameters(name: str, cls: type[Downsampler]) -> list[str]:
+    """The table of a method's parameters; nothing without any."""
+    rows = list(_parameters(name, cls))
+    return [*_rows([["parameter", "default", "meaning"], *rows]), ""] if rows else []
+
+
+def first_line(cls: type[Downsampler]) -> str:
+    """What a method does, in one sentence."""
+    return (cls.__doc__ or "").split("\n")[0]
 
 
 def _regime(method: Downsampler | type[Downsampler]) -> str:
@@ -91,24 +126,6 @@ def _arguments(docstring: str) -> dict[str, str]:
     block = re.search(r"^Args:\n((?: .*\n?|\n)+)", docstring, re.MULTILINE)
     entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", block[1], re.MULTILINE) if block else []
     return {name: " ".join(text.split()) for name, text in entries}
-
-
-def _mathematics(cls: type[Downsampler]) -> tuple[str, Sequence[str]]:
-    """The first line of the file's docstring, and its first formula, which is an indented block."""
-    text = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "").split("\n")
-    indented = itertools.takewhile(
-        lambda line: line.startswith("    "), itertools.dropwhile(lambda line: not line.startswith("    "), text)
-    )
-    return text[0], [line.removeprefix("    ") for line in indented]
-
-
-def _first_line(cls: type[Downsampler]) -> str:
-    return (cls.__doc__ or "").split("\n")[0]
-
-
-def _citation(paper: Paper) -> str:
-    link = f", [arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})" if paper.arxiv else ""
-    return f"*{paper.title}*, {_venue(paper)}{link}."
 
 
 def _venue(paper: Paper | None) -> str:

@@ -60,11 +60,6 @@ def watched_through(pipe: int, ended: Mapping[str, str], remembered: Mapping[str
     _this.pipe, _this.ended, _this.remembered = pipe, ended, remembered
 
 
-def unwatched() -> None:
-    """Report nothing from now on: this process is a copy of one that is watched."""
-    _this.pipe = None
-
-
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Mark what is being done.

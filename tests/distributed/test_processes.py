@@ -1,99 +1,108 @@
-"""What is measured in several processes is what one process measures."""
+"""Measuring in several processes of a machine: the records are those of one process, even if the others die."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any
 
 import psutil
 import pytest
 import torch
 
-import tokbench
-from tokbench.results.store import Records
+from tokbench.comparison import plan_comparison
+from tokbench.config import load_config
+from tokbench.distributed.processes import measure_in_processes
+from tokbench.results.store import Store
+from tokbench.run.measure import measure
+from tokbench.run.observer import Silent
+from tokbench.run.prepare import Prepared
 
-SETTINGS: dict[str, Any] = {
-    "models": ["digits_deit"],
-    "methods": ["tome", "random_selection"],
-    "keep": [0.5],
-    "seeds": [0, 1],
-    "baselines": ["none"],
-    "limit": 120,
-    "accuracy_batch": 5,  # 40 images a shard, so that there are three
-    "only": ["macs", "accuracy", "agreement"],
-    "progress": False,
-}
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
+
+SETTINGS = {"models": ["digits_deit_16"], "methods": ["token_pooling", "random_selection"], "keep": [0.5], "limit": 200}
+EXACT = ("macs", "accuracy", "agreement")
+
+PLUGIN = """
+import torch
+
+from tokbench import Downsampler, register
 
 
-def records_of(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    return {place: dict(record) for place, record in Records(folder).all().items()}
+@register("first_tokens")
+class FirstTokens(Downsampler):
+    '''Keep the first tokens.'''
+
+    def forward(self, tokens, keep, context):
+        return tokens.select(torch.arange(keep).expand(len(tokens.x), -1))
+"""
 
 
-@contextmanager
-def watching_copies(see: Callable[[psutil.Process], None]) -> Iterator[None]:
-    """Show every process that this one starts to a function, as soon as it is seen."""
-    over, seen = Event(), set[int]()
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """As many processes as there are threads are started."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
-    def watch() -> None:
-        while not over.wait(0.02):
-            for copy in psutil.Process().children():
-                if copy.pid not in seen:
-                    seen.add(copy.pid)
-                    see(copy)
 
-    watcher = Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+def planned(*plugins: Path, **settings: object) -> Prepared:
+    """A small comparison."""
+    config = load_config(None)
+    suite = config.suite("embedded", {**SETTINGS, "only": EXACT, **settings})
+    return plan_comparison(suite, config, plugins).prepared
 
 
 @pytest.fixture(scope="module")
-def of_one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("one")
-    copies: list[psutil.Process] = []
-    with watching_copies(copies.append):
-        tokbench.compare("embedded", out=folder, **SETTINGS)
-    assert copies == []
-    return records_of(folder)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """What one process measures."""
+    store = Store(tmp_path_factory.mktemp("whole"))
+    measure(planned(), store, Silent())
+    return store
 
 
-def test_several_processes_write_the_same_records(of_one_process: dict[Any, Any], tmp_path: Path) -> None:
-    torch.set_num_threads(2)
-    copies: list[psutil.Process] = []
-    with watching_copies(copies.append):
-        tokbench.compare("embedded", out=tmp_path, **SETTINGS)
-    assert len(copies) == 2
-    assert not any(copy.is_running() for copy in copies)
-    assert records_of(tmp_path) == of_one_process
+def test_the_records_are_those_of_one_process(whole: Store, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    measure_in_processes(planned(), store, Silent())
+    assert store.all() == whole.all()
+    assert Store(tmp_path).all() == whole.all()  # on the disk
 
 
-def test_what_copies_did_not_finish_is_measured(of_one_process: dict[Any, Any], tmp_path: Path) -> None:
-    torch.set_num_threads(2)
-    with watching_copies(psutil.Process.kill):
-        tokbench.compare("embedded", out=tmp_path, **SETTINGS)
-    assert records_of(tmp_path) == of_one_process
+def test_only_what_is_missing_is_measured(whole: Store, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add_all(dict(list(whole.all().items())[::2]))
+    measure_in_processes(planned(), store, Silent())
+    assert store.all() == whole.all()
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == len(whole.all())
 
 
-def test_methods_of_somebody_else_run_in_the_process_that_contains_them(tmp_path: Path) -> None:
-    torch.set_num_threads(2)
-    (tmp_path / "notes_its_process.py").write_text(
-        "import os\n"
-        "from pathlib import Path\n\n"
-        "from tokbench import Downsampler, register\n\n\n"
-        '@register("notes_its_process")\n'
-        "class NotesItsProcess(Downsampler):\n"
-        '    """Note which process runs it."""\n\n'
-        "    def forward(self, tokens, keep, context):\n"
-        f"        with Path({str(tmp_path / 'processes')!r}).open('a') as file:\n"
-        "            print(os.getpid(), file=file)\n"
-        "        return tokens.select(context.noise.topk(keep).indices.sort().values)\n"
-    )
-    settings = {**SETTINGS, "methods": ["notes_its_process"], "seeds": [0]}
-    tokbench.compare("embedded", out=tmp_path / "x", plugins=[tmp_path / "notes_its_process.py"], **settings)
-    assert set((tmp_path / "processes").read_text().split()) == {str(os.getpid())}
+class Killing(Silent):
+    """An observer that kills the copies when the first measurement arrives."""
+
+    def measured(self, kind: str, count: int = 1) -> None:
+        """Kill what this process has started."""
+        for process in psutil.Process().children():
+            process.kill()
+
+
+def test_what_dead_processes_leave_is_measured_by_this_one(whole: Store, tmp_path: Path) -> None:
+    prepared, store = planned(), Store(tmp_path)
+    measure_in_processes(prepared, store, Killing())
+    assert 0 < len(store.all()) < len(whole.all())
+    measure(prepared, store, Silent())
+    assert store.all() == whole.all()
+
+
+def test_nothing_is_timed_beside_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    measure_in_processes(planned(only=["macs", "latency", "accuracy"]), store, Silent())
+    assert {kind for kind, _ in store.all()} == {"macs", "accuracy"}
+
+
+def test_methods_of_others_are_left_to_one_process(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(PLUGIN)
+    store = Store(tmp_path / "results")
+    measure_in_processes(planned(tmp_path / "own.py", methods=["first_tokens"]), store, Silent())
+    assert store.all() == {}
+    assert psutil.Process().children() == []

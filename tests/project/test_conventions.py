@@ -61,7 +61,7 @@ def test_the_changelog_has_a_section_for_the_current_version() -> None:
 
 def test_issue_forms_can_be_read() -> None:
     forms = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
-    assert {form.stem for form in forms} == {"wrong-number", "method-request", "bug", "config"}
+    assert {form.stem for form in forms} == {"wrong-number", "method-request", "bug", "results", "config"}
     for form in forms:
         content = yaml.safe_load(form.read_text())
         if form.stem != "config":

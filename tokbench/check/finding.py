@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,6 +15,7 @@ class Outcome(StrEnum):
     """The meaning of a difference, worst first."""
 
     INVALID = "invalid"
+    DISAGREES = "disagrees"
     REGRESSED = "regressed"
     AMBIGUOUS = "ambiguous"
     MOVED = "moved"
@@ -21,7 +23,7 @@ class Outcome(StrEnum):
 
 
 # The first of these outcomes that was found decides; 2 is for user errors.
-EXIT_CODES = {Outcome.INVALID: 4, Outcome.REGRESSED: 1, Outcome.AMBIGUOUS: 3}
+EXIT_CODES = {Outcome.INVALID: 4, Outcome.DISAGREES: 1, Outcome.REGRESSED: 1, Outcome.AMBIGUOUS: 3}
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,34 @@ class Report:
         rows: The rows that were compared.
         findings: The differences, in the order of the rows.
         notes: Further information for the reader, such as what was left out and why.
+        sides: What the old and the new values are called.
     """
 
     title: str
     rows: tuple[RowId, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    sides: tuple[str, str] = ("old", "new")
+
+    @property
+    def verdict(self) -> str:
+        """The outcome that decides, or `ok`."""
+        return next((outcome.value for outcome in EXIT_CODES if outcome in self._outcomes), "ok")
 
     @property
     def exit_code(self) -> int:
-        """0 ok, 1 regressed, 3 ambiguous, 4 invalid."""
-        found = {finding.outcome for finding in self.findings}
-        return next((code for outcome, code in EXIT_CODES.items() if outcome in found), NOTHING)
+        """0 ok, 1 regressed or disagreeing, 3 ambiguous, 4 invalid."""
+        return next((code for outcome, code in EXIT_CODES.items() if outcome in self._outcomes), NOTHING)
+
+    @property
+    def _outcomes(self) -> set[Outcome]:
+        return {finding.outcome for finding in self.findings}
 
     def about(self, row: RowId) -> tuple[Finding, ...]:
         """The findings that concern a row."""
         return tuple(f for f in self.findings if f.row is not None and f.row.covers(row))
+
+
+def exit_code_of(reports: Iterable[Report]) -> int:
+    """The exit code of several checks: that of the worst finding of all."""
+    return Report("", findings=tuple(finding for report in reports for finding in report.findings)).exit_code

@@ -63,11 +63,16 @@ def _invalid_findings(old: Stored, new: Stored) -> Iterator[Finding]:
     if left_out:
         yield Finding(Outcome.INVALID, "plan", f"{new.directory} was measured without {', '.join(left_out)}")
     for stored in (old, new):
-        waiting = [row for row, record in stored.table.items() if NOT_MEASURED in record["reason"]]
-        if waiting:
-            rows = _row_count(waiting)
-            note = f"not measured yet in {stored.directory}: {rows}; run the same tokbench compare command to resume"
-            yield Finding(Outcome.INVALID, "plan", note)
+        yield from unmeasured(stored)
+
+
+def unmeasured(stored: Stored) -> Iterator[Finding]:
+    """That rows of a directory are not measured yet, if there are any."""
+    waiting = [row for row, record in stored.table.items() if NOT_MEASURED in record["reason"]]
+    if waiting:
+        rows = _row_count(waiting)
+        note = f"not measured yet in {stored.directory}: {rows}; run the same tokbench compare command to resume"
+        yield Finding(Outcome.INVALID, "plan", note)
 
 
 def _row_findings(

@@ -10,8 +10,10 @@ from tokbench.errors import UserError
 from tokbench.report.markdown import escape, markdown_table
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
-COMMANDS: dict[str, str] = {Outcome.INVALID: "error", Outcome.REGRESSED: "error", Outcome.AMBIGUOUS: "warning"}
-HEADINGS = ("row", "column", "old", "new", "change", "verdict")
+COMMANDS: dict[str, str] = {
+    **dict.fromkeys((Outcome.INVALID, Outcome.DISAGREES, Outcome.REGRESSED), "error"),
+    Outcome.AMBIGUOUS: "warning",
+}
 
 
 def summary_file() -> Path:
@@ -38,14 +40,15 @@ def summary_markdown(report: Report) -> str:
     texts = finding_texts(report)
     if texts:
         cells = ((text.row, text.column, text.old, text.new, text.note, text.outcome) for text in texts)
-        numbers = (HEADINGS.index("old"), HEADINGS.index("new"))
-        lines += [*markdown_table(HEADINGS, [[escape(cell) for cell in row] for row in cells], numbers), ""]
+        headings = ("row", "column", *report.sides, "change", "verdict")
+        numbers = tuple(map(headings.index, report.sides))
+        lines += [*markdown_table(headings, [[escape(cell) for cell in row] for row in cells], numbers), ""]
     lines += [f"- {escape(note)}" for note in report.notes]
     return "\n".join(lines) + "\n\n"
 
 
 def workflow_commands(report: Report) -> Iterator[str]:
-    """Workflow commands, one line each, that annotate the run with each invalid, regressed or ambiguous finding."""
+    """Workflow commands, one line each, that annotate the run with each finding that is worse than moved."""
     for text in finding_texts(report):
         command = COMMANDS.get(text.outcome)
         if command:

@@ -17,12 +17,12 @@ from tokbench.rows import FIELDS, RowId
 
 OUTCOME_COLOURS: dict[str, str] = {
     Outcome.INVALID: "magenta",
+    Outcome.DISAGREES: "red",
     Outcome.REGRESSED: "red",
     Outcome.AMBIGUOUS: "yellow",
     Outcome.MOVED: "cyan",
     Outcome.IMPROVED: "green",
 }
-VERDICTS = {0: "ok", 1: "regressed", 3: "ambiguous", 4: "invalid"}
 COLUMN_NAMES = {"tokens_per_block": "tokens", "latency_ms": "latency ms", "gmacs_method": "method gmacs"}
 
 # The decimals of a column's numbers, and how many at most if fewer would not distinguish the old from the new one.
@@ -41,9 +41,6 @@ class FindingText:
     old: str
     new: str
     note: str
-
-
-HEADING = FindingText("verdict", "", "column", "old", "new", "change")
 
 
 def finding_texts(report: Report) -> tuple[FindingText, ...]:
@@ -73,7 +70,7 @@ def summary(report: Report) -> str:
     counts = Counter(finding.outcome for finding in report.findings)
     parts = [f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome]]
     unchanged = sum(not report.about(row) for row in report.rows)
-    return f"{VERDICTS[report.exit_code]}: {', '.join([*parts, f'{unchanged} of {len(report.rows)} rows unchanged'])}"
+    return f"{report.verdict}: {', '.join([*parts, f'{unchanged} of {len(report.rows)} rows unchanged'])}"
 
 
 def render(report: Report, console: Console) -> None:
@@ -81,10 +78,11 @@ def render(report: Report, console: Console) -> None:
     console.print(Text(printable(report.title), "bold"))
     texts = finding_texts(report)
     if texts:
-        console.print("", _grid(texts, [HEADING]), sep="\n")
+        heading = _heading(report)
+        console.print("", _grid([heading, *texts], [heading], "dim"), sep="\n")
     for name in dict.fromkeys(text.row for text in texts):
         own = [text for text in texts if text.row == name]
-        console.print("", *([Text(name, "bold")] if name else []), _grid(texts, own), sep="\n")
+        console.print("", *([Text(name, "bold")] if name else []), _grid([_heading(report), *texts], own), sep="\n")
     if texts:
         console.print()
     for note in report.notes:
@@ -92,17 +90,21 @@ def render(report: Report, console: Console) -> None:
     console.print(Text(summary(report), OUTCOME_COLOURS.get(_worst(report), "green")))
 
 
-def _grid(all_texts: Sequence[FindingText], shown: Sequence[FindingText]) -> Table:
+def _heading(report: Report) -> FindingText:
+    return FindingText("verdict", "", "column", *report.sides, "change" if "old" in report.sides else "difference")
+
+
+def _grid(all_texts: Sequence[FindingText], shown: Sequence[FindingText], colour: str = "") -> Table:
     """A table of some of the texts, with columns wide enough for all of them."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(min_width=max(map(len, Outcome)))
     for name in ("column", "old", "new"):
-        width = max(len(getattr(text, name)) for text in (HEADING, *all_texts))
+        width = max(len(getattr(text, name)) for text in all_texts)
         table.add_column(min_width=width, justify="left" if name == "column" else "right", no_wrap=True)
     table.add_column(overflow="fold")
     for text in shown:
         verdict = Text(text.outcome, OUTCOME_COLOURS.get(text.outcome, "dim"))
-        values = (Text(value, "dim" if text is HEADING else "") for value in (text.column, text.old, text.new))
+        values = (Text(value, colour) for value in (text.column, text.old, text.new))
         table.add_row(verdict, *values, Text(text.note, "dim"))
     return table
 

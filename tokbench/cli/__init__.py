@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from tokbench.cli.check import check
 from tokbench.cli.compare import compare
+from tokbench.cli.contribute import contribute
 from tokbench.cli.doctor import doctor
 from tokbench.cli.export import export
 from tokbench.cli.export_model import export_model
@@ -56,6 +57,7 @@ app.command()(report)
 app.command()(plot)
 app.command()(show)
 app.command()(export)
+app.command()(contribute)
 app.command(cls=GroupedCommand)(export_model)
 app.command()(doctor)
 

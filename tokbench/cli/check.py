@@ -39,10 +39,13 @@ AGAINST = "Compare with a commit"
 )
 def check(
     *,
-    new: Annotated[Path | None, typer.Argument(help="A results directory.")] = None,
+    new: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[DIR]...", help="Results directories; several without --baseline must agree."),
+    ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The results directory to compare it with.", rich_help_panel=TWO_RESULTS),
+        typer.Option(metavar="DIR", help="The results directory to compare each with.", rich_help_panel=TWO_RESULTS),
     ] = None,
     require_times: Annotated[
         bool,
@@ -84,17 +87,21 @@ def check(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find regressions between two results, or since a commit.
+    """Find regressions between two results, or since a commit, and results that disagree.
 
-    Exit code: 0 ok, 1 regressed, 2 wrong usage, 3 ambiguous, 4 invalid.
+    Exit code: 0 ok, 1 regressed or disagreeing, 2 wrong usage, 3 ambiguous, 4 invalid.
 
     Example: tokbench check results/new --baseline results/reference/embedded
 
+    Example: tokbench check results/laptop results/server
+
     Example: tokbench check --against origin/main --plugins my_methods
     """
+    from tokbench.check.finding import exit_code_of
     from tokbench.check.gate import compare_results
     from tokbench.check.github import append_summary, summary_file, workflow_commands
     from tokbench.check.junit import write_junit
+    from tokbench.check.several import compare_runs
     from tokbench.check.show import render
     from tokbench.config import load_config
     from tokbench.report.terminal.table import open_console
@@ -102,31 +109,43 @@ def check(
     loaded = load_config(config)
     page = summary_file() if github else None
     if against is not None:
-        if new is not None or baseline is not None or require_times:
-            surplus = "--require-times" if new is None and baseline is None else f"the directory {new or baseline}"
+        directories = [*(new or []), *([baseline] if baseline else [])]
+        if directories or require_times:
+            surplus = f"the directory {directories[0]}" if directories else "--require-times"
             raise UserError(f"--against measures both versions itself: drop {surplus}")
         chosen = loaded.suite(suite or loaded.default_suite, settings)
         thresholds = loaded.check if seconds is None else loaded.check.model_copy(update={"seconds": seconds})
-        report = _against_commit(against, chosen, loaded, plugin_paths(loaded, plugins), thresholds, silent=as_json)
+        own = plugin_paths(loaded, plugins)
+        reports = [_against_commit(against, chosen, loaded, own, thresholds, silent=as_json)]
     else:
         measuring = {"suite": suite, "seconds": seconds, "plugins": plugins, **settings}
         given = sorted(name for name, value in measuring.items() if value is not None)
-        if new is None or baseline is None:
-            raise UserError("give two results directories, NEW --baseline OLD, or a commit with --against")
+        if not new or (baseline is None and len(new) == 1):
+            raise UserError(
+                "give two results directories, NEW --baseline OLD, several that must agree, or a commit with --against"
+            )
         if given:
-            raise UserError(f"{flag(given[0])} goes with --against: two results directories are compared as they are")
-        report = compare_results(new, baseline, loaded.check, require_times=require_times)
+            raise UserError(f"{flag(given[0])} goes with --against: results directories are compared as they are")
+        if baseline is None and require_times:
+            raise UserError("--require-times goes with --baseline: times of several runs need not agree")
+        if baseline is None:
+            reports = [compare_runs(new)]
+        else:
+            reports = [compare_results(one, baseline, loaded.check, require_times=require_times) for one in new]
     if as_json:
-        print_json({"exit_code": report.exit_code, **asdict(report)})
+        contents = [{"exit_code": report.exit_code, **asdict(report)} for report in reports]
+        print_json(contents[0] if len(contents) == 1 else contents)
     else:
-        render(report, open_console())
+        for report in reports:
+            render(report, open_console())
     if page is not None:
-        append_summary(report, page)
-        for line in workflow_commands(report):
-            typer.echo(line, err=as_json)
+        for report in reports:
+            append_summary(report, page)
+            for line in workflow_commands(report):
+                typer.echo(line, err=as_json)
     if junit is not None:
-        write_junit(report, junit)
-    raise typer.Exit(report.exit_code)
+        write_junit(junit, *reports)
+    raise typer.Exit(exit_code_of(reports))
 
 
 def _against_commit(

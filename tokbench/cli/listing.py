@@ -36,9 +36,18 @@ def listing(
     what: Annotated[
         What, typer.Argument(help="methods, models, suites, schedules, or claims: the published numbers of methods")
     ],
-    methods: Annotated[str | None, typer.Option(metavar="LIST", help="Only claims of these methods.")] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", "--method", metavar="LIST", help="Only claims of these methods.")
+    ] = None,
     models: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Only claims for models with one of these in their name.")
+        str | None,
+        typer.Option(
+            "--models", "--model", metavar="LIST", help="Only claims for models with one of these in their name."
+        ),
+    ] = None,
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Set claims beside what this directory measured; may be repeated."),
     ] = None,
     claims: Annotated[bool, typer.Option("--claims", help="The same as list claims.")] = False,
     plugins: PluginList = None,
@@ -49,7 +58,9 @@ def listing(
 
     Example: tokbench list methods
 
-    Example: tokbench list claims --methods tome --models DeiT-S
+    Example: tokbench list claims --method tome --model deit_small_patch16_224
+
+    Example: tokbench list claims --measured results/imagenet
     """
     from tokbench.config import load_config
     from tokbench.report.terminal.table import open_console
@@ -59,10 +70,10 @@ def listing(
     if claims and what not in (What.METHODS, What.CLAIMS):
         raise UserError(f"{what} have no published numbers: tokbench list claims")
     if claims or what is What.CLAIMS:
-        _claims(paths, methods, models, as_json)
+        _claims(_selected(paths, methods, models), methods is None and models is None, measured or [], as_json)
         return
-    if methods is not None or models is not None:
-        raise UserError("--methods and --models select claims: tokbench list claims --methods tome")
+    if methods is not None or models is not None or measured:
+        raise UserError("--methods, --models and --measured are for claims: tokbench list claims --methods tome")
     items: list[dict[str, Any]]
     shown: tuple[str, ...]
     match what:
@@ -121,23 +132,49 @@ def _suites(suites: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"name": name, "about": str(suite.get("description", ""))} for name, suite in suites.items()]
 
 
-def _claims(paths: list[Path], methods: str | None, models: str | None, as_json: bool) -> None:
+def _claims(found: pd.DataFrame, everything: bool, measured: list[Path], as_json: bool) -> None:
+    """Print claims: a summary of everything, a list of those that were selected, or beside what was measured."""
+    from tokbench.published.claims import load_claims, public_top1
+    from tokbench.published.counted import load_counted
+    from tokbench.published.verdicts import compare_claims
+    from tokbench.report.terminal.published import render_published, render_summary
+    from tokbench.report.terminal.table import open_console
+    from tokbench.report.terminal.verdicts import render_verdicts
+    from tokbench.results import load
+
+    frame = compare_claims([load(directory) for directory in measured], found) if measured else found
+    if as_json:
+        typer.echo(frame.to_json(orient="records", indent=2))
+    elif measured:
+        render_verdicts(frame, open_console())
+    elif everything:
+        render_summary(found, open_console())
+    else:
+        render_published(found, open_console(), public_top1(load_claims()), load_counted())
+
+
+def _selected(paths: list[Path], methods: str | None, models: str | None) -> pd.DataFrame:
+    """The claims of some methods and models.
+
+    Raises:
+        UserError: There are none.
+    """
     from tokbench.published.claims import published
     from tokbench.registry import discover
-    from tokbench.report.terminal.published import render_published
-    from tokbench.report.terminal.table import open_console
     from tokbench.run.method_info import infos
 
-    found = published(infos(discover(paths)[0].values()))
+    registered = discover(paths)[0]
+    found = published(infos(registered.values()))
     if methods is not None:
-        found = _select(found, ("method",), parse_list("methods", methods), lambda cell, name: cell == name)
+        names = parse_list("methods", methods)
+        without = [name for name in names if name in registered and name not in set(found["method"])]
+        if without:
+            raise UserError(f"there are no published numbers of '{without[0]}': tokbench list claims names the others")
+        found = _select(found, ("method",), names, lambda cell, name: cell == name)
     if models is not None:
         names = parse_list("models", models)
         found = _select(found, ("published_model", "model"), names, lambda cell, name: name.lower() in cell.lower())
-    if as_json:
-        typer.echo(found.to_json(orient="records", indent=2))
-    else:
-        render_published(found, open_console())
+    return found
 
 
 def _select(

@@ -58,6 +58,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 ResultsDirectory = Annotated[
     Path, typer.Argument(metavar="DIR", help="A directory written by tokbench compare, finished or not.")
 ]
+ResultsDirectories = Annotated[
+    list[Path], typer.Argument(metavar="DIR...", help="Directories written by tokbench compare, finished or not.")
+]
 VersusList = Annotated[
     str | None,
     typer.Option(

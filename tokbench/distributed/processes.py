@@ -9,6 +9,7 @@ in a run without copies.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ import torch
 
 from tokbench.distributed.parts import Part, divide
 from tokbench.errors import UserError
-from tokbench.isolation import unwatched
+from tokbench.isolation import watched_through
 from tokbench.results.store import FAILED, UNREADABLE_IMAGE, Store
 from tokbench.run.measure import measure
 from tokbench.run.observer import Observer, Silent
@@ -103,7 +104,7 @@ def _copies(
 
 def _work(prepared: Prepared, store: Store, parts: Sequence[Part], connection: Connection[Any, Any]) -> None:
     """What a copy does."""
-    unwatched()
+    watched_through(os.open(os.devnull, os.O_WRONLY), {}, {})  # the supervisor watches the original only
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to copies too; the original ends them
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A trace notes the Python stack at every operator, and in a thread that begins here it is short.

@@ -30,6 +30,7 @@ TEXTS = (
     *("published_keep", "read_from", "paper", "source"),
 )
 NUMBERS = ("keep", "gmacs", "top1", "baseline_top1")
+DECIMALS = "decimals"
 SETTING = [name for name in ANSWER if name != "seed"]
 BESIDE = (
     *(*SETTING, "gmacs", "claimed_gmacs", "top1", "claimed_top1", "difference", "not_comparable"),
@@ -38,10 +39,15 @@ BESIDE = (
 
 
 def load_claims() -> pd.DataFrame:
-    """The published numbers that come with tokbench, a row each; accuracies in percent, keep in (0, 1]."""
+    """The published numbers that come with tokbench, a row each.
+
+    Returns:
+        Accuracies in percent, `gmacs` in billions per image, of which the source prints as many `decimals`, keep in
+        (0, 1].
+    """
     with importlib.resources.files("tokbench.published").joinpath(FILE_NAME).open(encoding="utf-8") as file:
-        claims = pd.read_csv(file, dtype={**dict.fromkeys(TEXTS, "string"), "year": "Int64"})
-    return claims.astype(dict.fromkeys(NUMBERS, "float64")).fillna(dict.fromkeys(TEXTS, ""))
+        claims = pd.read_csv(file, dtype={**dict.fromkeys((*TEXTS, *NUMBERS), "string"), "year": "Int64"})
+    return _with_numbers(claims)
 
 
 def published(methods: Mapping[str, MethodInfo]) -> pd.DataFrame:
@@ -55,8 +61,15 @@ def published(methods: Mapping[str, MethodInfo]) -> pd.DataFrame:
     known = claims[claims["method"].isin([*methods, PLAIN])].reset_index(drop=True)
     if not own:
         return known
-    added = pd.DataFrame(own).reindex(columns=claims.columns).astype(claims.dtypes).fillna(dict.fromkeys(TEXTS, ""))
-    return pd.concat([known, added], ignore_index=True)
+    written = pd.DataFrame(own).reindex(columns=[name for name in claims.columns if name != DECIMALS])
+    texts = dict.fromkeys((*TEXTS, *NUMBERS), "string")
+    return pd.concat([known, _with_numbers(written.astype({**texts, "year": "Int64"}))], ignore_index=True)
+
+
+def public_top1(claims: pd.DataFrame) -> dict[str, float]:
+    """The top-1 of the public weights of each model, in percent, from the rows of timm's results among some claims."""
+    plain = claims[(claims["method"] == PLAIN) & (claims["model"] == claims["published_model"])]
+    return dict(zip(plain["model"], plain["top1"], strict=True))
 
 
 def beside(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
@@ -77,8 +90,7 @@ def beside(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     if plan.images is not None and plan.images.own_classes:
         return pd.DataFrame(columns=list(BESIDE))
     claims = published({name: plan.methods.get(name, MethodInfo()) for name in table["method"].unique()})
-    plain = claims[(claims["method"] == PLAIN) & (claims["model"] == claims["published_model"])]
-    public = dict(zip(plain["model"], plain["top1"], strict=True))
+    public = public_top1(claims)
     measured = table[table["status"] == "ok"].groupby(SETTING, sort=False, dropna=False)
     settings = measured.agg({"gmacs": "mean", "top1": "mean", "images": "min"}).reset_index()
     lines = [
@@ -87,6 +99,13 @@ def beside(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         for claim in _matching(setting, claims, plan).to_dict("records")
     ]
     return pd.DataFrame(lines, columns=list(BESIDE))
+
+
+def _with_numbers(written: pd.DataFrame) -> pd.DataFrame:
+    """Claims whose numbers are as the source prints them: as numbers, with the decimals of their compute."""
+    decimals = written["gmacs"].str.partition(".")[2].str.len().astype("Int64")
+    numbers = written.astype(dict.fromkeys(NUMBERS, "float64")).fillna(dict.fromkeys(TEXTS, ""))
+    return numbers.assign(**{DECIMALS: decimals})
 
 
 def _own_claims(name: str, info: MethodInfo) -> list[dict[str, Any]]:

@@ -28,6 +28,12 @@ SAME_WEIGHTS = 0.1
 COMPLETE = {"imagenet": 50_000, "imagenet-v2": 10_000, "imagenet-a": 7_500, "imagenet-r": 30_000}
 
 
+def load_accuracies() -> pd.DataFrame:
+    """timm's accuracies in percent: a row for each model and image set, with `img_size` in pixels and `params_m`."""
+    with importlib.resources.files("tokbench.published").joinpath(FILE_NAME).open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
 def published_top1(images: str, model: str) -> float | None:
     """The top-1 in percent that timm publishes for a model, None where its tables have none.
 
@@ -35,8 +41,7 @@ def published_top1(images: str, model: str) -> float | None:
         images: An image set's name, one of `COMPLETE`.
         model: A name of timm's with the tag of its weights.
     """
-    with importlib.resources.files("tokbench.published").joinpath(FILE_NAME).open(encoding="utf-8") as file:
-        table = pd.read_csv(file)
+    table = load_accuracies()
     found = table.loc[(table["dataset"] == _NAMES[images]) & (table["model"] == model), "top1"]
     return None if found.empty else float(found.iloc[0])
 

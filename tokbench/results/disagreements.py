@@ -26,10 +26,11 @@ from tokbench.results.conditions import (
     differing,
     settings_of,
 )
+from tokbench.results.difference import COLUMNS, MUST_AGREE, Difference, frame_of, named
 from tokbench.results.directory import Results
 from tokbench.results.plan import PlannedRow
 from tokbench.results.table import NOT_MEASURED
-from tokbench.rows import FIELDS, RowId
+from tokbench.rows import RowId
 from tokbench.stats.proportions import mcnemar, tango
 
 MACS = "macs"
@@ -41,50 +42,6 @@ ANSWERS = {"accuracy": "top1", "agreement": "agreement", "knn": "knn"}
 
 SUCCESS = {"accuracy": RIGHT, "agreement": SAME, "knn": RIGHT}
 """What counts in these columns."""
-
-MOST_IMAGES = 3
-"""Images that are named in a line."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A value of a row that is not the same in two runs.
-
-    Attributes:
-        run: The name of the run; of those that must agree, one that differs from what most have.
-        other_run: The run that it is compared with.
-        row: The row; blank in what the value does not depend on.
-        column: Of the table.
-        value: In the run.
-        other_value: In the other run.
-        images: On how many images the answers differ; None for what is no answer.
-        which: The names of these images, of many the first few.
-        why: In which conditions the runs differ; empty where they must agree.
-        gained: Images that the run has right and the other one wrong; None for what is no accuracy.
-        lost: Images that the run has wrong and the other one right.
-        delta: Top-1 of the run above that of the other, in points, on the images of both.
-        delta_lo: Lower end of its paired 95 % interval (Tango's).
-        delta_hi: Upper end.
-    """
-
-    run: str
-    other_run: str
-    row: RowId
-    column: str
-    value: float | str
-    other_value: float | str
-    images: int | None = None
-    which: str = ""
-    why: str = ""
-    gained: int | None = None
-    lost: int | None = None
-    delta: float | None = None
-    delta_lo: float | None = None
-    delta_hi: float | None = None
-
-
-COLUMNS = tuple(name for name in Difference.__annotations__ if name != "row")
-MUST_AGREE = COLUMNS[: COLUMNS.index("why")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +66,7 @@ def disagreements(runs: Mapping[str, Results]) -> pd.DataFrame:
         UserError: A run is damaged.
     """
     found = [one for (kind, *_), alike in _must_agree(runs).items() for one in _disagreeing(str(kind), alike)]
-    return _frame(found, MUST_AGREE)
+    return frame_of(found, MUST_AGREE)
 
 
 def differences(runs: Mapping[str, Results]) -> pd.DataFrame:
@@ -139,7 +96,7 @@ def differences(runs: Mapping[str, Results]) -> pd.DataFrame:
         if one.run != first.run
         for line in _compared(one, first, tables[one.run][one.row.id], tables[first.run][first.row.id])
     ]
-    return _frame(lines, COLUMNS)
+    return frame_of(lines, COLUMNS)
 
 
 def common_rows(runs: Mapping[str, Results]) -> list[RowId]:
@@ -151,11 +108,10 @@ def common_rows(runs: Mapping[str, Results]) -> list[RowId]:
     return [row for row, names in owners.items() if len(names) > 1]
 
 
-def _frame(found: Sequence[Difference], columns: Sequence[str]) -> pd.DataFrame:
-    names = [*columns[:2], *FIELDS, *columns[2:]]
-    lines = [{**vars(one), **vars(one.row)} for one in dict.fromkeys(found)]  # batch sizes share their answers
-    numbers = {name: "Int64" for name in ("seed", "batch_size", "images", "gained", "lost") if name in names}
-    return pd.DataFrame(lines, columns=names).astype(numbers)
+def rows_that_must_agree(runs: Mapping[str, Results]) -> list[RowId]:
+    """The rows with an exact value that is of the same conditions in more than one run."""
+    rows = (one.row.matched_by for alike in _must_agree(runs).values() for one in alike)
+    return list(dict.fromkeys(rows))
 
 
 # What must agree
@@ -204,7 +160,7 @@ def _described(kind: str, one: _Found, usual: _Found, value: pd.Series, other: p
         images = _unlike_answers(value, other)
         shares = [100 * float((marks[marks != UNREADABLE] == SUCCESS[kind]).mean()) for marks in (value, other)]
         yield Difference(
-            one.run, usual.run, row, ANSWERS[kind], shares[0], shares[1], images=len(images), which=_named(images)
+            one.run, usual.run, row, ANSWERS[kind], shares[0], shares[1], images=len(images), which=named(images)
         )
 
 
@@ -251,7 +207,7 @@ def _paired(one: _Found, first: _Found) -> Iterator[Difference]:
             100 * float(now.mean()),
             100 * float(before.mean()),
             flips.gained + flips.lost,
-            _named(list(read.index[now != before])),
+            named(list(read.index[now != before])),
             _why(one, first, ANSWER_SETTINGS),
             flips.gained,
             flips.lost,
@@ -303,8 +259,3 @@ def _unlike_answers(one: pd.Series, other: pd.Series) -> list[str]:
     marks = pd.concat([one, other], axis=1, join="inner")
     read = (marks != UNREADABLE).all(axis=1)
     return list(marks.index[read & (marks[0] != marks[1])])
-
-
-def _named(images: Sequence[str]) -> str:
-    more = f" and {len(images) - MOST_IMAGES} more" if len(images) > MOST_IMAGES else ""
-    return ", ".join(images[:MOST_IMAGES]) + more

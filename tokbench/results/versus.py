@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def _versus(results: Results, other: str) -> list[dict[str, Any]]:
     reference = _reference(results.plan, other, where)
     _check_accuracy(results.plan, where)
     name = str(parse_call(other))
-    settings = _settings(results.plan.rows)
+    settings = settings_of(results.plan.rows)
     chosen = [one for one in settings if one.rows[0] in reference and _answers(one, results) is not None]
     if not chosen:
         raise UserError(f"{where} has no answers of {name} yet: run the same tokbench compare again")
@@ -110,9 +110,9 @@ def _versus(results: Results, other: str) -> list[dict[str, Any]]:
     others = [one for one in settings if one.rows[0] not in reference and (is_plain or one.id.method != PLAIN)]
     if _is_schedule(results.plan, other):
         return [
-            _against(one, _itself(one, chosen, results), f"not measured with {name}", name, results) for one in others
+            against(one, _itself(one, chosen, results), f"not measured with {name}", name, results) for one in others
         ]
-    return [_against(one, _counterpart(one, chosen), _why_not(one, chosen, name), name, results) for one in others]
+    return [against(one, _counterpart(one, chosen), _why_not(one, chosen, name), name, results) for one in others]
 
 
 def _reference(plan: Plan, other: str, where: str) -> list[PlannedRow]:
@@ -155,7 +155,7 @@ def _check_accuracy(plan: Plan, where: str) -> None:
         raise UserError(f"{where} has no accuracies to compare: measure them with --only macs,accuracy and --data")
 
 
-def _settings(rows: Sequence[PlannedRow]) -> list[Setting]:
+def settings_of(rows: Sequence[PlannedRow]) -> list[Setting]:
     """The settings whose accuracy is wanted, in the table's order; batch sizes and modes share their answers."""
     by_id: dict[RowId, dict[str, PlannedRow]] = {}
     for row in rows:
@@ -165,9 +165,20 @@ def _settings(rows: Sequence[PlannedRow]) -> list[Setting]:
     return [Setting(identity, tuple(own.values())) for identity, own in by_id.items()]
 
 
-def _against(own: Setting, other: Setting | None, why_not: str, name: str, results: Results) -> dict[str, Any]:
-    """A row of the result; without another setting to compare with, it says why."""
-    values = {column: asdict(own.id)[column] for column in SETTING}
+def against(own: Setting, other: Setting | None, why_not: str, name: str, results: Results) -> dict[str, Any]:
+    """One setting against another: a row of `versus`.
+
+    Args:
+        own: The setting.
+        other: What it is compared with, or None where there is nothing.
+        why_not: Why there is nothing, for `note`.
+        name: What it is compared with, for `versus` and `note`.
+        results: The directory of both.
+
+    Returns:
+        The columns of `versus` that are known.
+    """
+    values = {column: getattr(own.id, column) for column in SETTING}
     row: dict[str, Any] = {**values, "versus": name, "verdict": NOT_COMPARABLE, "gmacs": _gmacs(own, results)}
     if other is None:
         return {**row, "note": why_not}

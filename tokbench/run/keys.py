@@ -17,15 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tokbench.deploy.runtimes import runtime_versions
 from tokbench.kinds import KINDS
 from tokbench.kinds.base import Conditions
 from tokbench.measure.devices import device_name
-from tokbench.measure.environment import device_facts
 from tokbench.names import PLAIN, RUNTIMES
 from tokbench.registry import method_class, source_digest
+from tokbench.run.machine import PACKAGES, Machine, this_machine
 from tokbench.vit.adapters import has_rotary
 
 if TYPE_CHECKING:
@@ -71,9 +69,9 @@ NOT_MEASURING = (
 )
 
 
-def keys_of(row: Row, suite: Suite, inputs: Inputs) -> dict[str, str]:
-    """The key of each measurement that a suite wants of a row, by kind."""
-    conditions = conditions_of(row, suite, inputs)
+def keys_of(row: Row, suite: Suite, inputs: Inputs, machine: Machine | None = None) -> dict[str, str]:
+    """The key of each measurement that a suite wants of a row, by kind, on a machine; by default on this one."""
+    conditions = conditions_of(row, suite, inputs, machine or this_machine(inputs.device))
     return {
         name: identity({"kind": name, "code": code_digest(type(kind).__module__), **kind.depends_on(conditions)})
         for name, kind in KINDS.items()
@@ -81,15 +79,15 @@ def keys_of(row: Row, suite: Suite, inputs: Inputs) -> dict[str, str]:
     }
 
 
-def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
+def conditions_of(row: Row, suite: Suite, inputs: Inputs, machine: Machine) -> Conditions:
     """What the measurements of a row depend on."""
     variant = row.cell.variant
-    device = {"device": inputs.device.type, "name": device_name(inputs.device), "dtype": suite.dtype}
+    device = {"device": inputs.device.type, "name": machine.name, "dtype": suite.dtype}
     mode = row.cell.mode
     runtime = {"runtime": runtime_versions(mode)} if mode in RUNTIMES else {}
     return Conditions(
         method={
-            "versions": [version(name) for name in ("torch", "timm", "fvcore")],
+            "versions": [machine.versions[name] for name in PACKAGES],
             "model": row.cell.model,
             "weights": inputs.models[row.cell.model].identity,
             "variant": {
@@ -102,13 +100,13 @@ def conditions_of(row: Row, suite: Suite, inputs: Inputs) -> Conditions:
             "source": None if variant.method == PLAIN else source_digest(method_class(variant.method)),
         },
         device=device,
-        machine={**device, "facts": device_facts(inputs.device), **runtime},
+        machine={**device, "facts": machine.facts, **runtime},
         data=inputs.images.identity if inputs.images else None,
         train=inputs.train.identity if inputs.train else None,
         adaptive=variant.adaptive,
         batch_size=row.cell.batch_size,
         mode=mode,
-        threads=torch.get_num_threads(),
+        threads=machine.threads,
         seed=row.cell.seed,
         suite=suite,
     )
@@ -124,7 +122,7 @@ def calibration_key(cell: Cell, inputs: Inputs, calibration: Calibration) -> str
     }
     return identity(
         {
-            "versions": [version(name) for name in ("torch", "timm", "fvcore")],
+            "versions": [version(name) for name in PACKAGES],
             "weights": inputs.models[cell.model].identity,
             "variant": [variant.method, variant.params_text, variant.schedule, variant.keep, variant.site],
             "position": variant.position if has_rotary(inputs.models[cell.model].vit) else None,

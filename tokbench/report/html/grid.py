@@ -23,7 +23,7 @@ ALWAYS = (
     *("ideal_speedup", "speedup", "verdict", "choosing_share", "top1", "delta_top1"),
 )
 IDENTIFYING = (
-    *("model", "method", *METHOD_SPECIFIC, "keep", "seed", "device", "dtype", "batch_size", "mode", "status"),
+    *("run", "model", "method", *METHOD_SPECIFIC, "keep", "seed", "device", "dtype", "batch_size", "mode", "status"),
     "pareto",
 )
 # The readings at equal accuracy, compute and time: headings and decimals.
@@ -70,7 +70,11 @@ def comparison_grid(table: pd.DataFrame) -> Grid:
         table: As `tokbench.results.table` gives it.
     """
     named = table.assign(method=_method_labels(table))
-    first = [name for name in dict.fromkeys((*IDENTIFYING, *ALWAYS)) if name in ALWAYS or _distinguishes(named, name)]
+    first = [
+        name
+        for name in dict.fromkeys((*IDENTIFYING, *ALWAYS))
+        if name in named and (name in ALWAYS or _distinguishes(named, name))
+    ]
     left_out = {*constant_columns(table), *(end for name in table for end in _column(str(name)).ends or ())}
     others = [name for name in named if name not in {*first, *left_out}]
     return _grid(named[[*first, *others]], named, first)

@@ -10,6 +10,7 @@ import importlib.resources
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,15 +19,15 @@ from plotly.offline import get_plotlyjs
 
 from tokbench.report.charts.style import CONFIG
 from tokbench.report.html.rerun import rerun_commands
-from tokbench.report.html.section import LabelledText
-from tokbench.report.html.sections import for_script, sections
+from tokbench.report.html.section import RunPart
+from tokbench.report.html.sections import ALL_ROWS, for_script, sections
+from tokbench.report.html.several import common_sections, run_facts
 from tokbench.report.labels import cell_text
-from tokbench.results import Results
+from tokbench.report.several import disagreement_warning
+from tokbench.results import Combined, Results
 from tokbench.results.table import NOT_MEASURED
 
 TEMPLATE = "page.html.jinja"
-
-FACTS = {"model": "models", "dtype": "precision", "batch_size": "batch", "mode": "mode"}
 
 
 def render_page(results: Results, versus: Sequence[str] = ()) -> str:
@@ -39,7 +40,41 @@ def render_page(results: Results, versus: Sequence[str] = ()) -> str:
     Raises:
         UserError: One of these is not in the directory, or accuracy was not measured.
     """
+    part = _run_part(results, versus)
+    return _render(cell_text(results.directory.resolve().name), cell_text(results.plan.suite.description), [part])
+
+
+def render_combined(combined: Combined, versus: Sequence[str] = ()) -> str:
+    """Render one page of several runs: what they have in common, and below it each run as on its own page.
+
+    Args:
+        combined: The runs.
+        versus: Methods that all others of a run are compared with.
+
+    Raises:
+        UserError: One of these is not in a run, or its accuracy was not measured.
+    """
+    own = []
+    for number, (name, results) in enumerate(combined.runs.items(), start=1):
+        part = _run_part(results, versus)
+        others = [section for section in part.sections if section.name != ALL_ROWS]  # the page's table has them
+        named = [replace(section, name=f"run-{number}-{section.name}") for section in others]
+        own.append(replace(part, sections=named, name=f"run-{number}", title=cell_text(name)))
+    title = " · ".join(map(cell_text, combined.runs))
+    return _render(title, "", [RunPart(common_sections(combined)), *own], disagreement_warning(combined) or "")
+
+
+def _run_part(results: Results, versus: Sequence[str]) -> RunPart:
     rerun = rerun_commands(results.plan, results.directory, versus)
+    return RunPart(
+        sections(results, rerun, versus),
+        facts=list(run_facts(results)),
+        missing=list(_missing_measurements(results)),
+        command=rerun.compare,
+    )
+
+
+def _render(title: str, description: str, runs: Sequence[RunPart], warning: str = "") -> str:
     template = Environment(
         loader=PackageLoader("tokbench.report.html", "."),
         autoescape=True,
@@ -48,32 +83,16 @@ def render_page(results: Results, versus: Sequence[str] = ()) -> str:
         lstrip_blocks=True,
     ).get_template(TEMPLATE)
     return template.render(
-        title=cell_text(results.directory.resolve().name),
-        description=cell_text(results.plan.suite.description),
-        facts=list(_facts(results)),
-        missing=list(_missing_measurements(results)),
-        command=rerun.compare,
-        sections=sections(results, rerun, versus),
+        title=title,
+        description=description,
+        warning=warning,
+        runs=runs,
         config=for_script(json.dumps(dict(CONFIG))),
         plotly=Markup(get_plotlyjs()),
         datatables=Markup(_vendored("datatables.js")),
         styles=Markup(_vendored("datatables.css")),
         version=version("tokbench"),
     )
-
-
-def _facts(results: Results) -> Iterator[LabelledText]:
-    """The main facts, for the top of the page."""
-    table, plan, environment = results.table, results.plan, results.environment
-    yield LabelledText("measured", cell_text(environment.get("measured")).partition("T")[0] or "unknown")
-    yield LabelledText("device", f"{cell_text(environment.get('device_name')) or 'unknown'} ({cell_text(plan.device)})")
-    for name, title in FACTS.items():
-        yield LabelledText(title, ", ".join(dict.fromkeys(map(cell_text, table[name]))))
-    images = plan.images
-    yield LabelledText("images", f"{cell_text(images.name)}, {images.count:,}" if images else "none")
-    states = table["status"].where(table["reason"].ne(NOT_MEASURED), NOT_MEASURED).value_counts(sort=False)
-    counts = ", ".join(f"{count} {'measured' if state == 'ok' else state}" for state, count in states.items())
-    yield LabelledText("rows", f"{len(table)}: {counts}")
 
 
 def _missing_measurements(results: Results) -> Iterator[str]:

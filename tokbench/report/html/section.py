@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -64,3 +65,24 @@ class Section:
     def empty(self) -> bool:
         """Whether there is nothing to show."""
         return not (self.items or self.charts or (self.grid and self.grid.rows) or self.pictures or self.commands)
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """The part of the page about one run.
+
+    Attributes:
+        sections: Its sections.
+        facts: The main facts.
+        missing: What is not measured yet; empty if nothing.
+        command: Measures what is missing.
+        name: The anchor of links to it.
+        title: Its heading; empty for the page's own part, which has none.
+    """
+
+    sections: Sequence[Section]
+    facts: Sequence[LabelledText] = ()
+    missing: Sequence[str] = ()
+    command: str = ""
+    name: str = ""
+    title: str = ""

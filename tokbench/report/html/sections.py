@@ -45,6 +45,7 @@ CLAIM_HEADINGS = {
     **{"gmacs": "GMACs", "claimed_gmacs": "published GMACs", "top1": "top-1 %", "claimed_top1": "published top-1 %"},
     **{"difference": "difference", "paper": "published in", "read_from": "read from"},
 }
+ALL_ROWS = "rows"
 DEFAULT_HEIGHT = 450  # plotly's
 
 
@@ -219,7 +220,7 @@ def _row_sections(table: pd.DataFrame, directory: Path) -> Iterator[Section]:
     yield Section("pictures", "Pictures", pictures=tuple(_pictures(directory)))
     constant = "; ".join(f"{name} {text}" for name, text in constant_columns(table).items())
     yield Section(
-        "rows",
+        ALL_ROWS,
         "All rows",
         "Click a heading to sort, hold shift to sort by several. Type to filter, also by hidden columns. "
         f"★ marks the Pareto front: {ON_FRONT['gmacs']}. Plain latency is the plain model's in the rounds of the row: "

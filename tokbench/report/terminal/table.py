@@ -124,8 +124,10 @@ def _without_result(block: pd.DataFrame) -> list[Text]:
 def _fit(columns: Sequence[TextColumn], console: Console) -> tuple[Sequence[TextColumn], Table]:
     """As many of the columns as fit into the console, and the table of them; as a last resort without intervals."""
     unlimited = console.options.update(max_width=10_000)
-    for dropped in range(len(DROPPED_FIRST) + 1):
-        kept = [column for column in columns if column.key not in DROPPED_FIRST[:dropped]]
+    present = {column.key for column in columns}
+    droppable = [name for name in DROPPED_FIRST if name in present]  # others would only measure the same table again
+    for dropped in range(len(droppable) + 1):
+        kept = [column for column in columns if column.key not in droppable[:dropped]]
         for tall in (False, True):
             table = _table(kept, tall)
             if Measurement.get(console, unlimited, table).maximum <= console.width:

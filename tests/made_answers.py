@@ -43,7 +43,7 @@ def write(directory: Path, *rows: dict[str, Any], **methods: MethodInfo) -> Path
             records["accuracy", f"{answers}/0"] = {"outcomes": one["outcomes"]}
         if one["gmacs"] is not None:
             records["macs", answers] = {"total": round(one["gmacs"] * 1e9), "method": 0, "tokens": [1]}
-    suite = load_config().suite("embedded", {"accuracy_batch": 1000})
+    suite = load_config().suite("embedded", {"accuracy_batch": max(1000, count)})  # one shard
     plan = Plan(suite, "cpu", ImagesInfo("made", count), tuple(planned), methods)
     (directory / "plan.json").write_text(json.dumps(plan_json(plan)))
     lines = [json.dumps({"kind": kind, "key": key, "value": value}) for (kind, key), value in records.items()]
