@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import logging
 import shutil
 import sys
@@ -60,9 +60,7 @@ def generated(source: Source) -> dict[str, str]:
     """The pages of all generators."""
     pages: dict[str, str] = {}
     for name in GENERATORS:
-        module = f"{__package__}.{name}"
-        if importlib.util.find_spec(module):
-            pages |= importlib.import_module(module).pages(source)
+        pages |= importlib.import_module(f"{__package__}.{name}").pages(source)
     return pages
 
 
@@ -70,7 +68,7 @@ def navigation(entries: list[Any], pages: Mapping[str, str]) -> Iterator[Any]:
     """The navigation, with a folder (`methods/`) replaced by its pages, its index first."""
     for entry in entries:
         if isinstance(entry, str):
-            yield from [entry] if entry in pages else []
+            yield entry
             continue
         ((title, below),) = entry.items()
         if isinstance(below, str) and below.endswith("/"):
@@ -78,10 +76,7 @@ def navigation(entries: list[Any], pages: Mapping[str, str]) -> Iterator[Any]:
             below = sorted(inside, key=lambda page: (not page.endswith("/index.md"), page))
         elif isinstance(below, list):
             below = list(navigation(below, pages))
-        elif below not in pages:
-            continue
-        if below:
-            yield {title: below}
+        yield {title: below}
 
 
 def _empty(folder: Path) -> Path:

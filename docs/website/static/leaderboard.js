@@ -125,7 +125,7 @@
 
   // Plots
 
-  const machines = hidden.machine.values;
+  let machines = []; // of the rows shown: each has its own shape, as far as there are shapes
 
   function points(rows, cost, front) {
     const complete = rows.filter((row) => !Number.isNaN(exact(cost, row)) && !Number.isNaN(exact("top1", row)));
@@ -145,6 +145,7 @@
   }
 
   function drawPlots(rows) {
+    machines = hidden.machine.values.filter((name) => rows.some((row) => text("machine", row) === name));
     const described = (found, cost) =>
       `Top-1 against ${cost}: ${found.length} points, ${found.filter((one) => one.front).length} of them on the Pareto front. The table has the same numbers.`;
     const compute = points(rows, "gmacs", (row) => Boolean(at(column.pareto, row)[0]));
@@ -157,11 +158,11 @@
   function legend(rows) {
     const regimes = [...REGIMES.keys()].filter((n) => rows.some((row) => text("regime", row) === REGIMES[n]));
     const parts = regimes.map((n) => `<span class="key colour-${n}">${REGIMES[n]}</span>`);
-    parts.push(`<span class="key colour-${REGIMES.length}">plain model, fewer pixels</span>`, "filled: on the Pareto front");
-    const present = machines.filter((name) => rows.some((row) => text("machine", row) === name));
-    if (present.length > 1) {
+    parts.push(`<span class="key colour-${REGIMES.length}">plain model, fewer pixels</span>`);
+    parts.push("<span>filled: on the Pareto front</span>");
+    if (machines.length > 1) {
       const shapes = ["circle", "square", "triangle", "diamond"];
-      parts.push(...present.map((name) => `${shapes[machines.indexOf(name) % 4]}: ${html(name)}`));
+      parts.push(...machines.map((name, n) => `<span>${shapes[n % shapes.length]}: ${html(name)}</span>`));
     }
     document.getElementById("legend").innerHTML = parts.join(" ");
   }

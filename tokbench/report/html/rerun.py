@@ -11,6 +11,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,7 @@ def rerun_commands(plan: Plan, directory: Path, versus: Sequence[str] = ()) -> R
         versus: Methods that the page compares all others with.
     """
     wanted = _planned_settings(plan)
-    packaged = load_config(Path(str(importlib.resources.files("tokbench").joinpath(FILE_NAME))))
-    changes = {
-        name: _changed_settings(packaged.suite(name, {}).model_dump(mode="json"), wanted) for name in packaged.suites
-    }
+    changes = {name: _changed_settings(settings, wanted) for name, settings in _packaged_settings().items()}
     # No option resets a setting to None or False.
     expressible = {
         name: settings
@@ -70,6 +68,13 @@ def rerun_commands(plan: Plan, directory: Path, versus: Sequence[str] = ()) -> R
     report = shlex.join(["tokbench", "report", str(directory), *(["--versus", ",".join(versus)] if versus else [])])
     own = tuple(name for name, info in plan.methods.items() if info.own)
     return RerunCommands(compare, report, suite, own)
+
+
+@cache
+def _packaged_settings() -> dict[str, dict[str, Any]]:
+    """The settings of each suite that comes with tokbench, by its name. A site asks for a command per row."""
+    packaged = load_config(Path(str(importlib.resources.files("tokbench").joinpath(FILE_NAME))))
+    return {name: packaged.suite(name, {}).model_dump(mode="json") for name in packaged.suites}
 
 
 def _planned_settings(plan: Plan) -> dict[str, Any]:
