@@ -20,6 +20,7 @@ from tokbench.files import OTHER_FOLDER, writing
 from tokbench.results import Results
 from tokbench.results.directory import ENVIRONMENT, IMAGES, TABLES
 from tokbench.results.plan import PLAN
+from tokbench.results.several import runs_under
 from tokbench.results.store import RECORDS, Records, Store, write_json
 
 CONTRIBUTED = "contributed"
@@ -78,7 +79,7 @@ def _known(results: Path, directory: Path) -> tuple[list[Results], list[Results]
     """The repository's own results and those of others, without the directory itself."""
     if not results.is_dir():
         raise UserError(f"no folder {results}: run this in a clone of tokbench, or name its results with --results DIR")
-    runs = [file.parent for file in sorted(results.rglob(PLAN)) if file.parent.resolve() != directory.resolve()]
+    runs = [run for run in runs_under(results) if run.resolve() != directory.resolve()]
     of_others = [run for run in runs if run.is_relative_to(results / CONTRIBUTED)]
     return [Results(run) for run in runs if run not in of_others], [Results(run) for run in of_others]
 
