@@ -14,7 +14,7 @@ TINY, SMALL, BASE = (f"deit_{size}_patch16_224" for size in ("tiny", "small", "b
 DIGITS = "digits_deit"
 
 # The families of the first paper on token pooling, and the methods that kept most top-1 at equal compute in
-# results/photographs/equal_compute, with ToMe and EViT, which others compare with.
+# results/photographs, with ToMe and EViT, which others compare with.
 FAMILIES = (
     "token_pooling",
     "token_pooling(algorithm=kmeans)",
