@@ -44,6 +44,10 @@ def plot(
     methods: Annotated[
         str | None, typer.Option(metavar="LIST", help="Only these methods; the plain model is always shown.")
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only rows of this schedule, as in 'stages(at=3-6-9)' or budget."),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="INT", help="Show times of this batch size; default: the largest.")
     ] = None,
@@ -81,7 +85,7 @@ def plot(
         from tokbench.report.paper import table as paper_table
 
         check_ending(out, (".tex",) if latex else (".md",))
-        rows = select_rows(_table(directories), only, batch_size, mode)
+        rows = select_rows(_table(directories), only, batch_size, mode, schedule)
         _print_or_write(
             paper_table.latex(rows, caption or "", label or "") if latex else paper_table.markdown(rows), out
         )
@@ -90,7 +94,7 @@ def plot(
 
         check_ending(out, ENDINGS)
         folder = directories[0] if len(directories) == 1 else Path()
-        rows = select_rows(_table(directories), only, batch_size, mode)
+        rows = select_rows(_table(directories), only, batch_size, mode, schedule)
         _draw(rows, x, width, out or folder / f"{x}.pdf")
 
 

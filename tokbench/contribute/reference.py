@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tokbench.check.gate import ANSWER_SETTINGS
 from tokbench.contribute.planned import described
 from tokbench.contribute.problem import Name, Problem
 from tokbench.kinds import KINDS
@@ -14,6 +13,7 @@ from tokbench.kinds.accuracy import ACCURACY
 from tokbench.names import OFF_THE_SHELF
 from tokbench.outcomes import RIGHT, marks_of
 from tokbench.results import PlannedRow, Results
+from tokbench.results.conditions import ANSWER_SETTINGS
 from tokbench.run.machine import PACKAGES
 from tokbench.weights_setting import weights_of
 

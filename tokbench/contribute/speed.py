@@ -36,8 +36,8 @@ PEAKS = {
     "MI250X": (96.0, 384.0),
 }
 """GPUs' peaks in 10^12 floating-point operations per second, by a part of the name: of float32 with TF32 where the GPU
-has it, and of half precision: dense rates, approximate and meant to be rounded up. If a real measurement is above one, the
-entry is wrong.
+has it, and of half precision: dense rates, approximate and meant to be rounded up. If a real measurement is above one,
+the entry is wrong.
 """
 
 UNKNOWN_GPU = max(PEAKS.values())

@@ -48,3 +48,22 @@ def test_nothing_to_draw_says_what_to_run():
         figure_points(select_rows(table(row(latency_ms=np.nan), row("tome", 0.7, latency_ms=np.nan))), "latency_ms")
     with pytest.raises(UserError, match=r"no row has a result \(RuntimeError: out of memory\)"):
         select_rows(table(lost("none"), lost("tome")))
+
+
+def test_fewer_pixels_are_one_curve_over_all_sizes():
+    sizes = [row("none", params=f"img_size={size}", gmacs=size / 224) for size in (160, 208, 192)]
+    points = figure_points(select_rows(table(row(), *sizes)), "gmacs")
+    fewer = points[points["series"] == "fewer pixels"]
+    assert sorted(fewer["gmacs"]) == [160 / 224, 192 / 224, 208 / 224]
+    _, (panel,) = drawn(table(row(), *sizes, row("tome", 0.7, gmacs=0.3)))
+    assert [list(curve[:, 0]) for curve in curves(panel) if len(curve) == 3] == [[160 / 224, 192 / 224, 208 / 224]]
+
+
+def test_one_schedule_is_selected_by_its_text_or_its_curve():
+    budgets = [row("tome", keep, schedule=f"budget({keep})") for keep in (0.7, 0.5)]
+    rows = table(row(), row("tome", 0.7), *budgets)
+    assert list(select_rows(rows, schedule="budget")["schedule"].dropna()) == ["budget(0.7)", "budget(0.5)"]
+    assert list(select_rows(rows, schedule="budget(0.5)")["schedule"].dropna()) == ["budget(0.5)"]
+    assert select_rows(rows, schedule="budget")["plain"].sum() == 1
+    with pytest.raises(UserError, match="--schedule every_block was not measured: choose one of "):
+        select_rows(rows, schedule="every_block")

@@ -143,7 +143,7 @@ def _same_cost(block: pd.DataFrame, x: str) -> bool:
 def _draw_curves(panel: Axes, block: pd.DataFrame, x: str, looks: Mapping[str, Style]) -> None:
     """Draw top-1 against the cost, a line for each series."""
     for name, curve in block[~block["plain"]].groupby("series", sort=False):
-        curve, look = curve.sort_values("keep"), _matplotlib_style(looks[str(name)])
+        curve, look = curve.sort_values(["keep", x]), _matplotlib_style(looks[str(name)])
         bars = {
             "xerr": _error_bar_lengths(curve, x),
             "yerr": _error_bar_lengths(curve, "top1"),

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tokbench.errors import UserError, did_you_mean
+from tokbench.names import PLAIN
 from tokbench.report.charts.points import BATCH_AND_MODE, SERIES_AND_KEEP, chart_points, prepare_rows
-from tokbench.report.labels import cell_text, labels
+from tokbench.report.labels import FEWER_PIXELS, cell_text, labels, without_fraction
 from tokbench.report.marks import FRONT
 from tokbench.results.several import RUN
+from tokbench.rows import with_fewer_pixels
 
 # As in `compare --only`.
 KIND_OF_COLUMN = {"gmacs": "macs", "latency_ms": "latency", "speedup": "latency", "top1": "accuracy"}
@@ -21,6 +23,7 @@ def select_rows(
     methods: Sequence[str] | None = None,
     batch_size: int | None = None,
     mode: str | None = None,
+    schedule: str | None = None,
 ) -> pd.DataFrame:
     """The rows that have a result and were asked for; those of the plain model are always included.
 
@@ -29,6 +32,7 @@ def select_rows(
         methods: Methods, or series as the figure's legend names them; None selects all.
         batch_size: Of the timed batches; None selects all.
         mode: How the timed models ran; None selects all.
+        schedule: As in the table, or without its fraction (`budget`); None selects all.
 
     Returns:
         The rows as `prepare_rows` gives them, with `label`, a method's name in a table.
@@ -40,6 +44,9 @@ def select_rows(
         prepare_rows(block).assign(label=labels(block)) for _, block in table.groupby(_run_and_model(table), sort=False)
     ]
     rows = pd.concat(blocks)
+    fewer = with_fewer_pixels(table)  # one curve over all sizes
+    rows["series"] = rows["series"].mask(fewer, FEWER_PIXELS)
+    rows["keep_label"] = rows["keep_label"].mask(fewer, rows["params"])
     if RUN in rows:
         rows["series"] = rows["series"] + " · " + rows[RUN].astype(object)
     done = rows["status"] == "ok"
@@ -54,6 +61,8 @@ def select_rows(
         if value not in choices:
             raise UserError(f"{option} {value} was not measured: choose one of {', '.join(map(str, choices))}")
         wanted &= rows[column] == value
+    if schedule is not None:
+        wanted &= _select_schedule(rows, schedule, done) | rows["method"].eq(PLAIN)
     return rows[wanted]
 
 
@@ -95,6 +104,16 @@ def figure_points(rows: pd.DataFrame, x: str) -> pd.DataFrame:
 def _run_and_model(table: pd.DataFrame) -> list[str]:
     """The columns whose rows belong together: of several runs, those of each run."""
     return [name for name in ("model", RUN) if name in table]
+
+
+def _select_schedule(rows: pd.DataFrame, schedule: str, done: pd.Series) -> pd.Series:
+    """Which rows have this schedule, or are points of the curve of this name."""
+    curves = rows["schedule"].map(lambda text: without_fraction(cell_text(text)))
+    selected = (rows["schedule"] == schedule) | (curves == schedule)
+    if not (selected & done).any():
+        known = [name for name in dict.fromkeys(curves[done]) if name]
+        raise UserError(f"--schedule {schedule} was not measured: choose one of {', '.join(known)}")
+    return selected
 
 
 def _select_methods(rows: pd.DataFrame, methods: Sequence[str], done: pd.Series) -> pd.Series:
