@@ -118,7 +118,7 @@ def _work_through(prepared: Prepared, store: Store, parts: Sequence[Part], conne
     """Ask for a part, measure it, and so on."""
     torch.set_num_threads(1)  # the threads of the original do not exist here
     records = _SentRecords(store, connection)
-    # What a user can mend happens again in the original, which reports it; where the original is gone, nobody asks.
+    # What a user can fix happens again in the original, which reports it; where the original is gone, nobody asks.
     with suppress(UserError, EOFError, ConnectionError):
         while (number := records.ask()) is not None:
             part = parts[number]
