@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tokbench.report.html.grid import GridCell, selected_grid
 from tokbench.report.labels import cell_text, labels
 from tokbench.report.marks import ON_FRONT
+from tokbench.schedule_text import takes_keep
 from website.agreement import notice
 from website.runs import data, machine, record_path
 from website.source import Source
@@ -114,10 +115,8 @@ def _data(rows: pd.DataFrame) -> dict[str, Any]:
         {"name": column.name, "heading": column.heading, **_coded(_cell(cell) for cell in shown[column.name])}
         for column in grid.columns
     ]
-    hidden = {
-        name: _coded(map(cell_text, rows[name]))
-        for name in ("run", "record", "seed", "reason", "pareto_time", *(one.column for one in FILTERS))
-    }
+    hidden = {name: _coded(map(cell_text, rows[name])) for name in ("run", "record", "seed", "reason", "pareto_time")}
+    hidden |= {one.column: _coded(map(cell_text, _to_choose(rows, one.column))) for one in FILTERS}
     return {"columns": columns, "filters": [one.column for one in FILTERS], "hidden": hidden}
 
 
@@ -141,13 +140,21 @@ def _page(rows: pd.DataFrame, source: Source) -> str:
     ).get_template(TEMPLATE)
     main = str(rows["model"].mode().iloc[0])
     return template.render(
-        filters=[(one, _choices(rows[one.column], one.column)) for one in FILTERS],
+        filters=[(one, _choices(_to_choose(rows, one.column), one.column)) for one in FILTERS],
         defaults={"model": main},
         rows=len(rows),
         runs=len(source.runs),
         on_front=ON_FRONT,
         notice=notice(source),
     )
+
+
+def _to_choose(rows: pd.DataFrame, column: str) -> pd.Series:
+    """What a filter looks at: the column, but a keep only where it was set, not where a budget was solved for it."""
+    values = rows[column]
+    if column != "keep":
+        return values
+    return values.where(rows["schedule"].map(cell_text).map(lambda text: text != "" and takes_keep(text)))
 
 
 def _choices(values: pd.Series, column: str) -> list[str]:

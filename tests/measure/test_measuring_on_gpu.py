@@ -1,6 +1,5 @@
 """Accuracy, analyses and counts are the same on the simulated GPU as on a CPU."""
 
-import json
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -96,14 +95,9 @@ def test_a_plain_vit_launches_ten_kernels_a_block(tiny_vit: MakeVit):
         assert program["count_launches"](vit, images).total() == 10 * depth + 5
 
 
-def test_the_program_prints_a_line_per_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    file = tmp_path / "launches.json"
-    runpy.run_path(str(PROGRAM))["main"](["score_pruning", "tome"], file)
-    lines = capsys.readouterr().out.splitlines()[-4:]
-    assert [line.split()[:3] for line in lines[:2]] == [["timm", "125", "1.00"], ["none", "128", "1.02"]]
-    rows = json.loads(file.read_text())
-    assert [row["method"] for row in rows] == ["timm", "none", "score_pruning", "tome"]
-    for line, row in zip(lines, rows, strict=True):
-        assert (
-            int(line.split()[1]) == row["launches"] == sum(v for k, v in row.items() if k not in ("method", "launches"))
-        )
+def test_the_program_prints_a_line_per_method(capsys: pytest.CaptureFixture[str]):
+    runpy.run_path(str(PROGRAM))["main"](["score_pruning", "tome"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[-4:]]
+    assert [line[:3] for line in lines[:2]] == [["timm", "125", "1.00"], ["none", "128", "1.02"]]
+    assert [line[0] for line in lines[2:]] == ["score_pruning", "tome"]
+    assert 128 < int(lines[2][1]) < int(lines[3][1])

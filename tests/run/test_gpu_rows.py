@@ -17,7 +17,7 @@ from tokbench.comparison import plan_comparison
 from tokbench.config import load_config
 from tokbench.errors import UserError
 from tokbench.names import TIMES
-from tokbench.run import bench, inputs, keys
+from tokbench.run import bench, inputs, machine
 from tokbench.run.prepare import NO_GRAPH
 
 Run = Callable[..., tuple[int, str, str]]
@@ -103,8 +103,8 @@ def test_a_gpu_that_a_method_has_ruined_ends_the_process_and_not_the_run(
 
 def test_graphs_of_adaptive_methods_are_known_to_be_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "resolve_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(keys, "device_name", lambda device: "a GPU")
-    monkeypatch.setattr(keys, "device_facts", lambda device: {})
+    monkeypatch.setattr(machine, "device_name", lambda device: "a GPU")
+    monkeypatch.setattr(machine, "device_facts", lambda device: {})
     config = load_config()
     changes = {"models": ["digits_deit"], "methods": ["ats", "tome"], "keep": [0.5], "baselines": ["none"]}
     suite = config.suite("embedded", {**changes, "only": ["latency"], "mode": ["cudagraph"], "seeds": [0]})

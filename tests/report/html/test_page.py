@@ -157,19 +157,19 @@ def test_several_models_have_a_chart_each(results: Path) -> None:
 
 def test_the_page_goes_into_the_results_directory_or_to_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keep_records(results, lambda record: record["kind"] == "macs")
-    report(results)
+    report([results])
     written = results / "report.html"
     assert capsys.readouterr().out == f"{written}: {written.stat().st_size / 2**20:.1f} MiB\n"
     elsewhere = results.parent / "other.html"
-    report(results, elsewhere)
+    report([results], elsewhere)
     assert elsewhere.read_text() == written.read_text()
     assert sorted(path.name for path in results.parent.iterdir()) == ["embedded", "other.html"]
 
 
 def test_user_errors(results: Path) -> None:
     with pytest.raises(UserError, match="no results in nowhere"):
-        report(Path("nowhere"))
+        report([Path("nowhere")])
     keep_records(results, lambda record: False)
     with pytest.raises(UserError, match=r"cannot write .*missing/x\.html .*--out FILE\.html"):
-        report(results, results / "missing" / "x.html")
+        report([results], results / "missing" / "x.html")
     assert not [path for path in results.parent.iterdir() if path.name.startswith(".")]
