@@ -50,10 +50,12 @@ def measure_in_processes(prepared: Prepared, store: Store, observer: Observer) -
         UserError: More than 1 % of the images cannot be read.
     """
     processes = torch.get_num_threads()
-    parts = [part for part in divide(prepared, store, PIECES * processes) if not part.exclusive]
     own_methods_only = prepared.surroundings is None
-    forks = sys.platform == "linux" and prepared.device.type == "cpu" and prepared.suite.workers == 0
-    if not forks or not own_methods_only or processes == 1 or len(parts) == 1:
+    can_fork = sys.platform == "linux" and prepared.device.type == "cpu" and prepared.suite.workers == 0
+    if not can_fork or not own_methods_only or processes == 1:
+        return
+    parts = [part for part in divide(prepared, store, PIECES * processes) if not part.exclusive]
+    if len(parts) < 2:  # nothing to share
         return
     for kind, total in Counter(kind for part in parts for kind, _ in part.places()).items():
         observer.planned(kind, total)
